@@ -1,0 +1,233 @@
+"""Every setting, its default and its range. Defaults are the paper's (supplement, Table 1).
+
+A setting that is None takes a value that depends on the data or on another setting;
+``DistillConfig.resolve`` fills it in, and what is stored and reported is the filled-in form.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from atomlib.dsa import STRATEGIES
+from atomlib.errors import SettingError, did_you_mean
+from atomlib.losses import Matching
+from atomlib.models import ACTIVATIONS, MODELS, NORMS, POOLINGS
+
+METHODS = ("random", "dm", "datadam", "atom")
+"""random: real images as drawn. The others differ only in the switches of the loss."""
+
+TERMS = {"random": "", "dm": "o", "datadam": "so", "atom": "sco"}
+"""The loss terms of each method: s(patial), c(hannel), o(utput)."""
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Probability = Fraction
+
+
+class Settings(BaseModel):
+    """Frozen, typed settings; anything wrong is one SettingError sentence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def __init__(self, **values):
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingError(_explain(error, type(self))) from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what ``model_dump_json`` wrote. Raises SettingError."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise SettingError(_explain(error, cls)) from None
+
+    def but(self, **changes) -> Self:
+        """A copy with some settings changed, checked like new ones."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+
+class DSAConfig(Settings):
+    """Differentiable Siamese augmentation: which strategies, how strong (Table 1)."""
+
+    strategies: tuple[Literal[STRATEGIES], ...] = Field(
+        STRATEGIES, strict=False, description="strategies drawn from; none turns DSA off"
+    )
+    brightness: Annotated[float, Field(ge=0)] = 1.0
+    saturation: Annotated[float, Field(ge=0)] = 2.0
+    contrast: Annotated[float, Field(ge=0, le=1)] = 0.5
+    crop: Fraction = Field(0.125, description="largest shift, as a fraction of the side")
+    cutout: Fraction = Field(0.5, description="side of the square, as a fraction of the side")
+    flip: Probability = 0.5
+    scale: Annotated[float, Field(ge=1)] = 1.2
+    rotate: Annotated[float, Field(ge=0, le=180)] = Field(15.0, description="degrees")
+
+
+class NetworkConfig(Settings):
+    """Which network, for the settings that distillation and evaluation share."""
+
+    model: Literal[tuple(MODELS)] = "convnet"
+    depth: Positive | None = Field(
+        None, description="blocks; None is one for each halving down to 4 pixels, 3 at the least"
+    )
+    width: Positive = 128
+    norm: Literal[NORMS] = "instance"
+    activation: Literal[tuple(ACTIVATIONS)] = "relu"
+    pooling: Literal[tuple(POOLINGS)] = "average"
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of convolutions; auto is bfloat16 where the processor has it"
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="torch.compile the step; auto is on where the run is long enough"
+    )
+
+    def network_settings(self) -> dict:
+        """The keyword arguments of ``build_model`` that come from the config."""
+        return {key: getattr(self, key) for key in MODELS[self.model].SETTINGS}
+
+
+class DistillConfig(NetworkConfig):
+    """How to make a distilled set. Defaults: Table 1 of the supplement."""
+
+    method: Literal[METHODS] = "atom"
+    ipc: Positive = Field(1, description="synthetic images a class")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    iterations: Annotated[int, Field(ge=0)] = 8000
+    real_batch: Positive = Field(
+        128, description="real images a class and iteration; capped at the smallest class"
+    )
+    init: Literal["real", "noise"] = Field("real", description="what the images start from")
+    zca: bool | None = Field(None, description="ZCA whitening; None is on for CIFAR alone")
+
+    spatial: bool | None = Field(None, description="spatial attention; None as the method has it")
+    channel: bool | None = Field(None, description="channel attention; None as the method has it")
+    output: bool | None = Field(None, description="output term; None as the method has it")
+    spatial_power: Annotated[float, Field(ge=1, le=16)] = 4.0
+    channel_power: Annotated[float, Field(ge=1, le=16)] = 4.0
+    attention_norm: Literal["l2", "none"] = Field("l2", description="of each attention map")
+    layers: tuple[Positive, ...] | None = Field(
+        None, strict=False, description="1-based blocks with attention; None is all but the last"
+    )
+    task_balance: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="lambda; None is 0.01 up to 32 pixels, 0.02 above, 1 for output alone"
+    )
+    loss_scale: Annotated[float, Field(gt=0)] = 1.0
+
+    image_lr: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="None is 1 up to IPC 50, 10 above"
+    )
+    image_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    image_weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    dsa: DSAConfig = DSAConfig()
+
+    def resolve(self, data) -> Self:
+        """The same config with every None filled in for ``data`` and checked against it.
+
+        Raises SettingError where the data cannot serve: IPC above the smallest class, a
+        layer the network does not have, no loss term at all.
+        """
+        smallest, name = min((n, c) for c, n in data.class_counts.items())
+        if self.ipc > smallest:
+            raise SettingError(
+                f"ipc is {self.ipc}; allowed: 1 to {smallest}, the images of the smallest class "
+                f"({name!r}) of {data.name}"
+            )
+        terms = TERMS[self.method]
+        spatial = "s" in terms if self.spatial is None else self.spatial
+        channel = "c" in terms if self.channel is None else self.channel
+        output = "o" in terms if self.output is None else self.output
+        if self.method == "random":
+            if spatial or channel or output:
+                raise SettingError("method is 'random'; allowed with it: no loss term switched on")
+        elif not (spatial or channel or output):
+            raise SettingError(
+                "spatial, channel and output are all off; allowed: at least one loss term on"
+            )
+        depth = default_depth(data.image_size) if self.depth is None else self.depth
+        if self.layers is not None:
+            if (spatial or channel) and not self.layers:
+                raise SettingError("layers is empty; allowed with attention on: at least one block")
+            for layer in self.layers:
+                if layer > depth:
+                    raise SettingError(f"layers has {layer}; allowed: 1 to {depth}, the depth")
+        elif (spatial or channel) and depth == 1:
+            raise SettingError(
+                "depth is 1, which leaves attention no layer before the last; allowed: 2 or more, "
+                "or layers=(1,)"
+            )
+        balance = self.task_balance
+        if balance is None:
+            attends = spatial or channel
+            balance = (0.01 if data.image_size <= 32 else 0.02) if attends else 1.0
+        return self.but(
+            iterations=0 if self.method == "random" else self.iterations,
+            real_batch=min(self.real_batch, smallest),
+            depth=depth,
+            zca=data.name.startswith("cifar") if self.zca is None else self.zca,
+            spatial=spatial,
+            channel=channel,
+            output=output,
+            task_balance=balance,
+            image_lr=(1.0 if self.ipc <= 50 else 10.0) if self.image_lr is None else self.image_lr,
+        )
+
+    def matching(self) -> Matching:
+        """The loss settings of a resolved config."""
+        return Matching(
+            spatial=self.spatial,
+            channel=self.channel,
+            output=self.output,
+            spatial_power=self.spatial_power,
+            channel_power=self.channel_power,
+            task_balance=self.task_balance,
+            scale=self.loss_scale,
+            normalize=self.attention_norm == "l2",
+            layers=self.layers,
+        )
+
+
+class EvalConfig(NetworkConfig):
+    """How to train networks on a distilled set and test them (facts: DC family's protocol)."""
+
+    networks: Positive = Field(5, description="networks trained from scratch, one seed each")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    epochs: Positive = Field(1000, description="E; E + 1 passes are made over the set")
+    batch_size: Positive = 256
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["halfway", "step", "constant"] = Field(
+        "halfway", description="x0.1 once, halfway (DC family), or StepLR (Table 1)"
+    )
+    step_size: Positive = Field(15, description="epochs between decays of schedule 'step'")
+    step_decay: Annotated[float, Field(gt=0, le=1)] = 0.5
+    dsa: DSAConfig = DSAConfig()
+
+    def resolve(self, image_size: int) -> Self:
+        """The same config with every None filled in."""
+        return self.but(depth=default_depth(image_size) if self.depth is None else self.depth)
+
+
+def default_depth(image_size: int) -> int:
+    """3 blocks up to 32 pixels, 4 at 64, and so on (supplement, 1.3)."""
+    return max(3, image_size.bit_length() - 3)
+
+
+def _explain(error: ValidationError, settings: type[BaseModel]) -> str:
+    """The first complaint as one sentence."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    value, name = first.get("input"), ".".join(where)
+    if first["type"] == "extra_forbidden":
+        for part in where[:-1]:
+            settings = settings.model_fields[part].annotation
+        allowed = list(settings.model_fields)
+        near = did_you_mean(where[-1], allowed)
+        return f"unknown setting {name!r}{near}; allowed: {', '.join(allowed)}"
+    near = ""
+    if first["type"] == "literal_error":
+        near = did_you_mean(value, first["ctx"]["expected"].replace(" or ", ", ").split(", "))
+        near = near.replace("\"'", "'").replace("'\"", "'")
+    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Input should ")
+    return f"{name or 'input'} is {value!r}{near}; allowed: {wanted}"

@@ -1,0 +1,209 @@
+"""Real data by name: one call gives both splits as uint8 tensors.
+
+    digits          scikit-learn's 8 x 8 digits, embedded
+    cifar10, cifar100, tinyimagenet    downloaded by ``make data DATASET=...``
+    folder:PATH     a folder or .zip/.tar/.tar.gz/.tar.xz of {train,test|val}/<class>/*
+"""
+
+import argparse
+import hashlib
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from atomlib.errors import DataError, check_choice
+
+DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set in memory: pixels as they are on disk, labels as indices of class_names."""
+
+    name: str
+    """Short name as it appears in tables and file names."""
+    train_images: UInt8[Tensor, "n c s s"]
+    train_labels: Int[Tensor, "n"]
+    test_images: UInt8[Tensor, "m c s s"]
+    test_labels: Int[Tensor, "m"]
+    class_names: tuple[str, ...]
+    fingerprint: str = field(default="")
+    """SHA-256 of all pixels, labels and class names; computed where not given."""
+
+    def __post_init__(self):
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", _fingerprint(self))
+
+    @property
+    def channels(self) -> int:
+        return self.train_images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images in pixels."""
+        return self.train_images.shape[-1]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @cached_property
+    def class_counts(self) -> dict[str, int]:
+        """Training images by class name."""
+        counts = Counter(self.train_labels.tolist())
+        return {name: counts[index] for index, name in enumerate(self.class_names)}
+
+    def describe(self) -> str:
+        """One line for a reader."""
+        c, s = self.channels, self.image_size
+        return (
+            f"{self.name}: {len(self.train_labels):,} training and {len(self.test_labels):,} test "
+            f"images of {s} x {s} x {c}, {self.num_classes} classes"
+        )
+
+
+def load_dataset(
+    name: str,
+    *,
+    root: str | Path | None = None,
+    resize: int | None = None,
+    download: bool = False,
+) -> ImageData:
+    """Load a data set by name.
+
+    ``root`` is where data rests (default: ATOM_DATA, else ./data); a relative
+    ``folder:PATH`` is looked up there, then from the current folder. ``resize`` brings
+    the images of a folder, or of TinyImageNet, to that side: shorter side scaled, middle
+    cut out. Raises DataError where the data is missing (with the command that gets it),
+    damaged (naming the file) or not laid out as documented.
+    """
+    root = Path(root or os.environ.get("ATOM_DATA") or "data")
+    if name.startswith("folder:"):
+        return _folder(Path(name.removeprefix("folder:")), root, resize)
+    check_choice("dataset", name, [*DATASETS, "folder:PATH"])
+    if resize is not None and name != "tinyimagenet":
+        raise DataError(f"resize is {resize}; allowed with {name}: None, its images are one size")
+    if name == "digits":
+        return _digits()
+    if name == "tinyimagenet":
+        return _tinyimagenet(root, resize, download)
+    return _cifar(name, root, download)
+
+
+def _digits() -> ImageData:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    # Values are 0..16. Every fifth image of a class is a test image.
+    images = torch.from_numpy(bunch.images * (255 / 16)).round().to(torch.uint8)[:, None]
+    labels = torch.from_numpy(bunch.target).long()
+    rank = torch.empty_like(labels)
+    for k in range(10):
+        rank[labels == k] = torch.arange(int((labels == k).sum()))
+    test = rank % 5 == 4
+    return ImageData(
+        "digits",
+        images[~test],
+        labels[~test],
+        images[test],
+        labels[test],
+        tuple(str(digit) for digit in range(10)),
+    )
+
+
+def _cifar(name: str, root: Path, download: bool) -> ImageData:
+    from torchvision import datasets
+
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    try:
+        train, test = (kind(root, train=part, download=download) for part in (True, False))
+    except RuntimeError as error:  # torchvision: absent, or a checksum that does not match
+        if (root / kind.base_folder).exists():
+            raise DataError(
+                f"{root / kind.base_folder} is damaged (checksum differs); delete it and get "
+                f"{name} again with: make data DATASET={name}"
+            ) from error
+        raise _missing(name, root) from error
+    return ImageData(
+        name,
+        torch.from_numpy(train.data).permute(0, 3, 1, 2).contiguous(),
+        torch.tensor(train.targets),
+        torch.from_numpy(test.data).permute(0, 3, 1, 2).contiguous(),
+        torch.tensor(test.targets),
+        tuple(train.classes),
+    )
+
+
+TINYIMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+TINYIMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
+
+
+def _tinyimagenet(root: Path, resize: int | None, download: bool) -> ImageData:
+    from torchvision.datasets.utils import check_integrity, download_url
+
+    archive = root / "tiny-imagenet-200.zip"
+    if download and not check_integrity(archive, TINYIMAGENET_MD5):
+        download_url(TINYIMAGENET_URL, root, archive.name, TINYIMAGENET_MD5)
+    # The 200 classes first; a part of them, under its own name, where that is all there is.
+    found = [root / "tiny-imagenet-200", archive, *sorted(root.glob("tiny-imagenet-*"))]
+    for path in found:
+        if path.exists():
+            data = _folder(path, root, resize)
+            whole = data.name == "tiny-imagenet-200"
+            return ImageData(**{**vars_of(data), "name": "tinyimagenet"}) if whole else data
+    raise _missing("tinyimagenet", root)
+
+
+def _missing(name: str, root: Path) -> DataError:
+    return DataError(f"{name} is not in {root}; get it with: make data DATASET={name}")
+
+
+def _folder(path: Path, root: Path, resize: int | None) -> ImageData:
+    from atomlib.imagefolder import load_folder
+
+    for candidate in (path if path.is_absolute() else root / path, path):
+        if candidate.exists():
+            return load_folder(candidate, resize)
+    raise DataError(
+        f"dataset folder:{path} is neither in {root} nor here; put the folder or archive there, "
+        "or set ATOM_DATA to the folder that holds it: ATOM_DATA=/path/to/data make ..."
+    )
+
+
+def vars_of(data: ImageData) -> dict:
+    """The fields of ``data``, to make a changed copy from."""
+    return {key: getattr(data, key) for key in ImageData.__dataclass_fields__}
+
+
+def _fingerprint(data: ImageData) -> str:
+    digest = hashlib.sha256("\0".join(data.class_names).encode())
+    for tensor in (data.train_images, data.train_labels, data.test_images, data.test_labels):
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    """``python -m atomlib.datasets NAME``: download, check and describe one data set."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("name", help=f"one of {', '.join(DATASETS)} or folder:PATH")
+    parser.add_argument("--root", help="where data rests (default: ATOM_DATA, else ./data)")
+    parser.add_argument("--resize", type=int, help="side to bring a folder's images to")
+    arguments = parser.parse_args()
+    try:
+        data = load_dataset(
+            arguments.name, root=arguments.root, resize=arguments.resize, download=True
+        )
+    except DataError as error:
+        raise SystemExit(f"error: {error}") from None
+    print(data.describe())
+
+
+if __name__ == "__main__":
+    main()

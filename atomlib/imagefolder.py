@@ -1,0 +1,241 @@
+"""Folders and archives of images, decoded once into a cache and memory-mapped after that.
+
+Two layouts are read: {train,test|val}/<class>/<image>, at any depth below the top, and
+TinyImageNet's (wnids.txt, train/<wnid>/images/, val/images/ with val_annotations.txt).
+An archive is never unpacked to disk: members are read by name and decoded in memory.
+"""
+
+import hashlib
+import io
+import json
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from atomlib.datasets import ImageData
+from atomlib.errors import DataError
+from atomlib.files import atomic_write, cache_folder, sha256_file
+
+IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+LISTS = {"wnids.txt", "words.txt", "val_annotations.txt"}
+CACHE_FORMAT = 1  # raise it when decoding changes, so that old caches are not read
+
+LAYOUT = "allowed: train/<class>/<image> and test/ or val/ likewise, or TinyImageNet's own layout"
+
+
+def load_folder(path: Path, resize: int | None) -> ImageData:
+    """The data set in a folder or archive. Raises DataError naming the file that is wrong."""
+    if resize is not None and resize < 1:
+        raise DataError(f"resize is {resize}; allowed: 1 pixel or more, or None")
+    name = path.name
+    for suffix in (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz"):
+        name = name.removesuffix(suffix)
+    source = _folder_state(path) if path.is_dir() else sha256_file(path)
+    key = hashlib.sha256(f"{CACHE_FORMAT} {source} {resize}".encode()).hexdigest()[:16]
+    cached = cache_folder() / "data" / f"{name}-{key}.safetensors"
+    if not cached.exists():
+        data = _decode(name, path, resize)
+        tensors = {
+            "train_images": data.train_images,
+            "train_labels": data.train_labels,
+            "test_images": data.test_images,
+            "test_labels": data.test_labels,
+        }
+        about = {"class_names": data.class_names, "fingerprint": data.fingerprint}
+        with atomic_write(cached) as partial:
+            save_file(tensors, partial, {"about": json.dumps(about)})
+    try:
+        with safe_open(cached, "pt") as file:
+            about = json.loads(file.metadata()["about"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError:
+        raise DataError(f"cache file {cached} is damaged; delete it and run again") from None
+    return ImageData(
+        name=name,
+        class_names=tuple(about["class_names"]),
+        fingerprint=about["fingerprint"],
+        **tensors,
+    )
+
+
+def _folder_state(folder: Path) -> str:
+    """Changes when any file is added, removed or touched; reads no file's content."""
+    state = hashlib.sha256()
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        stat = file.stat()
+        state.update(f"{file.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return state.hexdigest()
+
+
+def _decode(name: str, path: Path, resize: int | None) -> ImageData:
+    """Read, sort and decode everything; half the cost is PIL's, which runs in threads."""
+    files = dict(_read(path))
+    splits = _official(files) if any(PurePosixPath(f).name == "wnids.txt" for f in files) else None
+    class_names, members = splits or _by_folder(files, path)
+    wanted = [(split, label, file) for split in members for label, file in members[split]]
+    with ThreadPoolExecutor() as pool:
+        decoded = list(
+            tqdm(
+                pool.map(lambda item: _image(item[2], files[item[2]], path, resize), wanted),
+                total=len(wanted),
+                desc=f"decode {name}",
+                unit="image",
+                leave=False,
+            )
+        )
+    colour = any(pixels.ndim == 3 for pixels in decoded)
+    size = decoded[0].shape[:2]
+    arrays: dict[str, np.ndarray] = {}
+    row = 0
+    for split in ("train", "test"):
+        count = len(members[split])
+        out = np.empty((count, 3 if colour else 1, *size), np.uint8)
+        for index in range(count):
+            pixels, file = decoded[row], wanted[row][2]
+            row += 1
+            if pixels.shape[:2] != size:
+                raise DataError(
+                    f"image {file} of {path} is {_size(pixels)} while {wanted[0][2]} is "
+                    f"{_size(decoded[0])}; allowed: one size, or a resize setting, e.g. resize=32"
+                )
+            # A greyscale image among coloured ones gets three equal channels.
+            out[index] = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
+        arrays[split] = out
+    if size[0] != size[1]:
+        raise DataError(
+            f"images of {path} are {_size(decoded[0])}; allowed: square ones, or a resize setting"
+        )
+    labels = {s: torch.tensor([label for label, _ in members[s]]) for s in members}
+    return ImageData(
+        name,
+        torch.from_numpy(arrays["train"]),
+        labels["train"],
+        torch.from_numpy(arrays["test"]),
+        labels["test"],
+        class_names,
+    )
+
+
+def _size(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]} x {pixels.shape[0]}"
+
+
+def _wanted(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return not hidden and (path.suffix.lower() in IMAGES or path.name in LISTS)
+
+
+def _read(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of every image and list, in the order they lie in."""
+    try:
+        if path.is_dir():
+            for file in sorted(path.rglob("*")):
+                name = file.relative_to(path).as_posix()
+                if _wanted(name) and file.is_file():
+                    yield name, file.read_bytes()
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.infolist():
+                    if _wanted(member.filename) and not member.is_dir():
+                        yield member.filename, archive.read(member)
+        else:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    if _wanted(member.name) and member.isfile():
+                        yield member.name, archive.extractfile(member).read()
+    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError, OSError, zlib.error):
+        raise DataError(
+            f"{path} is truncated or no archive; allowed: a folder or a whole .zip, .tar, "
+            ".tar.gz or .tar.xz file"
+        ) from None
+
+
+Members = dict[str, list[tuple[int, str]]]
+"""For "train" and "test": (label, file name) of each image, by class and then by name."""
+
+
+def _by_folder(files: dict[str, bytes], path: Path) -> tuple[tuple[str, ...], Members]:
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name in files:
+        parts = PurePosixPath(name).parts
+        if len(parts) >= 3 and parts[-3] in ("train", "test", "val"):
+            found[parts[-3]][parts[-2]].append(name)
+    held_out = "test" if "test" in found else "val"
+    for split in ("train", held_out):
+        if split not in found:
+            absent = "train/" if split == "train" else "test/ or val/"
+            raise DataError(f"{path} has no {absent} with a folder of images a class; {LAYOUT}")
+    for here, there in (("train", held_out), (held_out, "train")):
+        for name in sorted(set(found[here]) - set(found[there])):
+            raise DataError(
+                f"class folder {name!r} of {path} is in {here}/ but not in {there}/; "
+                "allowed: the same class folders in both"
+            )
+    names = tuple(sorted(found["train"]))
+    return names, {
+        split: [(k, file) for k, name in enumerate(names) for file in sorted(found[source][name])]
+        for split, source in (("train", "train"), ("test", held_out))
+    }
+
+
+def _official(files: dict[str, bytes]) -> tuple[tuple[str, ...], Members]:
+    """TinyImageNet's layout; its validation images serve as the test set."""
+    lists = {PurePosixPath(name).name: name for name in files if PurePosixPath(name).name in LISTS}
+    top = PurePosixPath(lists["wnids.txt"]).parent
+    wnids = sorted(files[lists["wnids.txt"]].decode().split())
+    words = dict(
+        line.split("\t", 1)
+        for line in files[lists["words.txt"]].decode().splitlines()
+        if "\t" in line
+    ) if "words.txt" in lists else {}  # fmt: skip
+    label = {wnid: k for k, wnid in enumerate(wnids)}
+    names = tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids)
+    test = []
+    if "val_annotations.txt" not in lists:
+        raise DataError(f"{top} has wnids.txt but no val/val_annotations.txt; {LAYOUT}")
+    for line in files[lists["val_annotations.txt"]].decode().splitlines():
+        file, wnid = line.split("\t")[:2]
+        full = str(top / "val" / "images" / file)
+        if wnid in label and full in files:
+            test.append((label[wnid], full))
+    train = []
+    for name in files:
+        parts = PurePosixPath(name).parts
+        if len(parts) >= 4 and parts[-4] == "train" and parts[-3] in label:
+            train.append((label[parts[-3]], name))
+    for split, members in (("train", train), ("val", test)):
+        absent = sorted(set(range(len(wnids))) - {k for k, _ in members})
+        if absent:
+            raise DataError(
+                f"class {wnids[absent[0]]!r} of {top} has no images in {split}/; "
+                "allowed: every class of wnids.txt in both splits"
+            )
+    return names, {"train": sorted(train), "test": sorted(test)}
+
+
+def _image(name: str, content: bytes, path: Path, resize: int | None) -> np.ndarray:
+    """uint8 [h, w, 3], or [h, w] where the file is greyscale."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image = ImageOps.exif_transpose(image)
+            image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            if resize is not None and image.size != (resize, resize):
+                image = ImageOps.fit(image, (resize, resize), Image.Resampling.BICUBIC)
+            return np.asarray(image)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, EOFError):
+        raise DataError(
+            f"image {name} of {path} is truncated or no image; replace or delete it"
+        ) from None
