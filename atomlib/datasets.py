@@ -9,7 +9,7 @@ import argparse
 import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from atomlib.errors import DataError, check_choice
 DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageData:
     """A data set in memory: pixels as they are on disk, labels as indices of class_names."""
 
@@ -155,8 +155,7 @@ def _tinyimagenet(root: Path, resize: int | None, download: bool) -> ImageData:
     for path in found:
         if path.exists():
             data = _folder(path, root, resize)
-            whole = data.name == "tiny-imagenet-200"
-            return ImageData(**{**vars_of(data), "name": "tinyimagenet"}) if whole else data
+            return replace(data, name="tinyimagenet") if data.name == "tiny-imagenet-200" else data
     raise _missing("tinyimagenet", root)
 
 
@@ -174,11 +173,6 @@ def _folder(path: Path, root: Path, resize: int | None) -> ImageData:
         f"dataset folder:{path} is neither in {root} nor here; put the folder or archive there, "
         "or set ATOM_DATA to the folder that holds it: ATOM_DATA=/path/to/data make ..."
     )
-
-
-def vars_of(data: ImageData) -> dict:
-    """The fields of ``data``, to make a changed copy from."""
-    return {key: getattr(data, key) for key in ImageData.__dataclass_fields__}
 
 
 def _fingerprint(data: ImageData) -> str:

@@ -1,0 +1,210 @@
+"""Learning the synthetic images: the loop of ATOM, DataDAM and DM.
+
+One iteration: draw a fresh random network; draw B real images a class; draw one DSA
+strategy a class; signatures of the real images (no gradient) and of the synthetic ones;
+a step of SGD on the synthetic pixels along the gradient of the matching loss.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from atomlib import preprocess
+from atomlib.config import DistillConfig
+from atomlib.datasets import ImageData
+from atomlib.distilled import DistilledSet, summarise
+from atomlib.dsa import Draw, augment, draw
+from atomlib.errors import SettingError
+from atomlib.execution import Execution, network_for, operations, pick_device
+from atomlib.losses import Signature, matching_loss, signature
+from atomlib.models import reset_parameters
+from atomlib.provenance import versions
+from atomlib.randomness import stream
+
+
+class DivergedError(SettingError):
+    """The loss is no longer a number."""
+
+
+def distill(
+    data: ImageData,
+    config: DistillConfig | None = None,
+    *,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> DistilledSet:
+    """Make a distilled set of ``data``. The same arguments give the same bytes on one machine.
+
+    ``device`` None is the GPU where there is one. Raises SettingError, before any work, for
+    settings that the data cannot serve, and DivergedError at the first loss that is not
+    finite.
+    """
+    config = (config or DistillConfig()).resolve(data)
+    device = pick_device(device)
+    step = None if config.method == "random" else Step(data, config, device)
+    images = initial_images(data, config, device)
+    losses: list[float] = []
+    if step is not None:
+        optimizer = torch.optim.SGD(
+            [images.requires_grad_()],
+            lr=config.image_lr,
+            momentum=config.image_momentum,
+            weight_decay=config.image_weight_decay,
+        )
+        recent: list[Tensor] = []
+        # Reading a loss makes the CPU wait for a GPU, so there it is done now and then.
+        every = 1 if device.type == "cpu" else 50
+        name = f"{config.method} {data.name} ipc {config.ipc}"
+        with tqdm(total=config.iterations, desc=name, unit="it", disable=not progress) as bar:
+            for iteration in range(1, config.iterations + 1):
+                images.grad = None
+                loss = step(images)
+                loss.backward()
+                optimizer.step()
+                recent.append(loss.detach())
+                if iteration % every == 0 or iteration == config.iterations:
+                    losses += torch.stack(recent).tolist()
+                    recent.clear()
+                    _check_finite(losses, every, config)
+                    bar.set_postfix(loss=f"{losses[-1]:.4g}", refresh=False)
+                bar.update()
+    trained = images.detach().flatten(0, 1)
+    pixels = preprocess.fitted(data, config.zca, device).inverse(trained).clamp(0, 1)
+    return DistilledSet(
+        images=pixels.cpu(),
+        trained=trained.cpu(),
+        labels=torch.arange(data.num_classes).repeat_interleave(config.ipc),
+        config=config,
+        data_name=data.name,
+        data_fingerprint=data.fingerprint,
+        class_names=data.class_names,
+        versions=versions(),
+        history=summarise(losses),
+    )
+
+
+class Step:
+    """One iteration's loss as a function of the synthetic images; draws afresh at each call."""
+
+    def __init__(self, data: ImageData, config: DistillConfig, device: torch.device):
+        self.config, self.data = config, data
+        self.matching = config.matching()
+        self.network = network_for(config, data, stream(config.seed, "network")).to(device)
+        self.network.requires_grad_(False).train()
+        self.networks = stream(config.seed, "networks", device=device)
+        self.draws = stream(config.seed, "dsa", device=device)
+        self.sampler = RealSampler(data, config, device)
+        images_a_step = data.num_classes * (config.real_batch + 3 * config.ipc)
+        self.execution = Execution(
+            config, device, operations(config, data) * images_a_step * config.iterations
+        )
+        self.chunks = class_chunks(data, config, device)
+        self._real = self.execution.compiled(self._signature)
+        self._loss = self.execution.compiled(self._distance)
+
+    def __call__(self, images: Float[Tensor, "k ipc c s s"]) -> Float[Tensor, ""]:
+        reset_parameters(self.network, self.networks)
+        strategies = self.config.dsa.strategies
+        drawn = None
+        if strategies:
+            drawn = draw(
+                self.data.num_classes, self.data.image_size, self.config.dsa, self.draws
+            )
+        indices = self.sampler.draw()
+        with torch.no_grad():
+            pieces = [
+                self._real(self.sampler.images[indices[chunk]], _part(drawn, chunk))
+                for chunk in self.chunks
+            ]
+            real = [torch.cat(term) for term in zip(*pieces, strict=True)]
+        return self._loss(images, drawn, real)
+
+    def _signature(self, images: Float[Tensor, "k m c s s"], drawn: Draw | None) -> Signature:
+        if drawn is not None:
+            images = augment(images, drawn, self.config.dsa)
+        with self.execution.autocast():
+            return signature(self.network.features, images, self.matching)
+
+    def _distance(self, images: Tensor, drawn: Draw | None, real: Signature) -> Tensor:
+        return matching_loss(real, self._signature(images, drawn), self.matching)
+
+
+class RealSampler:
+    """The training images on the device, and which of them each iteration sees."""
+
+    def __init__(self, data: ImageData, config: DistillConfig, device: torch.device):
+        self.images = preprocess.training_images(data, config.zca, device)
+        self.rows, self.present = (t.to(device) for t in rows_by_class(data))
+        self.batch = config.real_batch
+        self.generator = stream(config.seed, "real", device=device)
+
+    def draw(self) -> Int[Tensor, "k b"]:
+        """B rows of each class, without replacement: the largest of a random number an image."""
+        score = torch.rand(self.rows.shape, generator=self.generator, device=self.rows.device)
+        score = score.masked_fill(~self.present, -1.0)
+        return self.rows.gather(1, score.topk(self.batch, dim=1).indices)
+
+
+def rows_by_class(data: ImageData) -> tuple[Int[Tensor, "k n"], Tensor]:
+    """Training rows of each class, padded to the largest class, and which entries are real."""
+    counts = torch.bincount(data.train_labels, minlength=data.num_classes)
+    rows = torch.argsort(data.train_labels, stable=True)
+    present = torch.arange(int(counts.max())) < counts[:, None]
+    padded = torch.zeros(present.shape, dtype=torch.long)
+    padded[present] = rows
+    return padded, present
+
+
+def initial_images(
+    data: ImageData, config: DistillConfig, device: torch.device
+) -> Float[Tensor, "k ipc c s s"]:
+    """Where the synthetic images start: real ones drawn without replacement, or noise.
+
+    The draw depends on the seed alone, so methods compared at one seed start alike, and
+    method "random" is the start itself.
+    """
+    generator = stream(config.seed, "init")
+    if config.init == "noise":
+        side = data.image_size
+        shape = (data.num_classes, config.ipc, data.channels, side, side)
+        return torch.randn(shape, generator=generator).to(device)
+    rows, present = rows_by_class(data)
+    score = torch.rand(rows.shape, generator=generator).masked_fill(~present, -1.0)
+    chosen = rows.gather(1, score.topk(config.ipc, dim=1).indices)
+    # Transformed alone, so that a random baseline needs no transform of the whole set.
+    pixels = data.train_images[chosen.flatten()].to(device)
+    images = preprocess.fitted(data, config.zca, device)(pixels)
+    return images.unflatten(0, (data.num_classes, config.ipc))
+
+
+def class_chunks(data: ImageData, config: DistillConfig, device: torch.device) -> list[slice]:
+    """Classes in one forward of real images.
+
+    On a CPU a chunk's activations stay near its caches (256 images of 32 x 32 measured
+    best); on a GPU it only bounds memory. Chunks are equal, so that one compiled shape
+    serves. Exact for norms within an image; BatchNorm mixes the images of a batch, so it
+    gets all classes at once.
+    """
+    pixels = config.real_batch * data.image_size**2
+    room = (1 << 18) if device.type == "cpu" else (1 << 25)
+    most = max(1, room // pixels)
+    if config.norm == "batch":
+        most = data.num_classes
+    size = max(n for n in range(1, data.num_classes + 1) if data.num_classes % n == 0 and n <= most)
+    return [slice(k, k + size) for k in range(0, data.num_classes, size)]
+
+
+def _part(drawn: Draw | None, chunk: slice) -> Draw | None:
+    return None if drawn is None else Draw(*(value[chunk] for value in drawn))
+
+
+def _check_finite(losses: list[float], new: int, config: DistillConfig) -> None:
+    for iteration in range(max(0, len(losses) - new), len(losses)):
+        if not math.isfinite(losses[iteration]):
+            raise DivergedError(
+                f"loss is {losses[iteration]} at iteration {iteration + 1}; try a smaller "
+                f"image_lr (now {config.image_lr:g}) or loss_scale (now {config.loss_scale:g})"
+            )

@@ -1,0 +1,157 @@
+"""A distilled set: the images, what they were trained as, and everything that made them."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from atomlib.config import DistillConfig
+from atomlib.errors import SettingError
+from atomlib.files import atomic_write, check_writable
+
+FORMAT = 1
+
+
+@dataclass(eq=False)
+class DistilledSet(Dataset):
+    """IPC synthetic images of each class, class by class.
+
+    As a ``torch.utils.data.Dataset`` its items are (image in [0, 1], label).
+    """
+
+    images: Float[Tensor, "n c s s"]
+    """Pixels in [0, 1]: ``trained`` after the inverse transform, clipped."""
+    trained: Float[Tensor, "n c s s"]
+    """As trained on: in the space of the pre-processing, unclipped."""
+    labels: Int[Tensor, "n"]
+    config: DistillConfig
+    """Resolved: no setting is None."""
+    data_name: str
+    data_fingerprint: str
+    class_names: tuple[str, ...]
+    versions: dict[str, str]
+    history: list[tuple[int, float]] = field(default_factory=list)
+    """(iteration, loss), at most 200 of them."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Float[Tensor, "c s s"], int]:
+        return self.images[index], int(self.labels[index])
+
+    @property
+    def ipc(self) -> int:
+        return self.config.ipc
+
+    @property
+    def stem(self) -> str:
+        """<dataset>-<method>-ipc<k>-seed<s>, the file's name without its ending."""
+        return stem(self.data_name, self.config)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one .safetensors file, atomically; its metadata holds all but the tensors."""
+        about = {
+            "format": FORMAT,
+            "config": self.config.model_dump(mode="json"),
+            "data": {
+                "name": self.data_name,
+                "fingerprint": self.data_fingerprint,
+                "class_names": self.class_names,
+            },
+            "versions": self.versions,
+            "history": self.history,
+        }
+        tensors = {
+            "images": self.images.contiguous(),
+            "trained": self.trained.contiguous(),
+            "labels": self.labels.contiguous(),
+        }
+        path = Path(path)
+        with atomic_write(path) as partial:
+            partial.write_bytes(save(tensors, {"atomlib": json.dumps(about)}))
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what ``save`` wrote; nothing is unpickled.
+
+        Raises SettingError where the file is missing, cut short, or not a distilled set.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise SettingError(f"distilled set {path} is missing; make it with distill(...).save")
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise SettingError(
+                f"distilled set {path} is cut short or no .safetensors file ({error}); "
+                "allowed: a file that DistilledSet.save wrote"
+            ) from None
+        try:
+            about = json.loads(metadata["atomlib"])
+            made = cls(
+                **{name: tensors[name] for name in ("images", "trained", "labels")},
+                config=DistillConfig.from_json(json.dumps(about["config"])),
+                data_name=about["data"]["name"],
+                data_fingerprint=about["data"]["fingerprint"],
+                class_names=tuple(about["data"]["class_names"]),
+                versions=about["versions"],
+                history=[(int(step), float(loss)) for step, loss in about["history"]],
+            )
+            made._check_shapes()
+            return made
+        except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+            raise SettingError(
+                f"distilled set {path} was not written by atomlib ({error}); "
+                "allowed: a file that DistilledSet.save wrote"
+            ) from None
+
+    def _check_shapes(self) -> None:
+        n = self.config.ipc * len(self.class_names)
+        if self.images.ndim != 4 or len(self.images) != n or self.labels.shape != (n,):
+            raise ValueError(f"its tensors do not hold {n} images")
+        if self.trained.shape != self.images.shape:
+            raise ValueError("images and trained differ in shape")
+
+    def export(self, folder: str | Path) -> Path:
+        """Write PNG files, <folder>/<class>/<number>.png, as they are: no scaling.
+
+        The layout is torchvision's ImageFolder's. Raises SettingError where the folder is
+        not empty or cannot be written.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise SettingError(f"folder {folder} is not empty; allowed: a new or an empty one")
+        check_writable(folder)
+        pixels = (self.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        for index, (image, label) in enumerate(zip(pixels, self.labels.tolist(), strict=True)):
+            name = re.sub(r"[^\w .-]", "_", self.class_names[label])
+            target = folder / f"{label:03d}_{name}" / f"{index % self.ipc:03d}.png"
+            target.parent.mkdir(exist_ok=True)
+            Image.fromarray(image.squeeze()).save(target)
+        return folder
+
+
+def stem(data_name: str, config: DistillConfig) -> str:
+    """How a distilled set's file is named: <dataset>-<method>-ipc<k>-seed<s>."""
+    return f"{data_name}-{config.method}-ipc{config.ipc}-seed{config.seed}"
+
+
+def summarise(losses: list[float], most: int = 200) -> list[tuple[int, float]]:
+    """(iteration, loss) at up to ``most`` evenly spaced iterations, the last one included."""
+    every = max(1, -(-len(losses) // most))
+    last = len(losses) - 1
+    return [(i, loss) for i, loss in enumerate(losses) if (last - i) % every == 0]
+
+

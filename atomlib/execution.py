@@ -1,0 +1,101 @@
+"""How arithmetic runs: device, number type of convolutions, compilation. Never what it means."""
+
+import sys
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from atomlib.config import NetworkConfig
+from atomlib.datasets import ImageData
+from atomlib.models import build_model
+
+# Compiling costs up to a minute where the cache is cold and saves three quarters of the
+# arithmetic's time. A run of fewer operations than this is over sooner without.
+COMPILE_FROM = 1e13
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for; None is the GPU where there is one, else the CPU."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def operations(config: NetworkConfig, data: ImageData) -> int:
+    """Floating point operations of one image's forward, counted without computing it."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network_for(config, data)(torch.empty(1, data.channels, data.image_size, data.image_size))
+    return counter.get_total_flops()
+
+
+def network_for(
+    config: NetworkConfig, data: ImageData, generator: torch.Generator | None = None
+) -> torch.nn.Module:
+    """The network that a config asks for, in the shape that ``data`` needs."""
+    return build_model(
+        config.model,
+        in_channels=data.channels,
+        image_size=data.image_size,
+        num_classes=data.num_classes,
+        generator=generator,
+        **config.network_settings(),
+    )
+
+
+class Execution:
+    """The chosen way to run a step of so many operations, so many times.
+
+    ``compiled(f)`` is f, compiled where that pays; ``autocast()`` is the context in which
+    convolutions and matrix products take ``dtype``.
+    """
+
+    def __init__(self, config: NetworkConfig, device: torch.device, total_operations: float):
+        self.device = device
+        worth = total_operations >= COMPILE_FROM
+        self.compile = config.compile == "on" or (config.compile == "auto" and worth)
+        # bfloat16 without fusion spends in conversions what it saves in products.
+        fast = config.precision == "auto" and self.compile and has_bfloat16(device)
+        narrow = fast or config.precision == "bfloat16"
+        self.dtype = torch.bfloat16 if narrow else torch.float32
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def compiled(self, function: Callable) -> Callable:
+        return _Compiled(function) if self.compile else function
+
+    def __str__(self) -> str:
+        how = "compiled" if self.compile else "eager"
+        return f"{how} {str(self.dtype).removeprefix('torch.')} on {self.device.type}"
+
+
+class _Compiled:
+    """A compiled function that goes on uncompiled, saying so, where no compiler works."""
+
+    def __init__(self, function: Callable):
+        self.plain = function
+        self.fast = torch.compile(function, dynamic=False)
+
+    def __call__(self, *args):
+        if self.fast is None:
+            return self.plain(*args)
+        try:
+            return self.fast(*args)
+        except Exception as error:
+            # Raised while compiling (a missing C++ compiler or Python.h, an old GPU), under
+            # names that differ between releases of torch; anything else is not ours to hide.
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            print(f"torch.compile is not to be had here ({reason}); going on without", file=sys.stderr)
+            self.fast = None
+            return self.plain(*args)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products run in hardware, so that they pay."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)

@@ -1,0 +1,125 @@
+"""From pixels to what networks see, and back: channel statistics, then ZCA where asked for.
+
+Everything is fitted once, on the training split, and never again: synthetic images live in
+the transformed space, DSA acts there, and the inverse serves display alone.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Self
+
+import torch
+from jaxtyping import Float, Num
+from kornia.enhance import ZCAWhitening
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from atomlib.datasets import ImageData
+from atomlib.files import atomic_write, cache_folder
+
+# Mean and standard deviation by channel as the field uses them (facts, "Pixel statistics");
+# the deviations of CIFAR are means of deviations of single images. Any other data set's
+# statistics are computed from its training pixels.
+STATISTICS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "tinyimagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+ZCA_EPS = 0.1
+ZCA_MATRICES = ("mean_vector", "transform_matrix", "transform_inv")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """A fitted transform and its inverse."""
+
+    mean: Float[Tensor, "c 1 1"]
+    std: Float[Tensor, "c 1 1"]
+    zca: ZCAWhitening | None = None
+
+    @classmethod
+    def fit(cls, data: ImageData, *, zca: bool) -> Self:
+        """Fit on the training split. ZCA matrices are cached by the data's fingerprint."""
+        mean, std = STATISTICS.get(data.name) or _statistics(data.train_images)
+        plain = cls(torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1))
+        return cls(plain.mean, plain.std, _fit_zca(data, plain)) if zca else plain
+
+    def __call__(self, pixels: Num[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """uint8 pixels, or floats in [0, 1], to float32 network inputs."""
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float() / 255
+        images = (pixels - self.mean) / self.std
+        if self.zca is None:
+            return images
+        # In pieces, so that 50,000 images need no second whole copy in between.
+        return torch.cat([self.zca(piece) for piece in images.split(5000)])
+
+    def to(self, device: torch.device) -> Self:
+        """The same transform with its matrices on ``device``."""
+        zca = self.zca
+        if zca is not None:
+            zca = ZCAWhitening(dim=0, eps=ZCA_EPS, compute_inv=True)
+            for name in ZCA_MATRICES:
+                setattr(zca, name, getattr(self.zca, name).to(device))
+            zca.fitted = True
+        return type(self)(self.mean.to(device), self.std.to(device), zca)
+
+    def inverse(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Network inputs back to floats where real pixels are in [0, 1]; nothing is clipped."""
+        images = images.float()
+        if self.zca is not None:
+            images = self.zca.inverse_transform(images)
+        return images * self.std + self.mean
+
+
+@lru_cache(maxsize=4)
+def fitted(data: ImageData, zca: bool, device: torch.device) -> Preprocess:
+    """The transform for ``data`` on ``device``, fitted or read once a process."""
+    return Preprocess.fit(data, zca=zca).to(device)
+
+
+# Two of them: with and without ZCA. At CIFAR's size each is 600 MB of float32.
+@lru_cache(maxsize=2)
+def training_images(data: ImageData, zca: bool, device: torch.device) -> Tensor:
+    """The whole training split as network inputs, resident on ``device``: float32 [n, c, h, w]."""
+    return fitted(data, zca, device)(data.train_images.to(device))
+
+
+@lru_cache(maxsize=2)
+def test_images(data: ImageData, zca: bool, device: torch.device) -> Tensor:
+    """The whole test split as network inputs, resident on ``device``: float32 [m, c, h, w]."""
+    return fitted(data, zca, device)(data.test_images.to(device))
+
+
+def _statistics(images: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over all training pixels, in [0, 1]."""
+    # From counts of the 256 values: exact, and no float copy of the whole set.
+    means, stds = [], []
+    values = torch.arange(256, dtype=torch.float64) / 255
+    for channel in images.unbind(dim=1):
+        weights = torch.bincount(channel.flatten().int(), minlength=256).double()
+        weights /= weights.sum()
+        mean = (weights * values).sum()
+        variance = (weights * (values - mean).square()).sum()
+        means.append(float(mean))
+        # A constant channel carries nothing; dividing by 1 leaves it at zero.
+        stds.append(float(variance.sqrt()) if variance > 0 else 1.0)
+    return means, stds
+
+
+def _fit_zca(data: ImageData, plain: Preprocess) -> ZCAWhitening:
+    """kornia's ZCA (eps 0.1, unbiased covariance) on the normalised training images."""
+    zca = ZCAWhitening(dim=0, eps=ZCA_EPS, compute_inv=True)
+    path = cache_folder() / "zca" / f"{data.name}-{data.fingerprint[:16]}.safetensors"
+    if path.exists():
+        with safe_open(path, "pt") as file:
+            for name in ZCA_MATRICES:
+                setattr(zca, name, file.get_tensor(name))
+        zca.fitted = True
+        return zca
+    zca.fit(plain(data.train_images))
+    with atomic_write(path) as partial:
+        save_file({name: getattr(zca, name).contiguous() for name in ZCA_MATRICES}, partial)
+    return zca
