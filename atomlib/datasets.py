@@ -1,8 +1,8 @@
 """Real data by name: one call gives both splits as uint8 tensors.
 
-    digits          scikit-learn's 8 x 8 digits, embedded
-    cifar10, cifar100, tinyimagenet    downloaded by ``make data DATASET=...``
-    folder:PATH     a folder or .zip/.tar/.tar.gz/.tar.xz of {train,test|val}/<class>/*
+digits          scikit-learn's 8 x 8 digits, embedded
+cifar10, cifar100, tinyimagenet    downloaded by ``make data DATASET=...``
+folder:PATH     a folder or .zip/.tar/.tar.gz/.tar.xz of {train,test|val}/<class>/*
 """
 
 import argparse

@@ -110,9 +110,7 @@ class Step:
         strategies = self.config.dsa.strategies
         drawn = None
         if strategies:
-            drawn = draw(
-                self.data.num_classes, self.data.image_size, self.config.dsa, self.draws
-            )
+            drawn = draw(self.data.num_classes, self.data.image_size, self.config.dsa, self.draws)
         indices = self.sampler.draw()
         with torch.no_grad():
             pieces = [

@@ -153,5 +153,3 @@ def summarise(losses: list[float], most: int = 200) -> list[tuple[int, float]]:
     every = max(1, -(-len(losses) // most))
     last = len(losses) - 1
     return [(i, loss) for i, loss in enumerate(losses) if (last - i) % every == 0]
-
-

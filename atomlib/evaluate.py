@@ -59,7 +59,9 @@ def evaluate(
     passes = config.epochs + 1
     with tqdm(total=config.networks * passes, desc=name, unit="epoch", disable=not progress) as bar:
         for index in range(config.networks):
-            trainer.train(images, labels, stream(config.seed, "evaluate", index, device=device), bar)
+            trainer.train(
+                images, labels, stream(config.seed, "evaluate", index, device=device), bar
+            )
             accuracies.append(trainer.accuracy(test, test_labels))
             bar.set_postfix(accuracy=f"{accuracies[-1]:.2f} %")
     return torch.tensor(accuracies)

@@ -88,7 +88,9 @@ class _Compiled:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
             reason = str(error).strip().splitlines()[0]
-            print(f"torch.compile is not to be had here ({reason}); going on without", file=sys.stderr)
+            print(
+                f"torch.compile is not to be had here ({reason}); going on without", file=sys.stderr
+            )
             self.fast = None
             return self.plain(*args)
 
