@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from atomlib.errors import DataError, check_choice
+from atomlib.errors import DataError, MissingDataError, check_choice
 
 DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
 
@@ -77,6 +77,7 @@ def load_dataset(
 ) -> ImageData:
     """Load a data set by name.
 
+    ``name`` may list alternatives, "a|b": the first one that is there is loaded.
     ``root`` is where data rests (default: ATOM_DATA, else ./data); a relative
     ``folder:PATH`` is looked up there, then from the current folder. ``resize`` brings
     the images of a folder, or of TinyImageNet, to that side: shorter side scaled, middle
@@ -84,6 +85,12 @@ def load_dataset(
     damaged (naming the file) or not laid out as documented.
     """
     root = Path(root or os.environ.get("ATOM_DATA") or "data")
+    first, _, others = name.partition("|")
+    if others:
+        try:
+            return load_dataset(first, root=root, resize=resize)
+        except MissingDataError:
+            return load_dataset(others, root=root, resize=resize, download=download)
     if name.startswith("folder:"):
         return _folder(Path(name.removeprefix("folder:")), root, resize)
     check_choice("dataset", name, [*DATASETS, "folder:PATH"])
@@ -159,8 +166,8 @@ def _tinyimagenet(root: Path, resize: int | None, download: bool) -> ImageData:
     raise _missing("tinyimagenet", root)
 
 
-def _missing(name: str, root: Path) -> DataError:
-    return DataError(f"{name} is not in {root}; get it with: make data DATASET={name}")
+def _missing(name: str, root: Path) -> MissingDataError:
+    return MissingDataError(f"{name} is not in {root}; get it with: make data DATASET={name}")
 
 
 def _folder(path: Path, root: Path, resize: int | None) -> ImageData:
@@ -169,7 +176,7 @@ def _folder(path: Path, root: Path, resize: int | None) -> ImageData:
     for candidate in (path if path.is_absolute() else root / path, path):
         if candidate.exists():
             return load_folder(candidate, resize)
-    raise DataError(
+    raise MissingDataError(
         f"dataset folder:{path} is neither in {root} nor here; put the folder or archive there, "
         "or set ATOM_DATA to the folder that holds it: ATOM_DATA=/path/to/data make ..."
     )

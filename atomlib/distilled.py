@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -14,8 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from atomlib.config import DistillConfig
-from atomlib.errors import SettingError
+from atomlib.config import METHODS, DistillConfig
+from atomlib.errors import SettingError, check_choice
 from atomlib.files import atomic_write, check_writable
 
 FORMAT = 1
@@ -141,6 +142,26 @@ class DistilledSet(Dataset):
             target.parent.mkdir(exist_ok=True)
             Image.fromarray(image.squeeze()).save(target)
         return folder
+
+
+def load_folder(folder: str | Path, methods: Sequence[str] | None = None) -> list[DistilledSet]:
+    """Every distilled set of a folder, by data set, method and IPC; of ``methods`` alone if given.
+
+    Raises SettingError, with the command that makes them, where there is none.
+    """
+    for method in methods or ():
+        check_choice("method", method, METHODS)
+    folder = Path(folder)
+    sets = [DistilledSet.load(path) for path in sorted(folder.glob("*.safetensors"))]
+    sets = [made for made in sets if methods is None or made.config.method in methods]
+    if not sets:
+        raise SettingError(
+            f"folder {folder} holds no distilled set of {', '.join(methods or METHODS)}; make "
+            f"them with: make reports PROFILE={folder.parent.name or 'quick'}"
+        )
+    return sorted(
+        sets, key=lambda s: (s.data_name, METHODS.index(s.config.method), s.ipc, s.config.seed)
+    )
 
 
 def stem(data_name: str, config: DistillConfig) -> str:

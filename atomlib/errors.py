@@ -12,8 +12,12 @@ class DataError(SettingError):
     """Data that is missing, damaged or not laid out as documented."""
 
 
+class MissingDataError(DataError):
+    """Data that is not there; the message says which command gets it."""
+
+
 def check_choice(setting: str, value: object, allowed: Iterable[str]) -> None:
-    """Raise SettingError, naming the nearest valid choice, unless ``value`` is one of ``allowed``."""
+    """Raise SettingError, naming the nearest valid choice, unless ``value`` is allowed."""
     allowed = list(allowed)
     if value not in allowed:
         raise SettingError(

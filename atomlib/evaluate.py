@@ -76,7 +76,7 @@ class Trainer:
         self._scores = execution.compiled(self._test_scores)
 
     def train(self, images: Tensor, labels: Tensor, generator: torch.Generator, bar: tqdm) -> None:
-        """E + 1 passes over the set, from a fresh initialisation. Chance comes from ``generator``."""
+        """E + 1 passes over the set, from a network drawn afresh, as are order and DSA."""
         config = self.config
         reset_parameters(self.network, generator)
         self.network.train()

@@ -1,17 +1,15 @@
-"""From records to the tables and figures of a report. Draws and writes; computes no result."""
+"""From records to the tables and sentences of a report: published beside measured."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.figure import Figure
+from scipy.stats import ttest_ind
 
-from atomlib.config import METHODS
+from atomlib.config import METHODS, DistillConfig, EvalConfig
 from atomlib.distilled import DistilledSet
 from atomlib.files import atomic_write
 
@@ -41,16 +39,116 @@ def published() -> pd.DataFrame:
         return pd.read_csv(file, dtype={"ipc": str}).assign(checked=lambda t: t.checked == "yes")
 
 
+def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings of a record that differ from the defaults, which are the paper's: (ours, paper's).
+
+    Settings that depend on the data are no change, nor are the method, seed and IPC, nor how
+    the arithmetic ran.
+    """
+    ignored = {"method", "ipc", "seed", "precision", "compile"}
+    if record["method"] == "random":
+        ignored |= set(record["distill"]) - {"zca", "init"}
+    found = {}
+    for part, config in (("distill", DistillConfig()), ("evaluate", EvalConfig())):
+        for key, default in config.model_dump(mode="json").items():
+            value = record[part][key]
+            if default is not None and key not in ignored and value != default:
+                found[key] = (value, default)
+    return found
+
+
+SIZES = ("iterations", "real_batch", "width", "networks", "epochs")
+"""Settings that make a run cheaper; one below the paper's makes a result reduced."""
+
+
+def is_reduced(record: dict[str, Any]) -> bool:
+    """Whether any setting that costs time is below the paper's."""
+    return any(ours < papers for key, (ours, papers) in changes(record).items() if key in SIZES)
+
+
+def provenance(records: Iterable[dict[str, Any]]) -> str:
+    """What a reader must know below a table: data, reductions, changes, versions, hardware."""
+    records = list(records)
+    names = dict.fromkeys(LABELS.get(r["dataset"], r["dataset"]) for r in records)
+    differ: dict[str, list[str]] = {"Reduced": [], "Changed": []}
+    for key in dict.fromkeys(key for r in records for key in changes(r)):
+        which = [r for r in records if key in changes(r)]
+        ours, papers = changes(which[0])[key]
+        methods = dict.fromkeys(LABELS[r["method"]] for r in which)
+        everyone = len(methods) == len({r["method"] for r in records if r["method"] != "random"})
+        only = "" if everyone or len(methods) > 2 else f" for {' and '.join(methods)}"
+        kind = "Reduced" if key in SIZES and ours < papers else "Changed"
+        differ[kind].append(
+            f"{key.replace('_', ' ')} {_plain(ours)}{only} (default {_plain(papers)})"
+        )
+    parts = [f"Data: {', '.join(names)}."]
+    parts += [f"{kind}: {'; '.join(texts)}." for kind, texts in differ.items() if texts]
+    if any(r["dataset"] == "cifar10-jpeg" for r in records):
+        parts.append(
+            "CIFAR-10 (JPEG) is CIFAR-10 with every image re-encoded as JPEG: its pixels are not "
+            "those that the published figures were measured on."
+        )
+    made = records[-1]["evaluation"]
+    libraries = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    parts.append(f"Made on {made['hardware']} with {libraries}.")
+    parts.append(
+        "Measured: mean ± population standard deviation over networks. "
+        f"{DAGGER} Published figure recalled, not checked against the PDF."
+    )
+    return " ".join(parts)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """One sentence on whether two records differ: Welch's t-test over their networks."""
+    first, second = (LABELS[r["method"]] for r in (ours, theirs))
+    a, b = ours["accuracies"], theirs["accuracies"]
+    gap = float(np.mean(a) - np.mean(b))
+    if min(len(a), len(b)) < 2:
+        return f"{first} and {second} are {gap:+.1f} points apart; one network tells no more."
+    p = float(ttest_ind(a, b, equal_var=False).pvalue)
+    verdict = f"{'above' if gap > 0 else 'below'}" if p < 0.05 else "not told apart from"
+    return (
+        f"{first} is {verdict} {second}: {gap:+.1f} points "
+        f"(Welch's t-test over {len(a)} and {len(b)} networks, p = {p:.2g})."
+    )
+
+
+def findings(records: Iterable[dict[str, Any]], method: str = "atom") -> list[str]:
+    """One sentence a data set, IPC and rival: how ``method`` stands to it, tested."""
+    records = list(records)
+    first = min(r["seed"] for r in records)
+    records = [r for r in records if r["seed"] == first]
+    sentences = []
+    for ours in (r for r in records if r["method"] == method):
+        rivals = [
+            r
+            for r in records
+            if (r["dataset"], r["ipc"]) == (ours["dataset"], ours["ipc"]) and r is not ours
+        ]
+        where = f"{LABELS.get(ours['dataset'], ours['dataset'])}, IPC {ours['ipc']}"
+        sentences += [f"{where}: {compare(ours, rival)}" for rival in rivals]
+    return sentences
+
+
 def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """One row a dataset, IPC and method, published beside measured.
 
     ``mean`` and ``std`` (population, as the DC family gives it) are over all networks of
     all distillation seeds, in percent; ``networks`` and ``seeds`` count them;
-    ``difference`` is mean - published; ``checked`` says whether the published figure was.
+    ``difference`` is mean - published; ``checked`` says whether the published figure was;
+    ``reduced`` whether a setting that costs time is below the paper's.
     """
     table = pd.DataFrame(
         [
-            {**{key: r[key] for key in ("dataset", "method", "ipc", "seed")}, "accuracy": accuracy}
+            {
+                **{key: r[key] for key in ("dataset", "method", "ipc", "seed")},
+                "accuracy": accuracy,
+                "reduced": is_reduced(r),
+            }
             for r in records
             for accuracy in r["accuracies"]
         ]
@@ -62,6 +160,7 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
             std=("accuracy", lambda a: a.std(ddof=0)),
             networks=("accuracy", "size"),
             seeds=("seed", "nunique"),
+            reduced=("reduced", "any"),
         )
         .reset_index()
     )
@@ -77,7 +176,7 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     )
     table["difference"] = table["mean"] - table.published
     columns = ["dataset", "method", "ipc", "mean", "std", "networks", "seeds"]
-    columns += ["published", "published_std", "difference", "checked", "source"]
+    columns += ["published", "published_std", "difference", "checked", "source", "reduced"]
     order = table.method.map(METHODS.index)
     table = table.assign(order=order).sort_values(["dataset", "ipc", "order"])
     return table[columns].round(2).reset_index(drop=True)
@@ -87,7 +186,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The main table for a reader: methods down, IPC across, measured and published."""
     rows = []
     for (dataset, method), part in table.groupby(["dataset", "method"], sort=False):
-        row = {"data": LABELS.get(dataset, dataset), "method": LABELS[method]}
+        reduced = ", reduced" if part.reduced.any() else ""
+        row = {"data": LABELS.get(dataset, dataset) + reduced, "method": LABELS[method]}
         for cell in part.itertuples():
             row[f"IPC {cell.ipc}"] = f"{cell.mean:.1f} ± {cell.std:.1f}"
             row[f"IPC {cell.ipc}, published"] = _published_text(cell)
@@ -114,104 +214,18 @@ def write_table(table: pd.DataFrame, folder: str | Path, name: str, note: str) -
     return [csv, markdown]
 
 
-def write_figure(figure: Figure, folder: str | Path, name: str) -> Path:
-    """Write <folder>/figures/<name>.png."""
-    path = Path(folder) / "figures" / f"{name}.png"
-    with atomic_write(path) as partial:
-        # The date and version that matplotlib adds would change the bytes of equal pictures.
-        figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
-    return path
-
-
-def style() -> None:
-    """One look for all figures: seaborn's colour-blind palette, small type, thin lines."""
-    sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.0)
-    plt.rcParams.update({"figure.constrained_layout.use": True, "figure.dpi": 100})
-
-
-def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> Figure:
-    """Every network's accuracy as a dot, and the published figure as a bar across."""
-    records = list(records)
-    dots = pd.DataFrame(
-        [
-            {"dataset": r["dataset"], "ipc": r["ipc"], "method": r["method"], "accuracy": a}
-            for r in records
-            for a in r["accuracies"]
-        ]
-    )
-    panels = list(dots.groupby(["dataset", "ipc"]))
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(1 + 2.6 * len(panels), 3.2), squeeze=False, sharey=False
-    )
-    for axis, ((dataset, ipc), part) in zip(axes[0], panels, strict=True):
-        order = [m for m in METHODS if m in set(part.method)]
-        sns.stripplot(
-            part, x="method", y="accuracy", hue="method", order=order, hue_order=METHODS,
-            ax=axis, size=6, jitter=0.12, alpha=0.85, legend=False,
-        )  # fmt: skip
-        known = table[(table.dataset == dataset) & (table.ipc == ipc)].set_index("method")
-        for x, method in enumerate(order):
-            if not pd.isna(known.published[method]):
-                axis.plot([x - 0.32, x + 0.32], [known.published[method]] * 2, color="0.25", lw=1.5)
-        axis.set_xticks(range(len(order)), [LABELS[m] for m in order])
-        axis.set(title=f"{LABELS.get(dataset, dataset)}, IPC {ipc}", xlabel="", ylabel="")
-    axes[0][0].set_ylabel("test accuracy, %")
-    if table.published.notna().any():
-        axes[0][-1].plot([], [], color="0.25", lw=1.5, label="published")
-        axes[0][-1].legend(loc="lower right", frameon=True)
-    return figure
-
-
-def image_grid(
-    images: Any, rows: Sequence[str], columns: int, *, title: str = "", cell: float = 0.55
-) -> Figure:
-    """Images [len(rows) * columns, c, h, w] in [0, 1], one row a class, its name at the left.
-
-    Pixels are shown as they are: no scaling, no smoothing.
-    """
-    pixels = np.asarray(images).transpose(0, 2, 3, 1)
-    count, height, width, channels = pixels.shape
-    gap = max(1, height // 16)
-    canvas = np.ones((len(rows) * (height + gap) - gap, columns * (width + gap) - gap, channels))
-    for index in range(count):
-        r, c = divmod(index, columns)
-        top, left = r * (height + gap), c * (width + gap)
-        canvas[top : top + height, left : left + width] = pixels[index]
-    wide, high = max(2.6, columns * cell + 1.1), len(rows) * cell + (0.35 if title else 0.1)
-    figure, axis = plt.subplots(figsize=(wide, high))
-    axis.imshow(canvas.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axis.set_yticks([r * (height + gap) + height / 2 for r in range(len(rows))], rows)
-    axis.set_xticks([])
-    axis.tick_params(length=0)
-    axis.grid(False)
-    sns.despine(ax=axis, left=True, bottom=True)
-    if title:
-        axis.set_title(title)
-    return figure
-
-
-def distilled_grid(
-    distilled: DistilledSet, *, columns: int = 10, classes: int = 20, title: str | None = None
-) -> Figure:
-    """The distilled images after the inverse transform, the first ``columns`` of each class."""
-    columns = min(columns, distilled.ipc)
-    names = distilled.class_names[:classes]
-    images = distilled.images.unflatten(0, (-1, distilled.ipc))[: len(names), :columns]
-    if title is None:
-        name = LABELS.get(distilled.data_name, distilled.data_name)
-        title = f"{LABELS[distilled.config.method]}, {name}, IPC {distilled.ipc}"
-    return image_grid(images.flatten(0, 1), names, columns, title=title)
-
-
-def loss_figure(sets: Iterable[DistilledSet]) -> Figure:
-    """Matching loss over iterations, one line a distilled set."""
-    figure, axis = plt.subplots(figsize=(4.2, 2.8))
-    for distilled in sets:
-        if distilled.history:
-            steps, losses = zip(*distilled.history, strict=True)
-            axis.plot(
-                steps, losses, label=f"{LABELS[distilled.config.method]}, IPC {distilled.ipc}"
-            )
-    axis.set(xlabel="iteration", ylabel="matching loss", yscale="log")
-    axis.legend(frameon=False)
-    return figure
+def clipping_table(sets: Iterable[DistilledSet]) -> pd.DataFrame:
+    """How far each set's learned pixels leave the range of an image."""
+    rows = []
+    for made in sets:
+        outside = (made.images == 0) | (made.images == 1)
+        rows.append(
+            {
+                "set": made.stem,
+                "images": len(made),
+                "pixels at 0 or 1, %": round(100 * float(outside.float().mean()), 1),
+                "mean": round(float(made.images.mean()), 3),
+                "standard deviation": round(float(made.images.std()), 3),
+            }
+        )
+    return pd.DataFrame(rows).set_index("set")

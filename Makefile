@@ -1,0 +1,65 @@
+# Every way in. `make` sets everything up and runs ATOM on embedded data.
+PYTHON  ?= python3
+PROFILE ?= quick
+PORT    ?= 8888
+export ATOM_DATA := $(abspath $(or $(ATOM_DATA),data))
+
+BIN  := .venv/bin
+NAME  = $(PROFILE)
+READY := .venv/ready
+
+.DEFAULT_GOAL := quick
+.PHONY: quick help reports table1 gallery data test bench lab notebooks lint lock clean
+
+quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table, figures, distilled sets in reports/quick/
+	$(BIN)/python -m atomlib.run --profile quick
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  settings: PROFILE=$$(cd notebooks/profiles && ls | sed 's/.yaml//' | paste -sd'|'), ATOM_DATA=folder with data, PYTHON=python3"
+
+reports: $(READY)  ## all notebooks of PROFILE=..., continuing where a run was cut
+	$(BIN)/python -m atomlib.run --profile $(NAME)
+
+table1: $(READY)  ## the main table of PROFILE=... alone
+	$(BIN)/python -m atomlib.run --profile $(NAME) --only 01_main_table
+
+gallery: $(READY)  ## the distilled images of PROFILE=... alone
+	$(BIN)/python -m atomlib.run --profile $(NAME) --only 07_gallery
+
+data: $(READY)  ## download DATASET=cifar10|cifar100|tinyimagenet into ATOM_DATA and check it
+	$(BIN)/python -m atomlib.datasets $(or $(DATASET),cifar10)
+
+test: $(READY)  ## everything that guards the package: style, oracles, notebooks (nbval)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
+
+bench: $(READY)  ## time a step beside a plain per-class one, in one run, into reports/bench/
+	$(BIN)/python -m tests.bench
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --port $(PORT) notebooks
+
+notebooks: $(READY)  ## run the notebooks at their defaults and store the outputs that `make test` compares with
+	cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --inplace --execute [0-9]*.ipynb
+
+lint: $(READY)  ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## pin all versions anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --extra test --no-header --no-annotate -q --upgrade pyproject.toml -o requirements.lock
+
+clean:  ## remove the environment and what failed runs left
+	rm -rf .venv build
+
+# Rebuilt from nothing when the lock changes, so that it never holds a mixture.
+$(READY): requirements.lock pyproject.toml
+	rm -rf .venv
+	@$(PYTHON) -c 'import sys; sys.exit("error: python is %d.%d; allowed: 3.11 or later (set PYTHON=...)" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@

@@ -1,0 +1,144 @@
+"""The figures of a report, in one style, each a function of results anybody can pass in."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from atomlib.config import METHODS, DistillConfig
+from atomlib.datasets import ImageData
+from atomlib.distilled import DistilledSet
+from atomlib.files import atomic_write
+from atomlib.preprocess import fitted
+from atomlib.report import LABELS
+
+
+def write_figure(figure: Figure, folder: str | Path, name: str) -> Path:
+    """Write <folder>/figures/<name>.png."""
+    path = Path(folder) / "figures" / f"{name}.png"
+    with atomic_write(path) as partial:
+        # The date and version that matplotlib adds would change the bytes of equal pictures.
+        figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
+    return path
+
+
+def style() -> None:
+    """One look for all figures: seaborn's colour-blind palette, small type, thin lines."""
+    sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.0)
+    plt.rcParams.update({"figure.constrained_layout.use": True, "figure.dpi": 100})
+
+
+def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> Figure:
+    """Every network's accuracy as a dot, and the published figure as a bar across."""
+    records = list(records)
+    dots = pd.DataFrame(
+        [
+            {"dataset": r["dataset"], "ipc": r["ipc"], "method": r["method"], "accuracy": a}
+            for r in records
+            for a in r["accuracies"]
+        ]
+    )
+    panels = list(dots.groupby(["dataset", "ipc"]))
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(1 + 2.6 * len(panels), 3.2), squeeze=False, sharey=False
+    )
+    for axis, ((dataset, ipc), part) in zip(axes[0], panels, strict=True):
+        order = [m for m in METHODS if m in set(part.method)]
+        sns.stripplot(
+            part, x="method", y="accuracy", hue="method", order=order, hue_order=METHODS,
+            ax=axis, size=6, jitter=0.12, alpha=0.85, legend=False,
+        )  # fmt: skip
+        known = table[(table.dataset == dataset) & (table.ipc == ipc)].set_index("method")
+        for x, method in enumerate(order):
+            if not pd.isna(known.published[method]):
+                axis.plot([x - 0.32, x + 0.32], [known.published[method]] * 2, color="0.25", lw=1.5)
+        axis.set_xticks(range(len(order)), [LABELS[m] for m in order])
+        axis.set(title=f"{LABELS.get(dataset, dataset)}, IPC {ipc}", xlabel="", ylabel="")
+    axes[0][0].set_ylabel("test accuracy, %")
+    if table.published.notna().any():
+        axes[0][-1].plot([], [], color="0.25", lw=1.5, label="published")
+        axes[0][-1].legend(loc="lower right", frameon=True)
+    return figure
+
+
+def image_grid(
+    images: Any, rows: Sequence[str], columns: int, *, title: str = "", cell: float = 0.55
+) -> Figure:
+    """Images [len(rows) * columns, c, h, w] in [0, 1], one row a class, its name at the left.
+
+    Pixels are shown as they are: no scaling, no smoothing.
+    """
+    pixels = np.asarray(images).transpose(0, 2, 3, 1)
+    count, height, width, channels = pixels.shape
+    gap = max(1, height // 16)
+    canvas = np.ones((len(rows) * (height + gap) - gap, columns * (width + gap) - gap, channels))
+    for index in range(count):
+        r, c = divmod(index, columns)
+        top, left = r * (height + gap), c * (width + gap)
+        canvas[top : top + height, left : left + width] = pixels[index]
+    wide, high = max(2.6, columns * cell + 1.1), len(rows) * cell + (0.35 if title else 0.1)
+    figure, axis = plt.subplots(figsize=(wide, high))
+    axis.imshow(canvas.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axis.set_yticks([r * (height + gap) + height / 2 for r in range(len(rows))], rows)
+    axis.set_xticks([])
+    axis.tick_params(length=0)
+    axis.grid(False)
+    sns.despine(ax=axis, left=True, bottom=True)
+    if title:
+        axis.set_title(title)
+    return figure
+
+
+def distilled_grid(
+    distilled: DistilledSet, *, columns: int = 10, classes: int = 20, title: str | None = None
+) -> Figure:
+    """The distilled images after the inverse transform, the first ``columns`` of each class."""
+    columns = min(columns, distilled.ipc)
+    names = distilled.class_names[:classes]
+    images = distilled.images.unflatten(0, (-1, distilled.ipc))[: len(names), :columns]
+    if title is None:
+        name = LABELS.get(distilled.data_name, distilled.data_name)
+        title = f"{LABELS[distilled.config.method]}, {name}, IPC {distilled.ipc}"
+    return image_grid(images.flatten(0, 1), names, columns, title=title)
+
+
+def attention_figure(
+    data: ImageData, images: Tensor, spatial: Float[Tensor, "n h*w"], config: DistillConfig
+) -> Figure:
+    """Start images above the spatial attention that a network pays to them."""
+    shown = min(10, len(images))
+    pixels = fitted(data, config.zca, images.device).inverse(images[:shown]).clamp(0, 1)
+    side = int(spatial.shape[1] ** 0.5)
+    figure, axes = plt.subplots(2, shown, figsize=(0.75 * shown + 0.6, 1.8), squeeze=False)
+    for column in range(shown):
+        top, bottom = axes[:, column]
+        top.imshow(pixels[column].permute(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1)
+        bottom.imshow(spatial[column].view(side, side), cmap="magma")
+        top.set_title(data.class_names[column], fontsize=8)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+    axes[0][0].set_ylabel("image")
+    axes[1][0].set_ylabel("attention")
+    return figure
+
+
+def loss_figure(sets: Iterable[DistilledSet]) -> Figure:
+    """Matching loss over iterations, one line a distilled set."""
+    figure, axis = plt.subplots(figsize=(4.2, 2.8))
+    for distilled in sets:
+        if distilled.history:
+            steps, losses = zip(*distilled.history, strict=True)
+            axis.plot(
+                steps, losses, label=f"{LABELS[distilled.config.method]}, IPC {distilled.ipc}"
+            )
+    axis.set(xlabel="iteration", ylabel="matching loss", yscale="log")
+    axis.legend(frameon=False)
+    return figure

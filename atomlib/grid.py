@@ -1,0 +1,51 @@
+"""The cells of an experiment: every combination of data, IPC, method and seed, checked first."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from atomlib.config import METHODS, DistillConfig, EvalConfig
+from atomlib.datasets import ImageData, load_dataset
+from atomlib.errors import SettingError, check_choice
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One distilled set to make and evaluate."""
+
+    data: ImageData
+    distill: DistillConfig
+    evaluation: EvalConfig
+
+
+def cells(
+    datasets: Sequence[str],
+    methods: Sequence[str] = METHODS,
+    ipcs: Sequence[int] = (1, 10),
+    seeds: Sequence[int] = (0,),
+    *,
+    settings: Mapping[str, Any] | None = None,
+    method_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+) -> list[Cell]:
+    """All combinations, in the order data, IPC, method, seed.
+
+    ``settings`` change every DistillConfig, ``method_settings`` those of one method, and
+    ``evaluation`` the EvalConfig. Everything is resolved against its data, so that a bad
+    setting is a SettingError before the first cell costs any time.
+    """
+    for name, values in (("datasets", datasets), ("methods", methods), ("ipcs", ipcs)):
+        if isinstance(values, str) or not values:
+            raise SettingError(f"{name} is {values!r}; allowed: a list of at least one")
+    method_settings = method_settings or {}
+    for method in [*methods, *method_settings]:
+        check_choice("method", method, METHODS)
+    evaluated = EvalConfig(**(evaluation or {}))
+    made = []
+    loaded = [load_dataset(name) for name in datasets]
+    for data, ipc, method, seed in product(loaded, ipcs, methods, seeds):
+        changed = {**(settings or {}), **method_settings.get(method, {})}
+        config = DistillConfig(**{**changed, "method": method, "ipc": ipc, "seed": seed})
+        made.append(Cell(data, config.resolve(data), evaluated.resolve(data.image_size)))
+    return made

@@ -1,0 +1,109 @@
+"""Running the notebooks of a profile: ``python -m atomlib.run --profile quick``.
+
+A profile, notebooks/profiles/<name>.yaml, maps notebook names to parameters. papermill
+executes each notebook with its parameters; what it made lands in reports/<name>/.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill as pm
+import yaml
+
+from atomlib.errors import SettingError, check_choice
+from atomlib.files import atomic_write, check_writable
+
+NOTEBOOKS = Path("notebooks")
+PROFILES = NOTEBOOKS / "profiles"
+
+
+def read_profile(name: str) -> dict[str, dict[str, Any]]:
+    """Parameters by notebook. Raises SettingError for an unknown profile or notebook."""
+    check_choice("profile", name, sorted(path.stem for path in PROFILES.glob("*.yaml")))
+    profile = yaml.safe_load((PROFILES / f"{name}.yaml").read_text())
+    for notebook, parameters in profile.items():
+        check_choice(
+            f"notebook of profile {name!r}",
+            notebook,
+            sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb")),
+        )
+        known = pm.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
+        for parameter in parameters:
+            check_choice(f"parameter of {notebook} in profile {name!r}", parameter, known)
+    return profile
+
+
+def run_profile(name: str, only: list[str] | None = None) -> Path:
+    """Execute the notebooks of a profile, or only some of them, in order of their numbers.
+
+    Executed notebooks go to reports/<name>/notebooks/, each when it is whole; one that
+    failed is left in build/ to be looked at. Raises SettingError before any work for a
+    profile, notebook, parameter or folder that will not do.
+    """
+    profile = read_profile(name)
+    for notebook in only or []:
+        check_choice("notebook", notebook, profile)
+    reports = check_writable(Path("reports") / name)
+    build = check_writable(Path("build") / name)
+    for notebook in only or sorted(profile):
+        parameters = {"output": f"../{reports.as_posix()}", **profile[notebook]}
+        running = build / f"{notebook}.ipynb"
+        print(f"{notebook} ({name})", file=sys.stderr)
+        try:
+            pm.execute_notebook(
+                NOTEBOOKS / f"{notebook}.ipynb",
+                running,
+                parameters,
+                cwd=NOTEBOOKS,
+                kernel_name="python3",
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+            )
+        except pm.PapermillExecutionError as error:
+            raise SettingError(
+                f"{notebook} stopped: {error.ename}: {error.evalue} (see {running})"
+            ) from None
+        _keep(running, reports / "notebooks" / f"{notebook}.ipynb")
+    return reports
+
+
+def _keep(executed: Path, path: Path) -> None:
+    """Move an executed notebook to its report, without progress bars and clock times."""
+    notebook = nbformat.read(executed, 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+    parameters = notebook.metadata.pop("papermill")["parameters"]
+    notebook.metadata["atomlib"] = {"parameters": parameters}
+    with atomic_write(path) as partial:
+        nbformat.write(notebook, partial)
+    executed.unlink()
+
+
+def main() -> None:
+    """``python -m atomlib.run``: execute the notebooks of one profile into reports/."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--profile", default="quick", help="a file of notebooks/profiles/")
+    parser.add_argument("--only", nargs="*", help="notebooks to run, by name")
+    arguments = parser.parse_args()
+    # Kernels run in notebooks/; a relative data folder is meant from here.
+    os.environ["ATOM_DATA"] = str(Path(os.environ.get("ATOM_DATA") or "data").absolute())
+    try:
+        reports = run_profile(arguments.profile, arguments.only)
+    except SettingError as error:
+        raise SystemExit(f"error: {error}") from None
+    print(f"\nreport: {reports}/")
+    for path in sorted(reports.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            print(f"  {path.relative_to(reports)}")
+
+
+if __name__ == "__main__":
+    main()
