@@ -83,14 +83,14 @@ class ConvNet(nn.Module):
                 raise SettingError(f"{setting} is {value}; allowed: 1 or more")
         if norm == "group" and width % GROUPS:
             raise SettingError(f"width is {width}; allowed with norm 'group': multiples of 4")
-        self.depth = depth
+        if pooling != "none" and 2**depth > image_size:
+            raise SettingError(
+                f"depth is {depth}; allowed: at most {int(math.log2(image_size))}, the halvings "
+                f"that {pooling} pooling can make of {image_size} pixels"
+            )
         self.blocks = nn.ModuleList()
         side, channels = image_size, in_channels
-        for index in range(depth):
-            # A per-image norm over a single position is zero whatever the image shows.
-            if side < 1 or (side == 1 and norm == "instance"):
-                fit = f"at most {index} for images of {image_size} pixels with {pooling} pooling"
-                raise SettingError(f"depth is {depth}; allowed: {fit} and norm {norm!r}")
+        for _ in range(depth):
             self.blocks.append(
                 nn.ModuleDict(
                     {
@@ -103,11 +103,6 @@ class ConvNet(nn.Module):
             )
             channels = width
             side = side if pooling == "none" else side // 2
-        if side < 1:
-            raise SettingError(
-                f"depth is {depth}; allowed: at most {int(math.log2(image_size))} for images of "
-                f"{image_size} pixels with {pooling} pooling"
-            )
         self.classifier = nn.Linear(width * side * side, num_classes)
 
     def features(
