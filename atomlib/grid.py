@@ -8,6 +8,7 @@ from typing import Any
 from atomlib.config import METHODS, DistillConfig, EvalConfig
 from atomlib.datasets import ImageData, load_dataset
 from atomlib.errors import SettingError, check_choice
+from atomlib.execution import operations
 
 
 @dataclass(frozen=True)
@@ -47,5 +48,7 @@ def cells(
     for data, ipc, method, seed in product(loaded, ipcs, methods, seeds):
         changed = {**(settings or {}), **method_settings.get(method, {})}
         config = DistillConfig(**{**changed, "method": method, "ipc": ipc, "seed": seed})
-        made.append(Cell(data, config.resolve(data), evaluated.resolve(data.image_size)))
+        cell = Cell(data, config.resolve(data), evaluated.resolve(data.image_size))
+        operations(cell.distill, data), operations(cell.evaluation, data)  # both can be built
+        made.append(cell)
     return made

@@ -47,13 +47,13 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """
     ignored = {"method", "ipc", "seed", "precision", "compile"}
     if record["method"] == "random":
-        ignored |= set(record["distill"]) - {"zca", "init"}
+        ignored |= set(_flat(record["distill"])) - {"zca", "init"}
     found = {}
     for part, config in (("distill", DistillConfig()), ("evaluate", EvalConfig())):
-        for key, default in config.model_dump(mode="json").items():
-            value = record[part][key]
-            if default is not None and key not in ignored and value != default:
-                found[key] = (value, default)
+        ours, papers = _flat(record[part]), _flat(config.model_dump(mode="json"))
+        for key, default in papers.items():
+            if default is not None and key not in ignored and ours[key] != default:
+                found[key] = (ours[key], default)
     return found
 
 
@@ -98,7 +98,18 @@ def provenance(records: Iterable[dict[str, Any]]) -> str:
     return " ".join(parts)
 
 
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings under joined names: {"dsa": {"crop": 0}} becomes {"dsa crop": 0}."""
+    flat = {}
+    for key, value in settings.items():
+        inner = _flat(value) if isinstance(value, dict) else {"": value}
+        flat |= {f"{key} {name}".strip(): entry for name, entry in inner.items()}
+    return flat
+
+
 def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return "/".join(map(_plain, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -1,0 +1,99 @@
+"""The runner of profiles, on a one-cell notebook in a folder of its own."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat import v4
+
+from atomlib.errors import SettingError
+from atomlib.run import read_profile, run_profile
+from tests.test_environment import ROOT
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with one notebook, which writes its parameter to a file, and two profiles."""
+    monkeypatch.chdir(tmp_path)
+    parameters = v4.new_code_cell("number = 1\noutput = '.'", metadata={"tags": ["parameters"]})
+    work = v4.new_code_cell(
+        "import pathlib, sys\n"
+        "print('progress', file=sys.stderr)\n"
+        "pathlib.Path(output, 'number.txt').write_text(str(10 / number))\n"
+        "print('done')"
+    )
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = v4.new_notebook(cells=[parameters, work], metadata={"kernelspec": kernel})
+    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
+    nbformat.write(notebook, tmp_path / "notebooks" / "00_one.ipynb")
+    profile({"00_one": {"number": 4}})
+    return tmp_path
+
+
+def profile(content: dict) -> None:
+    with open("notebooks/profiles/small.yaml", "w") as file:
+        yaml.safe_dump(content, file)
+
+
+def test_executed_notebook_and_results_land_in_the_reports_of_the_profile(project):
+    assert str(run_profile("small")) == "reports/small"
+    assert (project / "reports/small/number.txt").read_text() == "2.5"
+    text = (project / "reports/small/notebooks/00_one.ipynb").read_text()
+    executed = nbformat.reads(text, 4)
+    assert executed.metadata.atomlib.parameters == {"number": 4, "output": "../reports/small"}
+    outputs = [out for cell in executed.cells for out in cell.get("outputs", [])]
+    assert [out["text"] for out in outputs] == ["done\n"], "progress bars are not kept"
+    assert str(project) not in text, "no path of this machine"
+    assert not list((project / "build").rglob("*.ipynb"))
+
+
+def test_a_notebook_that_fails_leaves_the_report_before_it_whole(project):
+    run_profile("small")
+    before = (project / "reports/small/notebooks/00_one.ipynb").read_bytes()
+    profile({"00_one": {"number": 0}})
+    with pytest.raises(SettingError, match="00_one stopped: ZeroDivisionError"):
+        run_profile("small")
+    assert (project / "reports/small/notebooks/00_one.ipynb").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"00_one": {"numbre": 4}}, "parameter of 00_one in profile 'small' is 'numbre'.*'number'"),
+        ({"00_on": {}}, "notebook of profile 'small' is '00_on'.*did you mean '00_one'"),
+    ],
+)
+def test_a_profile_that_names_what_is_not_there_is_refused_before_any_work(
+    project, content, complaint
+):
+    profile(content)
+    with pytest.raises(SettingError, match=complaint):
+        run_profile("small")
+    assert not (project / "reports").exists()
+
+
+def test_unknown_profile_and_notebook_name_the_nearest(project):
+    with pytest.raises(SettingError, match=r"profile is 'smal' .did you mean 'small'"):
+        read_profile("smal")
+    with pytest.raises(SettingError, match=r"notebook is '01_one' .did you mean '00_one'"):
+        run_profile("small", ["01_one"])
+
+
+def test_the_notebooks_keep_their_promises():
+    """First code cell tagged, saved by a Python 3 kernel, no path of a machine."""
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        notebook = json.loads(path.read_text())
+        first = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+        assert first["metadata"].get("tags") == ["parameters"], path.name
+        assert notebook["metadata"]["kernelspec"]["name"] == "python3", path.name
+        for place in (Path.home(), tempfile.gettempdir(), ROOT.parent):
+            assert f"{place}/" not in path.read_text(), path.name
+
+
+@pytest.mark.parametrize("name", ["quick", "cifar10-cpu", "paper"])
+def test_the_profiles_of_the_package_fit_its_notebooks(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert "01_main_table" in read_profile(name)
