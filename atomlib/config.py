@@ -149,8 +149,10 @@ class DistillConfig(NetworkConfig):
             if (spatial or channel) and not self.layers:
                 raise SettingError("layers is empty; allowed with attention on: at least one block")
             for layer in self.layers:
-                if layer > depth:
-                    raise SettingError(f"layers has {layer}; allowed: 1 to {depth}, the depth")
+                if layer > depth or self.layers.count(layer) > 1:
+                    raise SettingError(
+                        f"layers has {layer} in {self.layers}; allowed: 1 to {depth}, once each"
+                    )
         elif (spatial or channel) and depth == 1:
             raise SettingError(
                 "depth is 1, which leaves attention no layer before the last; allowed: 2 or more, "
@@ -219,15 +221,16 @@ def _explain(error: ValidationError, settings: type[BaseModel]) -> str:
     first = error.errors()[0]
     where = [str(part) for part in first["loc"]]
     value, name = first.get("input"), ".".join(where)
+    if isinstance(first.get("ctx", {}).get("error"), SettingError):
+        return f"{name}: {first['ctx']['error']}"  # settings within settings have said it already
     if first["type"] == "extra_forbidden":
-        for part in where[:-1]:
-            settings = settings.model_fields[part].annotation
         allowed = list(settings.model_fields)
-        near = did_you_mean(where[-1], allowed)
+        near = did_you_mean(name, allowed)
         return f"unknown setting {name!r}{near}; allowed: {', '.join(allowed)}"
     near = ""
     if first["type"] == "literal_error":
         near = did_you_mean(value, first["ctx"]["expected"].replace(" or ", ", ").split(", "))
         near = near.replace("\"'", "'").replace("'\"", "'")
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Input should ")
+    wanted = wanted.replace("a valid integer", "an integer").replace("a valid ", "a ")
     return f"{name or 'input'} is {value!r}{near}; allowed: {wanted}"

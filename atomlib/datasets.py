@@ -22,7 +22,7 @@ from atomlib.errors import DataError, MissingDataError, check_choice
 DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
     """A data set in memory: pixels as they are on disk, labels as indices of class_names."""
 
@@ -59,6 +59,9 @@ class ImageData:
         counts = Counter(self.train_labels.tolist())
         return {name: counts[index] for index, name in enumerate(self.class_names)}
 
+    def __repr__(self) -> str:
+        return f"<{self.describe()}>"
+
     def describe(self) -> str:
         """One line for a reader."""
         c, s = self.channels, self.image_size
@@ -85,6 +88,8 @@ def load_dataset(
     damaged (naming the file) or not laid out as documented.
     """
     root = Path(root or os.environ.get("ATOM_DATA") or "data")
+    if not isinstance(name, str):
+        raise DataError(f"dataset is {name!r}; allowed: a name, one of {', '.join(DATASETS)}")
     first, _, others = name.partition("|")
     if others:
         try:

@@ -187,7 +187,7 @@ def class_chunks(data: ImageData, config: DistillConfig, device: torch.device) -
     gets all classes at once.
     """
     pixels = config.real_batch * data.image_size**2
-    room = (1 << 18) if device.type == "cpu" else (1 << 25)
+    room = (1 << 18) if device.type == "cpu" else (1 << 23)
     most = max(1, room // pixels)
     if config.norm == "batch":
         most = data.num_classes

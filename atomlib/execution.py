@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from atomlib.config import NetworkConfig
 from atomlib.datasets import ImageData
+from atomlib.errors import SettingError
 from atomlib.models import build_model
 
 # Compiling costs up to a minute where the cache is cold and saves three quarters of the
@@ -16,9 +17,15 @@ COMPILE_FROM = 1e13
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; None is the GPU where there is one, else the CPU."""
+    """The device asked for; None is the GPU where there is one, else the CPU.
+
+    Raises SettingError for a device that is not here.
+    """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    here = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+    if str(device) not in (*here, "cuda" if len(here) > 1 else "cpu"):
+        raise SettingError(f"device is {str(device)!r}; allowed here: {', '.join(here)}")
     return torch.device(device)
 
 

@@ -36,17 +36,25 @@ def cells(
     ``evaluation`` the EvalConfig. Everything is resolved against its data, so that a bad
     setting is a SettingError before the first cell costs any time.
     """
-    for name, values in (("datasets", datasets), ("methods", methods), ("ipcs", ipcs)):
-        if isinstance(values, str) or not values:
+    lists = {"datasets": datasets, "methods": methods, "ipcs": ipcs, "seeds": seeds}
+    for name, values in lists.items():
+        if not isinstance(values, list | tuple) or not values:
             raise SettingError(f"{name} is {values!r}; allowed: a list of at least one")
-    method_settings = method_settings or {}
+    settings, method_settings = settings or {}, method_settings or {}
+    evaluation = evaluation or {}
+    maps = {"settings": settings, "method_settings": method_settings, "evaluation": evaluation}
+    if isinstance(method_settings, Mapping):
+        maps |= {f"method_settings[{name!r}]": given for name, given in method_settings.items()}
+    for name, values in maps.items():
+        if not isinstance(values, Mapping):
+            raise SettingError(f"{name} is {values!r}; allowed: settings by name")
     for method in [*methods, *method_settings]:
         check_choice("method", method, METHODS)
-    evaluated = EvalConfig(**(evaluation or {}))
+    evaluated = EvalConfig(**evaluation)
     made = []
     loaded = [load_dataset(name) for name in datasets]
     for data, ipc, method, seed in product(loaded, ipcs, methods, seeds):
-        changed = {**(settings or {}), **method_settings.get(method, {})}
+        changed = {**settings, **method_settings.get(method, {})}
         config = DistillConfig(**{**changed, "method": method, "ipc": ipc, "seed": seed})
         cell = Cell(data, config.resolve(data), evaluated.resolve(data.image_size))
         operations(cell.distill, data), operations(cell.evaluation, data)  # both can be built
