@@ -21,7 +21,6 @@ TERMS = {"random": "", "dm": "o", "datadam": "so", "atom": "sco"}
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Probability = Fraction
 
 
 class Settings(BaseModel):
@@ -54,27 +53,31 @@ class DSAConfig(Settings):
     strategies: tuple[Literal[STRATEGIES], ...] = Field(
         STRATEGIES, strict=False, description="strategies drawn from; none turns DSA off"
     )
-    brightness: Annotated[float, Field(ge=0)] = 1.0
-    saturation: Annotated[float, Field(ge=0)] = 2.0
-    contrast: Annotated[float, Field(ge=0, le=1)] = 0.5
+    brightness: Annotated[float, Field(ge=0)] = Field(1.0, description="added, up to half of it")
+    saturation: Annotated[float, Field(ge=0)] = Field(2.0, description="largest factor")
+    contrast: Fraction = Field(0.5, description="smallest factor; the largest is 1 above it")
     crop: Fraction = Field(0.125, description="largest shift, as a fraction of the side")
     cutout: Fraction = Field(0.5, description="side of the square, as a fraction of the side")
-    flip: Probability = 0.5
-    scale: Annotated[float, Field(ge=1)] = 1.2
-    rotate: Annotated[float, Field(ge=0, le=180)] = Field(15.0, description="degrees")
+    flip: Fraction = Field(0.5, description="probability of a mirror image")
+    scale: Annotated[float, Field(ge=1)] = Field(
+        1.2, description="largest factor; the smallest is 1 over it"
+    )
+    rotate: Annotated[float, Field(ge=0, le=180)] = Field(
+        15.0, description="largest angle, degrees"
+    )
 
 
 class NetworkConfig(Settings):
     """Which network, for the settings that distillation and evaluation share."""
 
-    model: Literal[tuple(MODELS)] = "convnet"
+    model: Literal[tuple(MODELS)] = Field("convnet", description="the network")
     depth: Positive | None = Field(
         None, description="blocks; None is one for each halving down to 4 pixels, 3 at the least"
     )
-    width: Positive = 128
-    norm: Literal[NORMS] = "instance"
-    activation: Literal[tuple(ACTIVATIONS)] = "relu"
-    pooling: Literal[tuple(POOLINGS)] = "average"
+    width: Positive = Field(128, description="channels of each block")
+    norm: Literal[NORMS] = Field("instance", description="normalisation after each convolution")
+    activation: Literal[tuple(ACTIVATIONS)] = Field("relu", description="after each norm")
+    pooling: Literal[tuple(POOLINGS)] = Field("average", description="2 x 2, after each block")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of convolutions; auto is bfloat16 where the processor has it"
     )
@@ -90,10 +93,10 @@ class NetworkConfig(Settings):
 class DistillConfig(NetworkConfig):
     """How to make a distilled set. Defaults: Table 1 of the supplement."""
 
-    method: Literal[METHODS] = "atom"
+    method: Literal[METHODS] = Field("atom", description="which terms the loss has")
     ipc: Positive = Field(1, description="synthetic images a class")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    iterations: Annotated[int, Field(ge=0)] = 8000
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
+    iterations: Annotated[int, Field(ge=0)] = Field(8000, description="steps on the images")
     real_batch: Positive = Field(
         128, description="real images a class and iteration; capped at the smallest class"
     )
@@ -103,8 +106,8 @@ class DistillConfig(NetworkConfig):
     spatial: bool | None = Field(None, description="spatial attention; None as the method has it")
     channel: bool | None = Field(None, description="channel attention; None as the method has it")
     output: bool | None = Field(None, description="output term; None as the method has it")
-    spatial_power: Annotated[float, Field(ge=1, le=16)] = 4.0
-    channel_power: Annotated[float, Field(ge=1, le=16)] = 4.0
+    spatial_power: Annotated[float, Field(ge=1, le=16)] = Field(4.0, description="p_s")
+    channel_power: Annotated[float, Field(ge=1, le=16)] = Field(4.0, description="p_c")
     attention_norm: Literal["l2", "none"] = Field("l2", description="of each attention map")
     layers: tuple[Positive, ...] | None = Field(
         None, strict=False, description="1-based blocks with attention; None is all but the last"
@@ -112,17 +115,20 @@ class DistillConfig(NetworkConfig):
     task_balance: Annotated[float, Field(ge=0)] | None = Field(
         None, description="lambda; None is 0.01 up to 32 pixels, 0.02 above, 1 for output alone"
     )
-    loss_scale: Annotated[float, Field(gt=0)] = 1.0
+    loss_scale: Annotated[float, Field(gt=0)] = Field(1.0, description="factor on the whole loss")
 
     image_lr: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="None is 1 up to IPC 50, 10 above"
+        None, description="SGD on images; None is 1 up to IPC 50, 10 above"
     )
-    image_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    image_weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    image_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="SGD on images")
+    image_weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="SGD on images")
     dsa: DSAConfig = DSAConfig()
 
     def resolve(self, data) -> Self:
         """The same config with every None filled in for ``data`` and checked against it.
+
+        Only ``layers`` may stay None, which names the same blocks at every depth: all but
+        the last.
 
         Raises SettingError where the data cannot serve: IPC above the smallest class, a
         layer the network does not have, no loss term at all.
@@ -193,17 +199,19 @@ class EvalConfig(NetworkConfig):
     """How to train networks on a distilled set and test them (facts: DC family's protocol)."""
 
     networks: Positive = Field(5, description="networks trained from scratch, one seed each")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
     epochs: Positive = Field(1000, description="E; E + 1 passes are made over the set")
-    batch_size: Positive = 256
-    lr: Annotated[float, Field(gt=0)] = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    batch_size: Positive = Field(256, description="synthetic images a step")
+    lr: Annotated[float, Field(gt=0)] = Field(0.01, description="SGD on weights")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD on weights")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="SGD on weights")
     schedule: Literal["halfway", "step", "constant"] = Field(
         "halfway", description="x0.1 once, halfway (DC family), or StepLR (Table 1)"
     )
     step_size: Positive = Field(15, description="epochs between decays of schedule 'step'")
-    step_decay: Annotated[float, Field(gt=0, le=1)] = 0.5
+    step_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="factor of schedule 'step'"
+    )
     dsa: DSAConfig = DSAConfig()
 
     def resolve(self, image_size: int) -> Self:

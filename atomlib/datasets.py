@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from atomlib.errors import DataError, MissingDataError, check_choice
+from atomlib.errors import DataError, MissingDataError, SettingError, check_choice
 
 DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
 
@@ -206,7 +206,7 @@ def main() -> None:
         data = load_dataset(
             arguments.name, root=arguments.root, resize=arguments.resize, download=True
         )
-    except DataError as error:
+    except SettingError as error:
         raise SystemExit(f"error: {error}") from None
     print(data.describe())
 

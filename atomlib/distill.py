@@ -15,7 +15,7 @@ from tqdm import tqdm
 from atomlib import preprocess
 from atomlib.config import DistillConfig
 from atomlib.datasets import ImageData
-from atomlib.distilled import DistilledSet, summarise
+from atomlib.distilled import DistilledSet, by_class, summarise
 from atomlib.dsa import Draw, augment, draw
 from atomlib.errors import SettingError
 from atomlib.execution import Execution, network_for, operations, pick_device
@@ -76,7 +76,7 @@ def distill(
     return DistilledSet(
         images=pixels.cpu(),
         trained=trained.cpu(),
-        labels=torch.arange(data.num_classes).repeat_interleave(config.ipc),
+        labels=by_class(data.num_classes, config.ipc),
         config=config,
         data_name=data.name,
         data_fingerprint=data.fingerprint,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,8 +59,8 @@ class DistilledSet(Dataset):
         """<dataset>-<method>-ipc<k>-seed<s>, the file's name without its ending."""
         return stem(self.data_name, self.config)
 
-    def save(self, path: str | Path) -> Path:
-        """Write one .safetensors file, atomically; its metadata holds all but the tensors."""
+    def to_bytes(self) -> bytes:
+        """The content of the file that ``save`` writes; equal sets give equal bytes."""
         about = {
             "format": FORMAT,
             "config": self.config.model_dump(mode="json"),
@@ -76,9 +77,13 @@ class DistilledSet(Dataset):
             "trained": self.trained.contiguous(),
             "labels": self.labels.contiguous(),
         }
+        return save(tensors, {"atomlib": json.dumps(about)})
+
+    def save(self, path: str | Path) -> Path:
+        """Write one .safetensors file, atomically; its metadata holds all but the tensors."""
         path = Path(path)
         with atomic_write(path) as partial:
-            partial.write_bytes(save(tensors, {"atomlib": json.dumps(about)}))
+            partial.write_bytes(self.to_bytes())
         return path
 
     @classmethod
@@ -112,7 +117,7 @@ class DistilledSet(Dataset):
             )
             made._check_shapes()
             return made
-        except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise SettingError(
                 f"distilled set {path} was not written by atomlib ({error}); "
                 "allowed: a file that DistilledSet.save wrote"
@@ -120,10 +125,15 @@ class DistilledSet(Dataset):
 
     def _check_shapes(self) -> None:
         n = self.config.ipc * len(self.class_names)
-        if self.images.ndim != 4 or len(self.images) != n or self.labels.shape != (n,):
+        if self.images.ndim != 4 or len(self.images) != n:
             raise ValueError(f"its tensors do not hold {n} images")
         if self.trained.shape != self.images.shape:
             raise ValueError("images and trained differ in shape")
+        if {self.images.dtype, self.trained.dtype} != {torch.float32}:
+            raise ValueError("images and trained are not float32")
+        order = by_class(len(self.class_names), self.config.ipc)
+        if self.labels.dtype != order.dtype or not torch.equal(self.labels, order):
+            raise ValueError("labels are not IPC of each class in order")
 
     def export(self, folder: str | Path) -> Path:
         """Write PNG files, <folder>/<class>/<number>.png, as they are: no scaling.
@@ -132,15 +142,20 @@ class DistilledSet(Dataset):
         not empty or cannot be written.
         """
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()):
+        if folder.is_dir() and any(folder.iterdir()):
             raise SettingError(f"folder {folder} is not empty; allowed: a new or an empty one")
         check_writable(folder)
         pixels = (self.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         for index, (image, label) in enumerate(zip(pixels, self.labels.tolist(), strict=True)):
             name = re.sub(r"[^\w .-]", "_", self.class_names[label])
             target = folder / f"{label:03d}_{name}" / f"{index % self.ipc:03d}.png"
-            target.parent.mkdir(exist_ok=True)
-            Image.fromarray(image.squeeze()).save(target)
+            try:
+                with atomic_write(target) as partial:
+                    Image.fromarray(image.squeeze()).save(partial, format="png")
+            except SettingError:
+                for child in folder.iterdir():
+                    shutil.rmtree(child)
+                raise
         return folder
 
 
@@ -162,6 +177,11 @@ def load_folder(folder: str | Path, methods: Sequence[str] | None = None) -> lis
     return sorted(
         sets, key=lambda s: (s.data_name, METHODS.index(s.config.method), s.ipc, s.config.seed)
     )
+
+
+def by_class(classes: int, ipc: int) -> Int[Tensor, "n"]:
+    """Labels of a distilled set: IPC of each class, class by class."""
+    return torch.arange(classes).repeat_interleave(ipc)
 
 
 def stem(data_name: str, config: DistillConfig) -> str:

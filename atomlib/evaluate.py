@@ -38,12 +38,7 @@ def evaluate(
     Network i has its own initialisation, order and augmentation, drawn from the config's
     seed and i. Raises SettingError where the set was made from other data.
     """
-    if distilled.data_fingerprint != data.fingerprint:
-        raise SettingError(
-            f"distilled set was made from {distilled.data_name} (fingerprint "
-            f"{distilled.data_fingerprint[:12]}), data is {data.name} ({data.fingerprint[:12]}); "
-            "allowed: the data it was made from"
-        )
+    check_same_data(distilled, data)
     config = (config or EvalConfig()).resolve(data.image_size)
     device = pick_device(device)
     images = distilled.trained.to(device)
@@ -65,6 +60,16 @@ def evaluate(
             accuracies.append(trainer.accuracy(test, test_labels))
             bar.set_postfix(accuracy=f"{accuracies[-1]:.2f} %")
     return torch.tensor(accuracies)
+
+
+def check_same_data(distilled: DistilledSet, data: ImageData) -> None:
+    """Raise SettingError where ``distilled`` was made from other data."""
+    if distilled.data_fingerprint != data.fingerprint:
+        raise SettingError(
+            f"distilled set was made from {distilled.data_name} (fingerprint "
+            f"{distilled.data_fingerprint[:12]}), data is {data.name} ({data.fingerprint[:12]}); "
+            "allowed: the data it was made from"
+        )
 
 
 class Trainer:

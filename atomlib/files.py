@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from atomlib.errors import SettingError
@@ -33,7 +33,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             f"{path} could not be written ({reason}); allowed: a writable folder with room"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder is a file, say: then there is nothing to remove
+            partial.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -82,8 +82,8 @@ def _folder_state(folder: Path) -> str:
 def _decode(name: str, path: Path, resize: int | None) -> ImageData:
     """Read, sort and decode everything; half the cost is PIL's, which runs in threads."""
     files = dict(_read(path))
-    splits = _official(files) if any(PurePosixPath(f).name == "wnids.txt" for f in files) else None
-    class_names, members = splits or _by_folder(files, path)
+    official = any(PurePosixPath(name).name == "wnids.txt" for name in files)
+    class_names, members = (_official if official else _by_folder)(files, path)
     wanted = [(split, label, file) for split in members for label, file in members[split]]
     with ThreadPoolExecutor() as pool:
         decoded = list(
@@ -152,15 +152,42 @@ def _read(path: Path) -> Iterator[tuple[str, bytes]]:
                     if _wanted(member.filename) and not member.is_dir():
                         yield member.filename, archive.read(member)
         else:
-            with tarfile.open(path) as archive:
+            with tarfile.open(path, tarinfo=_WholeTarInfo) as archive:
                 for member in archive:
                     if _wanted(member.name) and member.isfile():
                         yield member.name, archive.extractfile(member).read()
-    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError, OSError, zlib.error):
+    except UNREADABLE:
         raise DataError(
             f"{path} is truncated or no archive; allowed: a folder or a whole .zip, .tar, "
             ".tar.gz or .tar.xz file"
         ) from None
+
+
+# What the standard library raises for archives that are cut short, damaged, encrypted or of
+# a compression it does not know.
+UNREADABLE = (
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class _WholeTarInfo(tarfile.TarInfo):
+    """tarfile takes a header that is cut off or damaged for the end of the archive; we do not."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # the block of zeros that ends a whole archive
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
 
 
 Members = dict[str, list[tuple[int, str]]]
@@ -191,25 +218,33 @@ def _by_folder(files: dict[str, bytes], path: Path) -> tuple[tuple[str, ...], Me
     }
 
 
-def _official(files: dict[str, bytes]) -> tuple[tuple[str, ...], Members]:
+def _official(files: dict[str, bytes], path: Path) -> tuple[tuple[str, ...], Members]:
     """TinyImageNet's layout; its validation images serve as the test set."""
     lists = {PurePosixPath(name).name: name for name in files if PurePosixPath(name).name in LISTS}
     top = PurePosixPath(lists["wnids.txt"]).parent
-    wnids = sorted(files[lists["wnids.txt"]].decode().split())
-    words = dict(
-        line.split("\t", 1)
-        for line in files[lists["words.txt"]].decode().splitlines()
-        if "\t" in line
-    ) if "words.txt" in lists else {}  # fmt: skip
+
+    def rows(name: str) -> list[list[str]]:
+        """The fields of each line of a list, as many as are needed of it."""
+        needed = {"wnids.txt": 1, "words.txt": 2, "val_annotations.txt": 2}[name]
+        try:
+            text = files[lists[name]].decode()
+        except (KeyError, UnicodeDecodeError):
+            state = "damaged" if name in lists else "missing"
+            raise DataError(f"list {name} of {path} is {state}; {LAYOUT}") from None
+        fields = [line.split("\t") for line in text.splitlines() if line.strip()]
+        if not fields or any(len(row) < needed for row in fields):
+            raise DataError(f"list {name} of {path} is empty or cut short; {LAYOUT}")
+        return [row[:needed] for row in fields]
+
+    wnids = sorted(row[0].strip() for row in rows("wnids.txt"))
+    words = dict(rows("words.txt")) if "words.txt" in lists else {}
     label = {wnid: k for k, wnid in enumerate(wnids)}
-    names = tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids)
     test = []
-    if "val_annotations.txt" not in lists:
-        raise DataError(f"{top} has wnids.txt but no val/val_annotations.txt; {LAYOUT}")
-    for line in files[lists["val_annotations.txt"]].decode().splitlines():
-        file, wnid = line.split("\t")[:2]
+    for file, wnid in rows("val_annotations.txt"):
         full = str(top / "val" / "images" / file)
-        if wnid in label and full in files:
+        if wnid in label:  # an archive of part of the classes may list the others too
+            if full not in files:
+                raise DataError(f"image {full} of {path} is missing; val_annotations.txt lists it")
             test.append((label[wnid], full))
     train = []
     for name in files:
@@ -220,9 +255,10 @@ def _official(files: dict[str, bytes]) -> tuple[tuple[str, ...], Members]:
         absent = sorted(set(range(len(wnids))) - {k for k, _ in members})
         if absent:
             raise DataError(
-                f"class {wnids[absent[0]]!r} of {top} has no images in {split}/; "
+                f"class {wnids[absent[0]]!r} of {path} has no images in {split}/; "
                 "allowed: every class of wnids.txt in both splits"
             )
+    names = tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids)
     return names, {"train": sorted(train), "test": sorted(test)}
 
 
@@ -235,7 +271,7 @@ def _image(name: str, content: bytes, path: Path, resize: int | None) -> np.ndar
             if resize is not None and image.size != (resize, resize):
                 image = ImageOps.fit(image, (resize, resize), Image.Resampling.BICUBIC)
             return np.asarray(image)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, EOFError):
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
         raise DataError(
             f"image {name} of {path} is truncated or no image; replace or delete it"
         ) from None

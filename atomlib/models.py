@@ -85,8 +85,8 @@ class ConvNet(nn.Module):
             raise SettingError(f"width is {width}; allowed with norm 'group': multiples of 4")
         if pooling != "none" and 2**depth > image_size:
             raise SettingError(
-                f"depth is {depth}; allowed: at most {int(math.log2(image_size))}, the halvings "
-                f"that {pooling} pooling can make of {image_size} pixels"
+                f"depth is {depth}; allowed: at most {int(math.log2(image_size))} for images of "
+                f"{image_size} pixels with {pooling} pooling"
             )
         self.blocks = nn.ModuleList()
         side, channels = image_size, in_channels

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_ind
 
-from atomlib.config import METHODS, DistillConfig, EvalConfig
+from atomlib.config import METHODS, DistillConfig, DSAConfig, EvalConfig
 from atomlib.distilled import DistilledSet
 from atomlib.files import atomic_write
 
@@ -213,16 +213,73 @@ def _published_text(cell: Any) -> str:
     return f"{cell.published:.1f}{spread}{'' if cell.checked else DAGGER}"
 
 
+def hyperparameters() -> pd.DataFrame:
+    """Table 1 of the supplement, from the settings themselves: default, range, meaning."""
+    parts = {"distillation": DistillConfig, "augmentation": DSAConfig, "evaluation": EvalConfig}
+    rows = []
+    for part, config in parts.items():
+        schema = config.model_json_schema()["properties"]
+        for name, value in config().model_dump().items():
+            if isinstance(value, dict):  # has rows of its own
+                continue
+            rows.append(
+                {
+                    "part": part,
+                    "setting": name,
+                    "default": _default(value),
+                    "allowed": _allowed(schema[name]),
+                    "meaning": schema[name].get("description", ""),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return "by the data or method"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else _plain(value)
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    """A JSON schema's range in words."""
+    if "anyOf" in schema:  # a value or None
+        return _allowed(schema["anyOf"][0])
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if schema["type"] == "array":
+        return f"any of {_allowed(schema['items'])}"
+    if schema["type"] == "boolean":
+        return "on, off"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [
+        f"{sign} {_plain(schema[key])}"
+        for key, sign in signs.items()
+        if key in schema and schema[key] < 2**53
+    ]
+    return " and ".join(limits)
+
+
 def write_table(table: pd.DataFrame, folder: str | Path, name: str, note: str) -> list[Path]:
-    """Write <name>.csv (every column) and <name>.md (for a reader, with ``note`` below it)."""
+    """Write <name>.csv (every column), and for a reader <name>.md and .tex (booktabs).
+
+    ``note`` stands below the Markdown table.
+    """
     folder = Path(folder)
-    csv, markdown = folder / f"{name}.csv", folder / f"{name}.md"
+    csv, markdown, latex = (folder / f"{name}.{kind}" for kind in ("csv", "md", "tex"))
     with atomic_write(csv) as partial:
         table.to_csv(partial, index=False)
     with atomic_write(markdown) as partial:
         text = readable(table).to_markdown(index=False, disable_numparse=True)
         partial.write_text(f"{text}\n\n{note}\n")
-    return [csv, markdown]
+    with atomic_write(latex) as partial:
+        signs = {"±": r"$\pm$", DAGGER: r"\textsuperscript{\dag}", "–": "--"}
+        text = readable(table).style.hide(axis="index").to_latex(hrules=True)
+        for sign, command in signs.items():
+            text = text.replace(sign, command)
+        partial.write_text(text)
+    return [csv, markdown, latex]
 
 
 def clipping_table(sets: Iterable[DistilledSet]) -> pd.DataFrame:

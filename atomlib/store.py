@@ -19,8 +19,8 @@ from atomlib.datasets import ImageData
 from atomlib.distill import distill
 from atomlib.distilled import DistilledSet, stem
 from atomlib.errors import SettingError
-from atomlib.evaluate import evaluate
-from atomlib.files import atomic_write, check_writable, sha256_file
+from atomlib.evaluate import check_same_data, evaluate
+from atomlib.files import atomic_write, check_writable
 from atomlib.provenance import hardware, versions
 
 
@@ -61,7 +61,8 @@ class Store:
         it was made from, where, and how long it took.
         """
         config = config.resolve(data.image_size)
-        sha256 = sha256_file(self._set_path(data, distilled.config))
+        check_same_data(distilled, data)
+        sha256 = hashlib.sha256(distilled.to_bytes()).hexdigest()
         key = hashlib.sha256(f"{sha256} {config.model_dump_json()}".encode()).hexdigest()
         record = self._read(distilled)
         if record.get("key") == key:
@@ -85,9 +86,10 @@ class Store:
 
     def _read(self, distilled: DistilledSet) -> dict[str, Any]:
         try:
-            return json.loads(self._result_path(distilled).read_text())
-        except (OSError, json.JSONDecodeError):
+            record = json.loads(self._result_path(distilled).read_bytes())
+        except (OSError, ValueError):  # none yet, or damaged: made again
             return {}
+        return record if isinstance(record, dict) else {}
 
     def _record(self, distilled: DistilledSet, **entries: Any) -> dict[str, Any]:
         # A new set drops what was measured on the old one.

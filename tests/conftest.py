@@ -1,0 +1,55 @@
+"""What several tests share: folders of their own, a small data set, the form of a complaint."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from atomlib.datasets import ImageData
+from atomlib.errors import SettingError
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_folders(tmp_path_factory):
+    """Keeps every test away from the user's cache and data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATOM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("ATOM_DATA", raising=False)
+        yield
+
+
+@pytest.fixture
+def make_data():
+    """Random ImageData of three classes: ``counts`` training images each, two test images."""
+
+    def make(name="toy", *, counts=(6, 6, 6), size=8, channels=3, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        classes = torch.arange(len(counts))
+        train, test = classes.repeat_interleave(torch.tensor(counts)), classes.repeat(2)
+
+        def pixels(n):
+            shape = (n, channels, size, size)
+            return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+        names = ("ant", "bee", "cat")[: len(counts)]
+        return ImageData(name, pixels(len(train)), train, pixels(len(test)), test, names)
+
+    return make
+
+
+@pytest.fixture
+def complains():
+    """Expect one sentence of complaint that contains every one of some parts."""
+
+    @contextmanager
+    def expect(*parts, kind=SettingError):
+        with pytest.raises(kind) as caught:
+            yield
+        sentence = str(caught.value)
+        assert "\n" not in sentence
+        assert sentence[0].isalnum() or sentence[0] in "/'"
+        assert "Value error" not in sentence  # a complaint in pydantic's wrapping
+        for part in parts:
+            assert str(part) in sentence
+
+    return expect

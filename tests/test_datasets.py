@@ -1,0 +1,177 @@
+"""Data by name: what is loaded, how it is told apart, and what is said where it is missing."""
+
+import hashlib
+import pickle
+import sys
+from collections import Counter
+from dataclasses import replace
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torchvision import datasets as torchvision_datasets
+
+from atomlib import datasets
+from atomlib.datasets import load_dataset
+from atomlib.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+def test_digits_are_1797_grey_images_of_8_x_8(digits):
+    for images in (digits.train_images, digits.test_images):
+        assert images.dtype == torch.uint8
+        assert images.shape[1:] == (1, 8, 8)
+    assert len(digits.train_images) == len(digits.train_labels)
+    assert len(digits.test_images) == len(digits.test_labels)
+    assert len(digits.train_labels) + len(digits.test_labels) == 1797
+    assert digits.class_names == tuple("0123456789")
+    assert (digits.channels, digits.image_size, digits.num_classes) == (1, 8, 10)
+
+
+def test_digits_are_scikit_learns_scaled_to_bytes_and_split_by_class(digits):
+    bunch, seen = load_digits(), Counter()
+    expected = {"train": ([], []), "test": ([], [])}
+    for image, label in zip(bunch.images, bunch.target, strict=True):
+        seen[label] += 1
+        images, labels = expected["test" if seen[label] % 5 == 0 else "train"]
+        images.append(np.round(image * 255 / 16))
+        labels.append(label)
+    for split, (images, labels) in expected.items():
+        np.testing.assert_array_equal(getattr(digits, f"{split}_images")[:, 0], images)
+        np.testing.assert_array_equal(getattr(digits, f"{split}_labels"), labels)
+        assert set(labels) == set(range(10))
+    train = Counter(expected["train"][1])
+    assert digits.class_counts == {str(digit): train[digit] for digit in range(10)}
+
+
+def test_fingerprint_is_the_same_at_every_load(digits):
+    assert load_dataset("digits").fingerprint == digits.fingerprint
+
+
+@pytest.mark.parametrize("tensor", ["train_images", "train_labels", "test_images", "test_labels"])
+def test_fingerprint_changes_with_a_single_value(make_data, tensor):
+    data = make_data()
+    changed = getattr(data, tensor).clone()
+    changed.view(-1)[-1] ^= 1
+    other = replace(data, fingerprint="", **{tensor: changed})
+    assert replace(data, fingerprint="").fingerprint == data.fingerprint
+    assert other.fingerprint != data.fingerprint
+
+
+def test_fingerprint_changes_with_class_names_but_not_with_the_name(make_data):
+    data = make_data()
+    assert replace(data, fingerprint="", name="other").fingerprint == data.fingerprint
+    renamed = replace(data, fingerprint="", class_names=("ant", "bee", "cow"))
+    assert renamed.fingerprint != data.fingerprint
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("cifr10", "cifar10"), ("digit", "digits")])
+def test_an_unknown_name_is_answered_with_the_nearest(complains, name, nearest):
+    with complains(f"dataset is {name!r}", f"did you mean {nearest!r}", "tinyimagenet", "folder:"):
+        load_dataset(name)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "tinyimagenet"])
+def test_missing_data_is_answered_with_the_command_that_gets_it(tmp_path, complains, name):
+    with complains(f"make data DATASET={name}", tmp_path, kind=DataError):
+        load_dataset(name, root=tmp_path)
+
+
+def test_a_missing_folder_is_answered_with_where_to_put_it(tmp_path, complains):
+    with complains("folder:nowhere.zip", tmp_path, "ATOM_DATA=", kind=DataError):
+        load_dataset("folder:nowhere.zip", root=tmp_path)
+
+
+def test_data_is_looked_for_where_atom_data_says(tmp_path, monkeypatch, complains):
+    monkeypatch.setenv("ATOM_DATA", str(tmp_path / "there"))
+    with complains(tmp_path / "there", kind=DataError):
+        load_dataset("cifar10")
+
+
+def test_the_first_alternative_that_is_there_is_loaded(tmp_path, complains, digits):
+    found = load_dataset("folder:nowhere|cifar10|digits", root=tmp_path)
+    assert found.fingerprint == digits.fingerprint
+    with complains("make data DATASET=cifar10", kind=DataError):
+        load_dataset("folder:nowhere|cifar10", root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100"])
+def test_resize_is_refused_where_images_are_of_one_size(tmp_path, complains, name):
+    with complains("resize is 16", name, kind=DataError):
+        load_dataset(name, root=tmp_path, resize=16)
+
+
+def test_cifar10_is_read_from_its_official_layout(tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+
+    def put(name, content):
+        (folder / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+    def batch(n):
+        rows = generator.integers(0, 256, (n, 3 * 32 * 32), dtype=np.uint8)
+        return {"data": rows, "labels": generator.integers(0, 2, n).tolist()}
+
+    batches = [batch(3), batch(2), batch(4)]
+    files = [put(f"part_{index}", content) for index, content in enumerate(batches)]
+    meta = dict(zip(["filename", "md5"], put("names", {"names": ["cat", "dog"]}), strict=True))
+    official = torchvision_datasets.CIFAR10
+    monkeypatch.setattr(official, "train_list", files[:2])
+    monkeypatch.setattr(official, "test_list", files[2:])
+    monkeypatch.setattr(official, "meta", {**meta, "key": "names"})
+
+    data = load_dataset("cifar10", root=tmp_path)
+    # A row is one image: 1024 red values, row by row, then green, then blue.
+    rows = np.concatenate([batches[0]["data"], batches[1]["data"]])
+    np.testing.assert_array_equal(data.train_images, rows.reshape(5, 3, 32, 32))
+    np.testing.assert_array_equal(data.test_images, batches[2]["data"].reshape(4, 3, 32, 32))
+    assert data.train_labels.tolist() == batches[0]["labels"] + batches[1]["labels"]
+    assert data.test_labels.tolist() == batches[2]["labels"]
+    assert (data.name, data.class_names) == ("cifar10", ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "file"),
+    [
+        ("cifar10", "cifar-10-batches-py", "data_batch_1"),
+        ("cifar100", "cifar-100-python", "train"),
+    ],
+)
+def test_a_damaged_download_is_named_and_never_unpickled(tmp_path, complains, name, folder, file):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / file).write_bytes(b"\x80\x04 cut short")
+    with complains(tmp_path / folder, "damaged", f"make data DATASET={name}", kind=DataError):
+        load_dataset(name, root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "tinyimagenet"])
+def test_a_download_without_a_network_is_one_sentence(tmp_path, monkeypatch, complains, name):
+    def unreachable(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    with complains(name, "no route to host", kind=DataError):
+        load_dataset(name, root=tmp_path, download=True)
+
+
+def test_the_command_describes_the_data(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["datasets", "digits"])
+    datasets.main()
+    line = capsys.readouterr().out
+    assert line.startswith("digits: ")
+    assert "8 x 8 x 1, 10 classes" in line
+
+
+@pytest.mark.parametrize("name", ["folder:nowhere", "cifr10"])
+def test_the_command_says_what_is_wrong_without_a_traceback(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(sys, "argv", ["datasets", name, "--root", str(tmp_path)])
+    with pytest.raises(SystemExit, match=f"^error: .*{name}"):
+        datasets.main()

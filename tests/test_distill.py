@@ -1,0 +1,255 @@
+"""The loop: what it draws, what it descends, and that the same seed gives the same bytes."""
+
+from functools import partial
+
+import plain
+import pytest
+import torch
+
+from atomlib import distill as loop
+from atomlib.config import DistillConfig, DSAConfig
+from atomlib.datasets import ImageData, load_dataset
+from atomlib.distill import (
+    DivergedError,
+    RealSampler,
+    Step,
+    class_chunks,
+    distill,
+    initial_images,
+    rows_by_class,
+)
+from atomlib.dsa import draw
+from atomlib.preprocess import Preprocess
+from atomlib.randomness import stream
+
+CPU = torch.device("cpu")
+COUNTS = (9, 6, 7)
+BATCH = 4
+
+
+def made_up(counts=COUNTS, side=8):
+    """Classes of unequal size in mixed order; every image is unlike the others."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    labels = labels[torch.randperm(len(labels), generator=generator)]
+    shape = (len(labels), 3, side, side)
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    names = tuple(f"class {k}" for k in range(len(counts)))
+    return ImageData("made-up", images, labels, images[:5], labels[:5], names)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return made_up()
+
+
+def config_for(data, **settings):
+    settings = {"width": 16, "ipc": 2, "iterations": 3, "real_batch": BATCH} | settings
+    return DistillConfig(**settings).resolve(data)
+
+
+def run(data, **settings):
+    return distill(data, config_for(data, **settings), device="cpu", progress=False)
+
+
+def test_same_seed_gives_the_same_bytes_whatever_torchs_own_seed(data, tmp_path):
+    written = []
+    for number in (1, 2):
+        torch.manual_seed(number)
+        written.append(run(data, seed=5).save(tmp_path / f"{number}.safetensors").read_bytes())
+    assert written[0] == written[1]
+
+
+def test_another_seed_gives_other_images_even_from_the_same_start(data, monkeypatch):
+    monkeypatch.setattr(loop, "initial_images", lambda *_: torch.zeros(3, 2, 3, 8, 8))
+    assert not torch.equal(run(data, seed=5).trained, run(data, seed=6).trained)
+
+
+@pytest.mark.parametrize("init", ["real", "noise"])
+def test_every_method_starts_from_the_images_that_random_keeps(data, init):
+    start = run(data, method="random", init=init)
+    for method in ("dm", "datadam", "atom"):
+        # Neither the number of steps nor the real batch moves the start.
+        for real_batch in (2, BATCH):
+            other = run(data, method=method, init=init, iterations=0, real_batch=real_batch)
+            assert torch.equal(other.trained, start.trained)
+    assert not torch.equal(run(data, method="random", init=init, seed=1).trained, start.trained)
+
+
+def test_start_images_are_different_real_images_of_their_classes(data):
+    kept = run(data, method="random", ipc=min(COUNTS))
+    assert kept.labels.tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    pixels = (kept.images * 255).round().to(torch.uint8)
+    same = (pixels[:, None] == data.train_images).flatten(2).all(dim=2)
+    assert (same.sum(dim=1) == 1).all() and (same.sum(dim=0) <= 1).all()
+    assert torch.equal(data.train_labels[same.int().argmax(dim=1)], kept.labels)
+
+
+def test_pixels_are_the_trained_images_transformed_back_and_clipped(data):
+    made = run(data, image_lr=100.0)
+    back = Preprocess.fit(data, zca=False).inverse(made.trained)
+    assert (back < 0).any() and (back > 1).any()
+    torch.testing.assert_close(made.images, back.clamp(0, 1))
+
+
+def test_rows_by_class_lists_each_training_image_once(data):
+    rows, present = rows_by_class(data)
+    for k in range(len(COUNTS)):
+        expected = [i for i, label in enumerate(data.train_labels.tolist()) if label == k]
+        assert rows[k][present[k]].tolist() == expected
+
+
+def test_real_images_are_drawn_without_replacement_from_their_class(data):
+    config = config_for(data, real_batch=min(COUNTS))
+    sampler = RealSampler(data, config, CPU)
+    seen = torch.zeros(len(data.train_labels))
+    for _ in range(300):
+        rows = sampler.draw()
+        assert rows.shape == (3, 6)
+        assert (data.train_labels[rows] == torch.arange(3)[:, None]).all()
+        assert len(rows.unique()) == 18
+        seen[rows.flatten()] += 1 / 300
+    # Each image of a class of n comes with probability 6 / n.
+    expected = 6 / torch.tensor(COUNTS)[data.train_labels]
+    torch.testing.assert_close(seen, expected, rtol=0, atol=0.1)
+
+
+def next_of_streams(data, config):
+    """Draws and real images of each iteration in turn, from the config's seed."""
+    draws, sampler = stream(config.seed, "dsa"), RealSampler(data, config, CPU)
+    while True:
+        drawn = draw(data.num_classes, data.image_size, config.dsa, draws)
+        yield drawn, sampler.images[sampler.draw()]
+
+
+@pytest.mark.parametrize("classes_a_chunk", [1, 3])
+@pytest.mark.parametrize("method", ["dm", "datadam", "atom"])
+def test_step_is_the_plain_one_with_the_same_network_draw_and_images(
+    data, method, classes_a_chunk, monkeypatch
+):
+    chunks = [slice(k, k + classes_a_chunk) for k in range(0, 3, classes_a_chunk)]
+    monkeypatch.setattr(loop, "class_chunks", lambda *_: chunks)
+    config = config_for(data, method=method)
+    step, streams = Step(data, config, CPU), next_of_streams(data, config)
+    images = initial_images(data, config, CPU).requires_grad_()
+    for _ in range(4):
+        loss = step(images)
+        drawn, real = next(streams)
+        expected = plain.plain_step(
+            step.network, real, images, drawn, config.dsa, config.matching()
+        )
+        torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
+        got, wanted = (torch.autograd.grad(value, images)[0] for value in (loss, expected))
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_step_without_strategies_does_not_augment(data):
+    config = config_for(data, dsa=DSAConfig(strategies=()))
+    step, sampler = Step(data, config, CPU), RealSampler(data, config, CPU)
+    images = initial_images(data, config, CPU)
+    loss, real = step(images), sampler.images[sampler.draw()]
+    expected = plain.plain_step(step.network, real, images, None, None, config.matching())
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
+
+
+def test_each_iteration_has_a_network_of_its_own(data):
+    config = config_for(data)
+    step = Step(data, config, CPU)
+    images, seen = initial_images(data, config, CPU), []
+    for _ in range(3):
+        step(images)
+        seen.append(torch.cat([p.flatten() for p in step.network.parameters()]).clone())
+    drawn = seen[0] != seen[1]
+    assert torch.equal(drawn, seen[1] != seen[2])
+    norms = 2 * 3 * 16  # scale and shift of three blocks stay 1 and 0
+    assert int(drawn.sum()) == drawn.numel() - norms
+
+
+def test_images_follow_sgd_with_momentum_and_weight_decay(data):
+    settings = {"image_lr": 2.0, "image_momentum": 0.7, "image_weight_decay": 0.01}
+    config = config_for(data, **settings)
+    step, images = Step(data, config, CPU), initial_images(data, config, CPU)
+    velocity = torch.zeros_like(images)
+    for _ in range(config.iterations):
+        images.requires_grad_()
+        (gradient,) = torch.autograd.grad(step(images), images)
+        images = images.detach()
+        velocity = 0.7 * velocity + gradient + 0.01 * images
+        images = images - 2.0 * velocity
+    torch.testing.assert_close(run(data, **settings).trained, images.flatten(0, 1))
+
+
+@pytest.mark.parametrize("method", ["dm", "datadam", "atom"])
+def test_distilled_images_match_better_on_networks_they_never_met(method):
+    digits = load_dataset("digits")
+    settings = {"method": method, "init": "noise", "ipc": 1, "depth": 2, "real_batch": 16}
+    config = config_for(digits, seed=1, **settings)
+
+    def mean_loss(made):
+        step, images = Step(digits, config, CPU), made.trained.unflatten(0, (10, 1))
+        return sum(float(step(images)) for _ in range(10)) / 10
+
+    start, end = (run(digits, iterations=n, **settings) for n in (0, 30))
+    assert mean_loss(end) < 0.7 * mean_loss(start)
+
+
+def test_images_that_run_away_stop_the_run_and_the_iteration_is_named(data):
+    with pytest.raises(DivergedError, match=r"loss is nan at iteration 2; .*image_lr \(now 1e\+30"):
+        run(data, norm="none", image_lr=1e30, iterations=5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_first_loss_that_is_no_number_is_the_one_named(data, monkeypatch, bad):
+    plain_call, calls = Step.__call__, []
+
+    def call(self, images):
+        calls.append(1)
+        return plain_call(self, images) * (bad if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(Step, "__call__", call)
+    with pytest.raises(DivergedError, match=f"loss is {bad} at iteration 4;"):
+        run(data, iterations=9)
+    assert len(calls) == 4
+
+
+def many_classes(classes, side):
+    labels = torch.arange(classes)
+    images = torch.zeros(classes, 1, side, side, dtype=torch.uint8)
+    return ImageData("many", images, labels, images, labels, tuple(map(str, range(classes))))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(("classes", "side"), [(10, 32), (7, 32), (100, 32), (200, 64), (3, 8)])
+def test_chunks_are_equal_and_cover_each_class_once(classes, side, device):
+    chunks = class_chunks(many_classes(classes, side), DistillConfig(), torch.device(device))
+    covered = [list(range(classes))[chunk] for chunk in chunks]
+    assert [k for part in covered for k in part] == list(range(classes))
+    assert len({len(part) for part in covered}) == 1
+
+
+@pytest.mark.parametrize(("classes", "side", "at_once"), [(10, 32, 2), (7, 32, 1), (10, 8, 10)])
+def test_chunk_on_a_cpu_is_256_images_of_32_pixels_at_most(classes, side, at_once):
+    chunk, *_ = class_chunks(many_classes(classes, side), DistillConfig(), CPU)
+    assert chunk == slice(0, at_once)
+
+
+def test_batch_norm_sees_all_classes_at_once():
+    config = DistillConfig(norm="batch")
+    assert class_chunks(many_classes(100, 32), config, CPU) == [slice(0, 100)]
+
+
+def test_compiled_step_agrees_with_the_eager_one(data, monkeypatch):
+    """Traced and differentiated by the compiler, its graph then run as it is: no C++ compiler
+    is needed, and no minute to wait for one."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    values = {}
+    for how in ("off", "on"):
+        config = config_for(data, compile=how, precision="float32")
+        step, images = Step(data, config, CPU), initial_images(data, config, CPU)
+        images.requires_grad_()
+        step(images)
+        loss = step(images)  # the second, whose network is not the one it was traced with
+        values[how] = loss.detach(), *torch.autograd.grad(loss, images)
+    assert step._loss.fast is not None and step._real.fast is not None
+    for eager, compiled in zip(values["off"], values["on"], strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))

@@ -1,0 +1,304 @@
+"""A distilled set as a file, as a torch Dataset and as a folder of PNG files."""
+
+import errno
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+
+from atomlib.config import DistillConfig
+from atomlib.distilled import DistilledSet, load_folder, stem, summarise
+from atomlib.errors import SettingError
+
+
+@pytest.fixture
+def make_set(make_data):
+    """A made-up set of two images for each of three classes."""
+
+    def make(channels=3, **settings):
+        data = make_data(channels=channels)
+        config = DistillConfig(**{"ipc": 2, **settings}).resolve(data)
+        count = config.ipc * data.num_classes
+        generator = torch.Generator().manual_seed(1)
+        return DistilledSet(
+            images=torch.rand(count, channels, 8, 8, generator=generator),
+            trained=torch.randn(count, channels, 8, 8, generator=generator),
+            labels=torch.arange(3).repeat_interleave(config.ipc),
+            config=config,
+            data_name=data.name,
+            data_fingerprint=data.fingerprint,
+            class_names=data.class_names,
+            versions={"torch": "2.0"},
+            history=[(0, 1.5), (1, 0.1)],
+        )
+
+    return make
+
+
+@pytest.fixture
+def saved(make_set, tmp_path):
+    return make_set().save(tmp_path / "set.safetensors")
+
+
+TENSORS = ("images", "trained", "labels")
+WORDS = ("config", "data_name", "data_fingerprint", "class_names", "versions", "history")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_was_saved_is_loaded(make_set, tmp_path, channels):
+    made = make_set(channels)
+    found = DistilledSet.load(made.save(tmp_path / "folder" / "set.safetensors"))
+    for name in TENSORS:
+        assert getattr(found, name).dtype == getattr(made, name).dtype
+        assert torch.equal(getattr(found, name), getattr(made, name))
+    for name in WORDS:
+        assert getattr(found, name) == getattr(made, name)
+
+
+def test_the_same_set_gives_the_same_bytes(make_set, tmp_path):
+    first, second = (make_set().save(tmp_path / name).read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_the_file_is_plain_safetensors_that_says_what_made_it(make_set, saved):
+    made = make_set()
+    with safe_open(saved, "pt") as file:
+        assert sorted(file.keys()) == sorted(TENSORS)
+        about = json.loads(file.metadata()["atomlib"])
+    assert DistillConfig.from_json(json.dumps(about["config"])) == made.config
+    assert about["data"]["name"] == "toy"
+    assert about["data"]["fingerprint"] == made.data_fingerprint
+    assert about["versions"] == made.versions
+
+
+def test_a_set_saved_over_another_leaves_the_loaded_one_alone(make_set, saved):
+    found = DistilledSet.load(saved)
+    before = found.images.clone()
+    replace(make_set(), images=torch.zeros(6, 3, 8, 8)).save(saved)
+    assert torch.equal(found.images, before)
+
+
+def test_the_stem_is_dataset_method_ipc_seed(make_set):
+    made = make_set(method="dm", ipc=3, seed=7)
+    assert made.stem == "toy-dm-ipc3-seed7" == stem("toy", made.config)
+
+
+def test_a_data_loader_reads_it(make_set):
+    made = make_set()
+    batches = list(DataLoader(made, batch_size=4))
+    assert [len(labels) for _, labels in batches] == [4, 2]
+    assert torch.equal(torch.cat([images for images, _ in batches]), made.images)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), made.labels)
+
+
+@pytest.mark.parametrize(("count", "steps"), [(0, []), (1, [0]), (5, [0, 1, 2, 3, 4])])
+def test_a_short_history_is_kept_whole(count, steps):
+    losses = [float(i) for i in range(count)]
+    assert summarise(losses) == [(i, losses[i]) for i in steps]
+
+
+@pytest.mark.parametrize("count", [200, 201, 399, 8000, 12345])
+def test_a_long_history_is_thinned_evenly_and_keeps_the_last(count):
+    steps = [step for step, _ in summarise([0.5] * count)]
+    assert 100 <= len(steps) <= 200
+    assert steps[-1] == count - 1
+    assert len(set(np.diff(steps))) == 1
+
+
+# Export
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_export_is_an_image_folder_of_the_rounded_pixels(make_set, tmp_path, channels):
+    made = make_set(channels)
+    folder = ImageFolder(made.export(tmp_path / "out"))
+    assert len(folder.classes) == 3
+    assert [name.split("_")[1] for name in folder.classes] == ["ant", "bee", "cat"]
+    assert [label for _, label in folder.samples] == made.labels.tolist()
+    for (path, _), image in zip(folder.samples, made.images, strict=True):
+        expected = np.round(image.numpy() * 255).transpose(1, 2, 0)
+        assert path.endswith(".png")
+        np.testing.assert_array_equal(np.asarray(Image.open(path)).reshape(8, 8, -1), expected)
+
+
+def test_export_keeps_the_extremes(make_set, tmp_path):
+    images = torch.zeros(6, 3, 8, 8)
+    images[::2] = 1
+    folder = ImageFolder(replace(make_set(), images=images).export(tmp_path))
+    assert [np.unique(image).tolist() for image, _ in folder] == [[255], [0]] * 3
+
+
+def test_export_makes_folder_names_of_any_class_names(make_set, tmp_path):
+    made = replace(make_set(), class_names=("z/../..", "cat, tabby", "cat: tabby"))
+    folder = ImageFolder(made.export(tmp_path / "out"))
+    assert [label for _, label in folder.samples] == made.labels.tolist()
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_export_into_a_folder_that_holds_something_is_refused(make_set, tmp_path, complains):
+    (tmp_path / "mine.txt").write_text("mine")
+    with complains(tmp_path, "not empty"):
+        make_set().export(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("below", ["", "x"])
+def test_export_to_or_below_a_file_is_refused(make_set, saved, complains, below):
+    with complains(saved / below):
+        make_set().export(saved / below)
+
+
+def test_export_to_a_full_disk_leaves_nothing(make_set, tmp_path, monkeypatch, complains):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with complains(tmp_path / "out", "No space left"):
+        make_set().export(tmp_path / "out")
+    assert list((tmp_path / "out").rglob("*")) == []
+
+
+# Bad files
+
+
+def test_a_missing_file_is_named(tmp_path, complains):
+    with complains(tmp_path / "none.safetensors", "missing"):
+        DistilledSet.load(tmp_path / "none.safetensors")
+
+
+def test_a_folder_is_no_file(tmp_path, complains):
+    with complains(tmp_path):
+        DistilledSet.load(tmp_path)
+
+
+def test_a_file_cut_anywhere_is_named(saved, complains):
+    whole = saved.read_bytes()
+    for length in [*range(0, len(whole), 149), len(whole) - 1]:
+        saved.write_bytes(whole[:length])
+        with complains(saved, "cut short", "DistilledSet.save"):
+            DistilledSet.load(saved)
+
+
+def test_random_bytes_are_no_set(saved, complains):
+    generator = np.random.default_rng(0)
+    for length in range(0, 400, 9):
+        saved.write_bytes(generator.bytes(length))
+        with complains(saved):
+            DistilledSet.load(saved)
+
+
+def test_a_garbled_header_is_a_complaint_or_no_harm(saved):
+    whole, generator = saved.read_bytes(), np.random.default_rng(0)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for _ in range(300):
+        content = bytearray(whole)
+        content[generator.integers(header)] = generator.integers(256)
+        saved.write_bytes(content)
+        try:
+            DistilledSet.load(saved)
+        except SettingError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [None, {}, {"format": "pt"}, {"atomlib": "{"}, {"atomlib": "[" * 100_000}],
+    ids=["none", "empty", "another's", "broken", "deep"],
+)
+def test_a_file_of_another_program_is_no_set(make_set, tmp_path, complains, metadata):
+    made, path = make_set(), tmp_path / "x.safetensors"
+    save_file({name: getattr(made, name) for name in TENSORS}, path, metadata)
+    with complains(path, "not written by atomlib"):
+        DistilledSet.load(path)
+
+
+def forge(saved, tensors=None, **about):
+    """The saved file with some tensors or metadata entries replaced, or removed where None."""
+    with safe_open(saved, "pt") as file:
+        kept = {name: file.get_tensor(name).clone() for name in TENSORS}
+        words = json.loads(file.metadata()["atomlib"])
+    kept = {k: v for k, v in {**kept, **(tensors or {})}.items() if v is not None}
+    words = {k: v for k, v in {**words, **about}.items() if v is not None}
+    save_file(kept, saved, {"atomlib": json.dumps(words)})
+
+
+LABELS = torch.arange(3).repeat_interleave(2)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"trained": None},
+        {"labels": None},
+        {"images": torch.zeros(5, 3, 8, 8)},
+        {"images": torch.zeros(5, 3, 8, 8), "trained": torch.zeros(5, 3, 8, 8)},
+        {"images": torch.zeros(6, 8, 8), "trained": torch.zeros(6, 8, 8)},
+        {"trained": torch.zeros(6, 3, 4, 4)},
+        {"labels": LABELS[:5].clone()},
+        {"labels": LABELS[:, None].clone()},
+        {"labels": LABELS + 1},
+        {"labels": LABELS - 1},
+        {"labels": LABELS.float()},
+        {"images": torch.zeros(6, 3, 8, 8, dtype=torch.uint8)},
+    ],
+    ids=lambda tensors: ", ".join(
+        f"{k} {v if v is None or v.ndim == 1 else [*v.shape, v.dtype]}" for k, v in tensors.items()
+    ),
+)
+def test_tensors_that_do_not_fit_are_refused(saved, complains, tensors):
+    forge(saved, tensors)
+    with complains(saved, "not written by atomlib"):
+        DistilledSet.load(saved)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"config": None},
+        {"config": {"ipc": 0}},
+        {"config": {"ipc": 2, "unheard_of": 1}},
+        {"config": {"ipc": 3}},
+        {"data": {"name": "toy"}},
+        {"data": []},
+        {"versions": None},
+        {"history": [[1]]},
+        {"history": 5},
+    ],
+    ids=str,
+)
+def test_metadata_that_does_not_fit_is_refused(saved, complains, about):
+    forge(saved, **about)
+    with complains(saved, "not written by atomlib"):
+        DistilledSet.load(saved)
+
+
+# Several sets
+
+
+def test_a_folder_is_loaded_in_the_order_of_methods_and_ipc(make_set, tmp_path):
+    asked = [("random", 1), ("random", 2), ("datadam", 1), ("atom", 1), ("atom", 2)]
+    for method, ipc in reversed(asked):
+        made = make_set(method=method, ipc=ipc)
+        made.save(tmp_path / f"{made.stem}.safetensors")
+    found = load_folder(tmp_path)
+    assert [(made.config.method, made.ipc) for made in found] == asked
+    assert [made.ipc for made in load_folder(tmp_path, ["atom"])] == [1, 2]
+
+
+def test_a_folder_without_the_sets_is_answered_with_the_command(make_set, tmp_path, complains):
+    folder = tmp_path / "quick" / "distilled"
+    make_set(method="dm").save(folder / "x.safetensors")
+    for methods in (["atom"], ["atom", "random"]):
+        with complains(folder, ", ".join(methods), "make reports PROFILE=quick"):
+            load_folder(folder, methods)
+    with complains("make reports PROFILE=none"):
+        load_folder(tmp_path / "none" / "distilled")
+    with complains("did you mean 'atom'"):
+        load_folder(folder, ["atmo"])

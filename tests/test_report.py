@@ -1,0 +1,281 @@
+"""Tables and figures: numbers as numpy has them, pixels as they are, daggers where due."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import ttest_ind
+
+from atomlib import report
+from atomlib.config import DistillConfig, EvalConfig
+from atomlib.distilled import DistilledSet
+from atomlib.figures import distilled_grid, image_grid, write_figure
+from atomlib.report import (
+    changes,
+    compare,
+    is_reduced,
+    main_table,
+    provenance,
+    published,
+    readable,
+    write_table,
+)
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def record(dataset="cifar10", method="atom", ipc=1, seed=0, accuracies=(10.0, 20.0), **settings):
+    """A record of the paper's settings, but for ``settings`` of the distillation."""
+    evaluation = settings.pop("evaluation", {})
+    config = DistillConfig(method=method, ipc=ipc, seed=seed, **settings)
+    return {
+        "dataset": dataset,
+        "method": method,
+        "ipc": ipc,
+        "seed": seed,
+        "accuracies": list(accuracies),
+        "distill": config.model_dump(mode="json"),
+        "evaluate": EvalConfig(**evaluation).model_dump(mode="json"),
+        "evaluation": {"hardware": "an abacus", "versions": {"torch": "9.9"}},
+    }
+
+
+def row(table, **wanted):
+    """The one row of a table with these entries."""
+    for key, value in wanted.items():
+        table = table[table[key] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+# The published figures
+
+
+def test_published_figures_are_accuracies_each_given_once():
+    table = published()
+    assert len(table) > 0
+    assert not table.duplicated(["dataset", "ipc", "method"]).any()
+    assert table.accuracy.between(0, 100).all()
+    assert table["std"].dropna().between(0, 100).all()
+    assert table.source.notna().all()
+    assert table.checked.dtype == bool
+    assert {"dm", "datadam", "atom", "random"} <= set(table.method)
+
+
+# The main table
+
+
+def test_mean_and_std_are_over_all_networks_of_all_seeds():
+    table = main_table(
+        [
+            record(accuracies=(10.25, 20.5, 40), seed=0),
+            record(accuracies=(30, 31), seed=5),
+            record(accuracies=(7,), ipc=10),
+        ]
+    )
+    cell = row(table, ipc=1)
+    values = [10.25, 20.5, 40, 30, 31]
+    assert cell["mean"] == pytest.approx(np.mean(values), abs=0.005)
+    assert cell["std"] == pytest.approx(np.std(values), abs=0.005)
+    assert (cell.networks, cell.seeds) == (5, 2)
+    cell = row(table, ipc=10)
+    assert (cell["mean"], cell["std"], cell.networks, cell.seeds) == (7, 0, 1, 1)
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar10-jpeg"])
+@pytest.mark.parametrize(("ipc", "method"), [(1, "atom"), (10, "datadam"), (50, "dm")])
+def test_the_published_figure_stands_beside_ours(dataset, ipc, method):
+    known = row(published(), dataset="cifar10", ipc=str(ipc), method=method)
+    cell = row(main_table([record(dataset, method, ipc, accuracies=(30, 31))]), dataset=dataset)
+    assert cell.published == known.accuracy
+    assert cell.published_std == known["std"]
+    assert cell.source == known.source
+    assert cell.checked == known.checked
+    assert cell.difference == pytest.approx(30.5 - known.accuracy)
+
+
+@pytest.mark.parametrize(("dataset", "ipc"), [("digits", 1), ("cifar10", 7), ("mine", 10)])
+def test_nothing_stands_where_nothing_was_published(dataset, ipc):
+    cell = row(main_table([record(dataset, ipc=ipc)]), dataset=dataset)
+    assert cell["mean"] == 15
+    assert cell[["published", "published_std", "difference", "source"]].isna().all()
+
+
+def test_rows_go_by_dataset_ipc_and_the_order_of_methods():
+    keys = [
+        (dataset, ipc, method)
+        for dataset in ("cifar10", "digits")
+        for ipc in (1, 2, 10)
+        for method in ("random", "dm", "datadam", "atom")
+    ]
+    table = main_table(record(d, m, ipc) for d, ipc, m in reversed(keys))
+    assert list(table[["dataset", "ipc", "method"]].itertuples(index=False, name=None)) == keys
+
+
+@pytest.fixture
+def made_up_figures(monkeypatch):
+    """One published figure that was checked, one that was not, one without a spread."""
+    table = pd.DataFrame(
+        [
+            ("digits", "1", "random", 11.1, 0.5, "a page", True),
+            ("digits", "1", "dm", 22.2, 0.5, "a page", False),
+            ("digits", "1", "datadam", 33.3, np.nan, "a page", False),
+        ],
+        columns=["dataset", "ipc", "method", "accuracy", "std", "source", "checked"],
+    )
+    monkeypatch.setattr(report, "published", lambda: table)
+
+
+def test_a_dagger_is_on_exactly_the_unchecked_figures(made_up_figures):
+    methods = ("random", "dm", "datadam", "atom")
+    table = readable(main_table(record("digits", method) for method in methods))
+    assert table["IPC 1, published"].tolist() == ["11.1 ± 0.5", "22.2 ± 0.5†", "33.3†", "–"]
+    assert table["IPC 1"].tolist() == ["15.0 ± 5.0"] * 4
+    assert table["method"].tolist() == ["Random", "DM", "DataDAM", "ATOM"]
+
+
+def test_a_cell_that_was_not_measured_is_a_dash():
+    table = readable(main_table([record(ipc=1), record(ipc=10), record(method="dm", ipc=1)]))
+    assert row(table, method="DM")["IPC 10"] == "–"
+    assert row(table, method="ATOM")["IPC 10"] == "15.0 ± 5.0"
+
+
+def test_the_csv_has_its_columns_and_is_read_back_equal(tmp_path):
+    table = main_table([record(), record("digits", "dm", 10), record("cifar10-jpeg", "random")])
+    csv, markdown = write_table(table, tmp_path / "report", "main_table", "The note.")
+    assert (csv.name, markdown.name) == ("main_table.csv", "main_table.md")
+    found = pd.read_csv(csv)
+    wanted = {"dataset", "method", "ipc", "mean", "std", "networks", "published"}
+    assert wanted <= set(found.columns)
+    pd.testing.assert_frame_equal(found, table, check_dtype=False)
+
+
+def test_the_markdown_holds_the_readable_table_and_the_note(tmp_path):
+    table = main_table([record(), record("digits", "dm", 10)])
+    _, markdown = write_table(table, tmp_path, "main_table", "The note.")
+    text = markdown.read_text()
+    assert text.endswith("\n\nThe note.\n")
+    lines = [line.split("|")[1:-1] for line in text.splitlines() if "|" in line]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    expected = readable(table)
+    assert cells[0] == list(expected.columns)
+    assert cells[2:] == expected.to_numpy().tolist()
+
+
+def test_a_table_that_cannot_be_written_is_a_complaint(tmp_path, complains):
+    (tmp_path / "report").write_text("a file")
+    with complains("main_table.csv", "could not be written"):
+        write_table(main_table([record()]), tmp_path / "report", "main_table", "")
+
+
+# What is said about the settings
+
+
+def test_the_papers_settings_are_no_change():
+    for method in ("random", "dm", "datadam", "atom"):
+        assert changes(record(method=method)) == {}
+        assert not is_reduced(record(method=method))
+
+
+@pytest.mark.parametrize(
+    ("settings", "change", "reduced"),
+    [
+        ({"iterations": 300}, {"iterations": (300, 8000)}, True),
+        ({"iterations": 20_000}, {"iterations": (20_000, 8000)}, False),
+        ({"loss_scale": 100.0}, {"loss_scale": (100.0, 1.0)}, False),
+        ({"evaluation": {"networks": 3}}, {"networks": (3, 5)}, True),
+        ({"evaluation": {"epochs": 100}}, {"epochs": (100, 1000)}, True),
+        ({"zca": False, "depth": 2, "image_lr": 5.0}, {}, False),
+    ],
+    ids=str,
+)
+def test_a_change_is_told_and_a_smaller_size_is_called_reduced(settings, change, reduced):
+    made = record(**settings)
+    assert changes(made) == change
+    assert is_reduced(made) is reduced
+    assert row(main_table([made]), ipc=1).reduced == reduced
+    assert readable(main_table([made]))["data"][0].endswith("reduced") is reduced
+    text = provenance([made])
+    assert ("Reduced:" in text) is reduced
+    for key, (ours, papers) in change.items():
+        assert f"{key.replace('_', ' ')} {ours:g} (default {papers:g})" in text
+
+
+def test_the_note_names_data_hardware_and_versions():
+    text = provenance([record(), record("cifar10-jpeg")])
+    for part in ("CIFAR-10 (JPEG)", "re-encoded", "an abacus", "torch 9.9", "†"):
+        assert part in text
+    assert "re-encoded" not in provenance([record()])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "verdict"),
+    [
+        ((50, 51, 52), (30, 31, 32), "ATOM is above DM: +20.0 points"),
+        ((30, 31, 32), (50, 51, 52), "ATOM is below DM: -20.0 points"),
+        ((30, 40, 50), (31, 41, 51), "ATOM is not told apart from DM: -1.0 points"),
+    ],
+)
+def test_a_comparison_says_what_welchs_test_says(ours, theirs, verdict):
+    sentence = compare(record(accuracies=ours), record(method="dm", accuracies=theirs))
+    assert sentence.startswith(verdict)
+    assert f"p = {ttest_ind(ours, theirs, equal_var=False).pvalue:.2g}" in sentence
+
+
+def test_one_network_alone_is_not_tested():
+    sentence = compare(record(accuracies=(50,)), record(method="dm", accuracies=(30, 31)))
+    assert "+19.5 points" in sentence
+    assert "p =" not in sentence
+
+
+# Figures
+
+
+def canvas(figure):
+    return figure.axes[0].images[0].get_array()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_grid_draws_pixels_unscaled_row_by_row(channels):
+    # Values from 0.2 to 0.7: stretching them to the whole range would show.
+    images = 0.2 + 0.5 * torch.rand(6, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    figure = image_grid(images, ["ant", "bee", "cat"], 2)
+    drawn = np.asarray(canvas(figure)).reshape(8 * 3 + 2, 8 * 2 + 1, channels)
+    for index, image in enumerate(images):
+        top, left = 9 * (index // 2), 9 * (index % 2)
+        np.testing.assert_allclose(drawn[top : top + 8, left : left + 8], image.permute(1, 2, 0))
+    artist = figure.axes[0].images[0]
+    assert (artist.norm.vmin, artist.norm.vmax) == (0, 1)
+    assert artist.get_interpolation() == "nearest"
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["ant", "bee", "cat"]
+
+
+def test_distilled_grid_shows_the_first_images_of_each_class(make_data):
+    data = make_data()
+    images = torch.rand(9, 3, 8, 8)
+    made = DistilledSet(
+        images, images + 5, torch.arange(3).repeat_interleave(3),
+        DistillConfig(ipc=3).resolve(data), "toy", data.fingerprint, data.class_names, {},
+    )  # fmt: skip
+    shown = canvas(distilled_grid(made, columns=2, classes=2))
+    expected = canvas(image_grid(images[[0, 1, 3, 4]], ["ant", "bee"], 2))
+    np.testing.assert_array_equal(shown, expected)
+
+
+def test_the_same_figure_is_the_same_png_twice(tmp_path):
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def write(folder):
+        return write_figure(image_grid(images, ["ant", "bee"], 2, title="x"), folder, "grid")
+
+    first, second = write(tmp_path / "a"), write(tmp_path / "b")
+    assert first == tmp_path / "a" / "figures" / "grid.png"
+    assert first.read_bytes() == second.read_bytes()
+    with Image.open(first) as picture:
+        assert picture.format == "PNG"

@@ -1,0 +1,216 @@
+"""Results kept: read where they were made from the same things, made again where not."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from atomlib import store
+from atomlib.config import DistillConfig, EvalConfig
+from atomlib.distill import distill
+from atomlib.distilled import DistilledSet
+from atomlib.evaluate import evaluate
+from atomlib.store import Store
+
+SMALL = DistillConfig(iterations=2, width=16, real_batch=4, compile="off")
+BRIEF = EvalConfig(epochs=2, networks=2, width=16, compile="off")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other cost more than such small networks do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def results(tmp_path):
+    return Store(tmp_path / "report", progress=False)
+
+
+@pytest.fixture
+def data(make_data):
+    return make_data()
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """The names of what was computed, in order."""
+    done = []
+
+    def count(name):
+        function = getattr(store, name)
+
+        def counted(*args, **kwargs):
+            done.append(name)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(store, name, counted)
+
+    count("distill")
+    count("evaluate")
+    return done
+
+
+def files(results, folder):
+    return [path.name for path in (results.folder / folder).iterdir()]
+
+
+def one_pixel_changed(data):
+    pixels = data.train_images.clone()
+    pixels[0, 0, 0, 0] ^= 1
+    return replace(data, train_images=pixels, fingerprint="")
+
+
+@pytest.mark.parametrize("method", ["random", "dm", "datadam", "atom"])
+def test_files_are_named_as_the_contract_says(results, data, method):
+    made = results.distilled(data, SMALL.but(method=method, ipc=2, seed=3))
+    results.accuracies(made, data, BRIEF)
+    assert files(results, "distilled") == [f"toy-{method}-ipc2-seed3.safetensors"]
+    assert files(results, "results") == [f"toy-{method}-ipc2-seed3.json"]
+
+
+def test_the_set_is_what_distill_makes(results, data):
+    made, expected = results.distilled(data, SMALL), distill(data, SMALL, progress=False)
+    found = DistilledSet.load(results.folder / "distilled" / f"{made.stem}.safetensors")
+    for one in (made, found):
+        assert one.config == expected.config == SMALL.resolve(data)
+        assert torch.equal(one.images, expected.images)
+        assert torch.equal(one.trained, expected.trained)
+
+
+def test_the_record_says_what_evaluate_measures_and_what_was_measured(results, data):
+    made = results.distilled(data, SMALL)
+    record = results.accuracies(made, data, BRIEF)
+    measured = evaluate(made, data, BRIEF, progress=False).tolist()
+    assert record["accuracies"] == pytest.approx(measured, abs=1e-4)
+    assert len(record["accuracies"]) == BRIEF.networks
+    about = {key: record[key] for key in ("dataset", "data", "method", "ipc", "seed")}
+    assert list(about.values()) == ["toy", data.fingerprint, "atom", 1, 0]
+    assert record["distill"] == made.config.model_dump(mode="json")
+    assert record["evaluate"] == BRIEF.resolve(8).model_dump(mode="json")
+    for part in ("distillation", "evaluation"):
+        assert record[part]["seconds"] >= 0
+        assert "torch" in record[part]["versions"]
+    (path,) = (results.folder / "results").iterdir()
+    assert json.loads(path.read_text()) == record
+
+
+def test_what_was_made_is_read(results, data, work, tmp_path):
+    made = results.distilled(data, SMALL)
+    record = results.accuracies(made, data, BRIEF)
+    work.clear()
+    later = Store(tmp_path / "report", progress=False)
+    again = later.distilled(data, SMALL)
+    assert torch.equal(again.trained, made.trained)
+    assert later.accuracies(again, data, BRIEF) == record
+    assert work == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"iterations": 1}, {"task_balance": 0.5}, {"depth": 2}, {"zca": True}], ids=str
+)
+def test_another_setting_is_another_set(results, data, work, change):
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    work.clear()
+    made = results.distilled(data, SMALL.but(**change))
+    assert made.config == SMALL.but(**change).resolve(data)
+    record = results.accuracies(made, data, BRIEF)
+    assert record["distill"] == made.config.model_dump(mode="json")
+    assert work == ["distill", "evaluate"]
+
+
+def test_other_data_is_another_set(results, data, work):
+    results.distilled(data, SMALL)
+    other = one_pixel_changed(data)
+    assert results.distilled(other, SMALL).data_fingerprint == other.fingerprint
+    assert work == ["distill", "distill"]
+
+
+def test_other_methods_ipc_and_seeds_rest_beside_each_other(results, data, work):
+    configs = [SMALL, SMALL.but(method="dm"), SMALL.but(ipc=2), SMALL.but(seed=1)]
+    for config in [*configs, *configs]:
+        results.distilled(data, config)
+    assert len(work) == 4
+
+
+@pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"x" * 99])
+def test_a_damaged_set_is_made_again(results, data, work, spoil):
+    results.distilled(data, SMALL)
+    (path,) = (results.folder / "distilled").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(spoil(whole))
+    results.distilled(data, SMALL)
+    assert work == ["distill", "distill"]
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("change", [{"epochs": 1}, {"networks": 1}, {"seed": 1}], ids=str)
+def test_another_protocol_is_measured_anew(results, data, work, change):
+    made = results.distilled(data, SMALL)
+    results.accuracies(made, data, BRIEF)
+    other = BRIEF.but(**change)
+    record = results.accuracies(made, data, other)
+    assert record["evaluate"] == other.resolve(8).model_dump(mode="json")
+    assert record["distillation"]["seconds"] >= 0
+    assert work == ["distill", "evaluate", "evaluate"]
+
+
+@pytest.mark.parametrize("junk", [b"", b'{"key": ', b"[]", b"null", b"\xff\xfe"], ids=repr)
+def test_a_damaged_record_is_made_again(results, data, junk):
+    made = results.distilled(data, SMALL)
+    record = results.accuracies(made, data, BRIEF)
+    (path,) = (results.folder / "results").iterdir()
+    path.write_bytes(junk)
+    assert results.accuracies(made, data, BRIEF)["accuracies"] == record["accuracies"]
+
+
+def test_a_new_set_drops_what_was_measured_on_the_old_one(results, data):
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    results.distilled(data, SMALL.but(iterations=1))
+    (path,) = (results.folder / "results").iterdir()
+    assert "accuracies" not in json.loads(path.read_text())
+
+
+def test_an_interrupted_evaluation_keeps_the_set(results, data, work, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    made = results.distilled(data, SMALL)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store, "evaluate", interrupt)
+        results.accuracies(made, data, BRIEF)
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    assert work == ["distill", "evaluate"]
+
+
+def test_a_record_is_of_the_set_given_not_of_the_file_that_bears_its_name(results, data):
+    first = results.distilled(data, SMALL)
+    second = results.distilled(data, SMALL.but(iterations=1))
+    assert first.stem == second.stem
+    for made in (first, second):
+        record = results.accuracies(made, data, BRIEF)
+        assert record["distill"]["iterations"] == made.config.iterations
+
+
+def test_a_set_from_other_data_is_refused_though_it_was_measured(results, data, complains):
+    made = results.distilled(data, SMALL)
+    results.accuracies(made, data, BRIEF)
+    with complains("allowed: the data it was made from"):
+        results.accuracies(made, one_pixel_changed(data), BRIEF)
+
+
+def test_a_bad_setting_is_found_before_anything_is_written(results, data, complains, work):
+    with complains("ipc is 7"):
+        results.distilled(data, SMALL.but(ipc=7))
+    assert work == []
+    assert list(results.folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, complains):
+    (tmp_path / "report").write_text("a file")
+    with complains(tmp_path / "report", "cannot be written"):
+        Store(tmp_path / "report")
