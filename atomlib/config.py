@@ -230,7 +230,8 @@ def _explain(error: ValidationError, settings: type[BaseModel]) -> str:
     where = [str(part) for part in first["loc"]]
     value, name = first.get("input"), ".".join(where)
     if isinstance(first.get("ctx", {}).get("error"), SettingError):
-        return f"{name}: {first['ctx']['error']}"  # settings within settings have said it already
+        # Settings within settings have said it already.
+        return f"{name}: {first['ctx']['error']}".removeprefix(": ")
     if first["type"] == "extra_forbidden":
         allowed = list(settings.model_fields)
         near = did_you_mean(name, allowed)

@@ -103,9 +103,16 @@ def load_dataset(
         raise DataError(f"resize is {resize}; allowed with {name}: None, its images are one size")
     if name == "digits":
         return _digits()
-    if name == "tinyimagenet":
-        return _tinyimagenet(root, resize, download)
-    return _cifar(name, root, download)
+    try:
+        if name == "tinyimagenet":
+            return _tinyimagenet(root, resize, download)
+        return _cifar(name, root, download)
+    except OSError as error:  # no network, no room, no right to write
+        reason = getattr(error, "reason", None) or error.strerror or error
+        raise DataError(
+            f"{name} could not be had in {root} ({reason}); allowed: a network for the download "
+            "and a writable folder, or the data set there already"
+        ) from None
 
 
 def _digits() -> ImageData:

@@ -115,6 +115,8 @@ class DistilledSet(Dataset):
                 versions=about["versions"],
                 history=[(int(step), float(loss)) for step, loss in about["history"]],
             )
+            if about["format"] != FORMAT:
+                raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
             made._check_shapes()
             return made
         except (KeyError, TypeError, ValueError, RecursionError) as error:

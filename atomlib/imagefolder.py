@@ -37,8 +37,8 @@ LAYOUT = "allowed: train/<class>/<image> and test/ or val/ likewise, or TinyImag
 
 def load_folder(path: Path, resize: int | None) -> ImageData:
     """The data set in a folder or archive. Raises DataError naming the file that is wrong."""
-    if resize is not None and resize < 1:
-        raise DataError(f"resize is {resize}; allowed: 1 pixel or more, or None")
+    if resize is not None and (type(resize) is not int or resize < 1):
+        raise DataError(f"resize is {resize!r}; allowed: 1 pixel or more, or None")
     name = path.name
     for suffix in (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz"):
         name = name.removesuffix(suffix)
@@ -156,6 +156,9 @@ def _read(path: Path) -> Iterator[tuple[str, bytes]]:
                 for member in archive:
                     if _wanted(member.name) and member.isfile():
                         yield member.name, archive.extractfile(member).read()
+                # tarfile stops at the end mark; the checksum of the compression lies behind it.
+                while archive.fileobj.read(1 << 20):
+                    pass
     except UNREADABLE:
         raise DataError(
             f"{path} is truncated or no archive; allowed: a folder or a whole .zip, .tar, "
@@ -267,6 +270,8 @@ def _image(name: str, content: bytes, path: Path, resize: int | None) -> np.ndar
     try:
         with Image.open(io.BytesIO(content)) as image:
             image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16 bits: the upper 8 are what 8 bits would show
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
             if resize is not None and image.size != (resize, resize):
                 image = ImageOps.fit(image, (resize, resize), Image.Resampling.BICUBIC)

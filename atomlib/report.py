@@ -275,7 +275,8 @@ def write_table(table: pd.DataFrame, folder: str | Path, name: str, note: str) -
         partial.write_text(f"{text}\n\n{note}\n")
     with atomic_write(latex) as partial:
         signs = {"±": r"$\pm$", DAGGER: r"\textsuperscript{\dag}", "–": "--"}
-        text = readable(table).style.hide(axis="index").to_latex(hrules=True)
+        style = readable(table).style.hide(axis="index").format(escape="latex")
+        text = style.to_latex(hrules=True)
         for sign, command in signs.items():
             text = text.replace(sign, command)
         partial.write_text(text)

@@ -373,6 +373,15 @@ def test_an_archive_damaged_inside_is_named(tmp_path, refuses, kind):
     refuses(path, path.name, "truncated or no")
 
 
+def test_an_archive_whose_checksum_differs_is_named(tmp_path, refuses):
+    # Damage that no image format would tell: a .bmp or .jpg shows other pixels and is fine.
+    path = pack(write(tmp_path / "pets", made_up()), ".tar.gz")
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    refuses(path, path.name, "truncated or no")
+
+
 @pytest.mark.parametrize("name", ["pets.zip", "pets.tar.xz", "pets.7z", "pets"])
 def test_a_file_that_is_no_archive_is_named(tmp_path, refuses, name):
     (tmp_path / name).write_text("no archive at all")

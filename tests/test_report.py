@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.stats import ttest_ind
 
 from atomlib import report
-from atomlib.config import DistillConfig, EvalConfig
+from atomlib.config import DistillConfig, DSAConfig, EvalConfig
 from atomlib.distilled import DistilledSet
 from atomlib.figures import distilled_grid, image_grid, write_figure
 from atomlib.report import (
@@ -148,9 +148,9 @@ def test_a_cell_that_was_not_measured_is_a_dash():
 
 def test_the_csv_has_its_columns_and_is_read_back_equal(tmp_path):
     table = main_table([record(), record("digits", "dm", 10), record("cifar10-jpeg", "random")])
-    csv, markdown = write_table(table, tmp_path / "report", "main_table", "The note.")
-    assert (csv.name, markdown.name) == ("main_table.csv", "main_table.md")
-    found = pd.read_csv(csv)
+    written = write_table(table, tmp_path / "report", "main_table", "The note.")
+    assert [path.name for path in written] == ["main_table.csv", "main_table.md", "main_table.tex"]
+    found = pd.read_csv(written[0])
     wanted = {"dataset", "method", "ipc", "mean", "std", "networks", "published"}
     assert wanted <= set(found.columns)
     pd.testing.assert_frame_equal(found, table, check_dtype=False)
@@ -158,14 +158,30 @@ def test_the_csv_has_its_columns_and_is_read_back_equal(tmp_path):
 
 def test_the_markdown_holds_the_readable_table_and_the_note(tmp_path):
     table = main_table([record(), record("digits", "dm", 10)])
-    _, markdown = write_table(table, tmp_path, "main_table", "The note.")
-    text = markdown.read_text()
+    write_table(table, tmp_path, "main_table", "The note.")
+    text = (tmp_path / "main_table.md").read_text()
     assert text.endswith("\n\nThe note.\n")
     lines = [line.split("|")[1:-1] for line in text.splitlines() if "|" in line]
     cells = [[cell.strip() for cell in line] for line in lines]
     expected = readable(table)
     assert cells[0] == list(expected.columns)
     assert cells[2:] == expected.to_numpy().tolist()
+
+
+def test_the_latex_is_the_same_table_in_latex(tmp_path):
+    table = main_table([record(), record("my_data", "dm", 10)])
+    write_table(table, tmp_path, "main_table", "The note.")
+    text = (tmp_path / "main_table.tex").read_text()
+    assert text.isascii()
+    rows = [line.removesuffix("\\\\").split("&") for line in text.splitlines() if "&" in line]
+    rows = [[cell.strip() for cell in row] for row in rows]
+    expected = readable(table)
+    assert rows[0] == list(expected.columns)
+    signs = {"±": r"$\pm$", "†": r"\textsuperscript{\dag}", "–": "--", "_": r"\_"}
+    cells = [[str(cell) for cell in row] for row in expected.to_numpy()]
+    for sign, command in signs.items():
+        cells = [[cell.replace(sign, command) for cell in row] for row in cells]
+    assert rows[1:] == cells
 
 
 def test_a_table_that_cannot_be_written_is_a_complaint(tmp_path, complains):
@@ -189,6 +205,7 @@ def test_the_papers_settings_are_no_change():
         ({"iterations": 300}, {"iterations": (300, 8000)}, True),
         ({"iterations": 20_000}, {"iterations": (20_000, 8000)}, False),
         ({"loss_scale": 100.0}, {"loss_scale": (100.0, 1.0)}, False),
+        ({"dsa": DSAConfig(flip=0)}, {"dsa flip": (0, 0.5)}, False),
         ({"evaluation": {"networks": 3}}, {"networks": (3, 5)}, True),
         ({"evaluation": {"epochs": 100}}, {"epochs": (100, 1000)}, True),
         ({"zca": False, "depth": 2, "image_lr": 5.0}, {}, False),
