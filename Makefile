@@ -5,27 +5,35 @@ PORT    ?= 8888
 export ATOM_DATA := $(abspath $(or $(ATOM_DATA),data))
 
 BIN  := .venv/bin
-NAME  = $(PROFILE)
 READY := .venv/ready
 
 .DEFAULT_GOAL := quick
-.PHONY: quick help reports table1 gallery data test bench lab notebooks lint lock clean
+.PHONY: quick help reports table1 ablation power disagreements gallery data test bench lab notebooks lint lock clean
 
 quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table, figures, distilled sets in reports/quick/
 	$(BIN)/python -m atomlib.run --profile quick
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  settings: PROFILE=$$(cd notebooks/profiles && ls | sed 's/.yaml//' | paste -sd'|'), ATOM_DATA=folder with data, PYTHON=python3"
 
 reports: $(READY)  ## all notebooks of PROFILE=..., continuing where a run was cut
-	$(BIN)/python -m atomlib.run --profile $(NAME)
+	$(BIN)/python -m atomlib.run --profile $(PROFILE)
 
 table1: $(READY)  ## the main table of PROFILE=... alone
-	$(BIN)/python -m atomlib.run --profile $(NAME) --only 01_main_table
+	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 01_main_table
+
+ablation: $(READY)  ## the terms of the loss, on and off
+	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 03_ablation
+
+power: $(READY)  ## spatial and channel powers
+	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 04_power
+
+disagreements: $(READY)  ## the text's settings against the official code's
+	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 08_disagreements
 
 gallery: $(READY)  ## the distilled images of PROFILE=... alone
-	$(BIN)/python -m atomlib.run --profile $(NAME) --only 07_gallery
+	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 07_gallery
 
 data: $(READY)  ## download DATASET=cifar10|cifar100|tinyimagenet into ATOM_DATA and check it
 	$(BIN)/python -m atomlib.datasets $(or $(DATASET),cifar10)

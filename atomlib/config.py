@@ -4,6 +4,7 @@ A setting that is None takes a value that depends on the data or on another sett
 ``DistillConfig.resolve`` fills it in, and what is stored and reported is the filled-in form.
 """
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -72,7 +73,7 @@ class NetworkConfig(Settings):
 
     model: Literal[tuple(MODELS)] = Field("convnet", description="the network")
     depth: Positive | None = Field(
-        None, description="blocks; None is one for each halving down to 4 pixels, 3 at the least"
+        None, description="blocks; None is a halving each down to 4 pixels, 2 at the least"
     )
     width: Positive = Field(128, description="channels of each block")
     norm: Literal[NORMS] = Field("instance", description="normalisation after each convolution")
@@ -96,6 +97,9 @@ class DistillConfig(NetworkConfig):
     method: Literal[METHODS] = Field("atom", description="which terms the loss has")
     ipc: Positive = Field(1, description="synthetic images a class")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
+    variant: Annotated[str, Field(pattern=r"^[a-z0-9.+]*$")] = Field(
+        "", description="a name, for tables and files, of settings that stray from the method's"
+    )
     iterations: Annotated[int, Field(ge=0)] = Field(8000, description="steps on the images")
     real_batch: Positive = Field(
         128, description="real images a class and iteration; capped at the smallest class"
@@ -220,8 +224,11 @@ class EvalConfig(NetworkConfig):
 
 
 def default_depth(image_size: int) -> int:
-    """3 blocks up to 32 pixels, 4 at 64, and so on (supplement, 1.3)."""
-    return max(3, image_size.bit_length() - 3)
+    """3 blocks at 32 pixels and 4 at 64 (supplement, 1.3): the last map is 4 pixels wide.
+
+    Never fewer than 2, or attention would have no layer before the last.
+    """
+    return max(2, round(math.log2(image_size / 4)))
 
 
 def _explain(error: ValidationError, settings: type[BaseModel]) -> str:

@@ -26,7 +26,7 @@ from atomlib.randomness import stream
 
 
 class DivergedError(SettingError):
-    """The loss is no longer a number."""
+    """The loss, or the images, are no longer numbers."""
 
 
 def distill(
@@ -36,11 +36,12 @@ def distill(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> DistilledSet:
-    """Make a distilled set of ``data``. The same arguments give the same bytes on one machine.
+    """Make a distilled set of ``data``.
 
-    ``device`` None is the GPU where there is one. Raises SettingError, before any work, for
-    settings that the data cannot serve, and DivergedError at the first loss that is not
-    finite.
+    The same arguments give the same bytes on one machine's CPU. ``device`` None is the GPU
+    where there is one; there, gradients are summed in no fixed order. Raises SettingError,
+    before any work, for settings that the data cannot serve, and DivergedError at the first
+    loss that is not finite.
     """
     config = (config or DistillConfig()).resolve(data)
     device = pick_device(device)
@@ -72,6 +73,8 @@ def distill(
                     bar.set_postfix(loss=f"{losses[-1]:.4g}", refresh=False)
                 bar.update()
     trained = images.detach().flatten(0, 1)
+    if not trained.isfinite().all():
+        raise DivergedError(f"images are not finite after the last step; {_advice(config)}")
     pixels = preprocess.fitted(data, config.zca, device).inverse(trained).clamp(0, 1)
     return DistilledSet(
         images=pixels.cpu(),
@@ -203,6 +206,12 @@ def _check_finite(losses: list[float], new: int, config: DistillConfig) -> None:
     for iteration in range(max(0, len(losses) - new), len(losses)):
         if not math.isfinite(losses[iteration]):
             raise DivergedError(
-                f"loss is {losses[iteration]} at iteration {iteration + 1}; try a smaller "
-                f"image_lr (now {config.image_lr:g}) or loss_scale (now {config.loss_scale:g})"
+                f"loss is {losses[iteration]} at iteration {iteration + 1}; {_advice(config)}"
             )
+
+
+def _advice(config: DistillConfig) -> str:
+    return (
+        f"try a smaller image_lr (now {config.image_lr:g}) or loss_scale "
+        f"(now {config.loss_scale:g})"
+    )

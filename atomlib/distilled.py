@@ -1,5 +1,6 @@
 """A distilled set: the images, what they were trained as, and everything that made them."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -42,7 +43,7 @@ class DistilledSet(Dataset):
     class_names: tuple[str, ...]
     versions: dict[str, str]
     history: list[tuple[int, float]] = field(default_factory=list)
-    """(iteration, loss), at most 200 of them."""
+    """(steps taken, loss then), at most 200 of them."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,11 +57,11 @@ class DistilledSet(Dataset):
 
     @property
     def stem(self) -> str:
-        """<dataset>-<method>-ipc<k>-seed<s>, the file's name without its ending."""
+        """<dataset>-<method>-ipc<k>-seed<s>[-<variant>], the file's name without its ending."""
         return stem(self.data_name, self.config)
 
-    def to_bytes(self) -> bytes:
-        """The content of the file that ``save`` writes; equal sets give equal bytes."""
+    def save(self, path: str | Path) -> Path:
+        """Write one .safetensors file, atomically; its metadata holds all but the tensors."""
         about = {
             "format": FORMAT,
             "config": self.config.model_dump(mode="json"),
@@ -77,13 +78,9 @@ class DistilledSet(Dataset):
             "trained": self.trained.contiguous(),
             "labels": self.labels.contiguous(),
         }
-        return save(tensors, {"atomlib": json.dumps(about)})
-
-    def save(self, path: str | Path) -> Path:
-        """Write one .safetensors file, atomically; its metadata holds all but the tensors."""
         path = Path(path)
         with atomic_write(path) as partial:
-            partial.write_bytes(self.to_bytes())
+            partial.write_bytes(save(tensors, {"atomlib": json.dumps(about)}))
         return path
 
     @classmethod
@@ -137,6 +134,13 @@ class DistilledSet(Dataset):
         if self.labels.dtype != order.dtype or not torch.equal(self.labels, order):
             raise ValueError("labels are not IPC of each class in order")
 
+    def digest(self) -> str:
+        """SHA-256 of all that an evaluation of this set depends on, its own settings apart."""
+        digest = hashlib.sha256(f"{self.data_fingerprint} {self.config.zca}".encode())
+        digest.update(self.trained.contiguous().numpy())
+        digest.update(self.labels.contiguous().numpy())
+        return digest.hexdigest()
+
     def export(self, folder: str | Path) -> Path:
         """Write PNG files, <folder>/<class>/<number>.png, as they are: no scaling.
 
@@ -162,7 +166,9 @@ class DistilledSet(Dataset):
 
 
 def load_folder(folder: str | Path, methods: Sequence[str] | None = None) -> list[DistilledSet]:
-    """Every distilled set of a folder, by data set, method and IPC; of ``methods`` alone if given.
+    """The distilled sets of a folder, by data set, method and IPC; of ``methods`` alone if given.
+
+    Variants of a method, such as an ablation's, are left out.
 
     Raises SettingError, with the command that makes them, where there is none.
     """
@@ -170,7 +176,7 @@ def load_folder(folder: str | Path, methods: Sequence[str] | None = None) -> lis
         check_choice("method", method, METHODS)
     folder = Path(folder)
     sets = [DistilledSet.load(path) for path in sorted(folder.glob("*.safetensors"))]
-    sets = [made for made in sets if methods is None or made.config.method in methods]
+    sets = [s for s in sets if not s.config.variant and s.config.method in (methods or METHODS)]
     if not sets:
         raise SettingError(
             f"folder {folder} holds no distilled set of {', '.join(methods or METHODS)}; make "
@@ -187,12 +193,13 @@ def by_class(classes: int, ipc: int) -> Int[Tensor, "n"]:
 
 
 def stem(data_name: str, config: DistillConfig) -> str:
-    """How a distilled set's file is named: <dataset>-<method>-ipc<k>-seed<s>."""
-    return f"{data_name}-{config.method}-ipc{config.ipc}-seed{config.seed}"
+    """How a distilled set's file is named: <dataset>-<method>-ipc<k>-seed<s>[-<variant>]."""
+    variant = f"-{config.variant}" if config.variant else ""
+    return f"{data_name}-{config.method}-ipc{config.ipc}-seed{config.seed}{variant}"
 
 
 def summarise(losses: list[float], most: int = 200) -> list[tuple[int, float]]:
-    """(iteration, loss) at up to ``most`` evenly spaced iterations, the last one included."""
+    """(steps taken, loss then) at up to ``most`` evenly spaced iterations, the last included."""
     every = max(1, -(-len(losses) // most))
     last = len(losses) - 1
     return [(i, loss) for i, loss in enumerate(losses) if (last - i) % every == 0]

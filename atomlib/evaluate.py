@@ -47,7 +47,9 @@ def evaluate(
     test_labels = data.test_labels.to(device)
 
     work = 3 * len(images) * (config.epochs + 1) + len(test)
-    execution = Execution(config, device, operations(config, data) * work * config.networks)
+    # Decided by the work of one network, so that a network's accuracy does not depend on how
+    # many others are trained.
+    execution = Execution(config, device, operations(config, data) * work)
     trainer = Trainer(network_for(config, data).to(device), config, execution)
     accuracies = []
     name = f"evaluate {distilled.config.method} {data.name} ipc {distilled.ipc}"

@@ -11,9 +11,9 @@ from atomlib.datasets import ImageData
 from atomlib.errors import SettingError
 from atomlib.models import build_model
 
-# Compiling costs up to a minute where the cache is cold and saves three quarters of the
-# arithmetic's time. A run of fewer operations than this is over sooner without.
-COMPILE_FROM = 1e13
+# Compiling costs up to a minute where the cache is cold and saves half to three quarters of
+# the arithmetic's time. A run of fewer operations than this is over sooner without.
+COMPILE_FROM = 2e12
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:

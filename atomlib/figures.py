@@ -142,3 +142,43 @@ def loss_figure(sets: Iterable[DistilledSet]) -> Figure:
     axis.set(xlabel="iteration", ylabel="matching loss", yscale="log")
     axis.legend(frameon=False)
     return figure
+
+
+def forest_figure(table: pd.DataFrame, base: str) -> Figure:
+    """Variants as points with their 95 % t-intervals; the line marks the variant ``base``."""
+    panels = list(table.groupby(["dataset", "ipc"], sort=False))
+    high = 0.26 * max(len(part) for _, part in panels) + 1.0
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(1.6 + 3.2 * len(panels), high), squeeze=False, sharey=True
+    )
+    for axis, ((dataset, ipc), part) in zip(axes[0], panels, strict=True):
+        rows = range(len(part))
+        errors = [part["mean"] - part.low, part.high - part["mean"]]
+        axis.errorbar(part["mean"], rows, xerr=errors, fmt="o", capsize=2, lw=1.2, ms=4)
+        reference = part.loc[part.variant == base, "mean"]
+        if len(reference):
+            axis.axvline(reference.iloc[0], color="0.6", lw=1, ls="--")
+        axis.set_yticks(rows, part.variant)
+        axis.set(title=f"{LABELS.get(dataset, dataset)}, IPC {ipc}", xlabel="test accuracy, %")
+    axes[0][0].invert_yaxis()
+    return figure
+
+
+def power_figure(table: pd.DataFrame) -> Figure:
+    """Accuracy over spatial and channel power as a heat map, one panel a data set and IPC."""
+    named = table.variant.str.extract(r"ps(?P<spatial>[\d.]+)\.pc(?P<channel>[\d.]+)").astype(float)
+    panels = list(table.join(named).groupby(["dataset", "ipc"], sort=False))
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.0), squeeze=False)
+    for axis, ((dataset, ipc), part) in zip(axes[0], panels, strict=True):
+        grid = part.pivot(index="spatial", columns="channel", values="mean")
+        grid.index, grid.columns = ([f"{p:g}" for p in side] for side in (grid.index, grid.columns))
+        sns.heatmap(
+            grid, annot=True, fmt=".1f", cmap="viridis", ax=axis, square=True,
+            cbar_kws={"label": "test accuracy, %"},
+        )  # fmt: skip
+        axis.set(
+            title=f"{LABELS.get(dataset, dataset)}, IPC {ipc}",
+            xlabel="channel power $p_c$",
+            ylabel="spatial power $p_s$",
+        )
+    return figure

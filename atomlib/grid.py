@@ -9,6 +9,7 @@ from atomlib.config import METHODS, DistillConfig, EvalConfig
 from atomlib.datasets import ImageData, load_dataset
 from atomlib.errors import SettingError, check_choice
 from atomlib.execution import operations
+from atomlib.variants import PARTS, Variant
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,17 @@ def cells(
     ipcs: Sequence[int] = (1, 10),
     seeds: Sequence[int] = (0,),
     *,
+    variants: Mapping[str, Variant] | None = None,
     settings: Mapping[str, Any] | None = None,
     method_settings: Mapping[str, Mapping[str, Any]] | None = None,
     evaluation: Mapping[str, Any] | None = None,
 ) -> list[Cell]:
-    """All combinations, in the order data, IPC, method, seed.
+    """All combinations, in the order data, IPC, method, variant, seed.
 
     ``settings`` change every DistillConfig, ``method_settings`` those of one method, and
-    ``evaluation`` the EvalConfig. Everything is resolved against its data, so that a bad
-    setting is a SettingError before the first cell costs any time.
+    ``evaluation`` the EvalConfig; a variant (see atomlib.variants) changes both once more.
+    Everything is resolved against its data, so that a bad setting is a SettingError before
+    the first cell costs any time.
     """
     lists = {"datasets": datasets, "methods": methods, "ipcs": ipcs, "seeds": seeds}
     for name, values in lists.items():
@@ -50,12 +53,18 @@ def cells(
             raise SettingError(f"{name} is {values!r}; allowed: settings by name")
     for method in [*methods, *method_settings]:
         check_choice("method", method, METHODS)
-    evaluated = EvalConfig(**evaluation)
+    variants = variants or {"": {}}
+    for name, change in variants.items():
+        for part in change:
+            check_choice(f"part of variant {name!r}", part, PARTS)
     made = []
     loaded = [load_dataset(name) for name in datasets]
-    for data, ipc, method, seed in product(loaded, ipcs, methods, seeds):
-        changed = {**settings, **method_settings.get(method, {})}
-        config = DistillConfig(**{**changed, "method": method, "ipc": ipc, "seed": seed})
+    for data, ipc, method, variant, seed in product(loaded, ipcs, methods, variants, seeds):
+        change = variants[variant]
+        changed = {**settings, **method_settings.get(method, {}), **change.get("settings", {})}
+        own = {"method": method, "ipc": ipc, "seed": seed, "variant": variant}
+        config = DistillConfig(**{**changed, **own})
+        evaluated = EvalConfig(**{**evaluation, **change.get("evaluation", {})})
         cell = Cell(data, config.resolve(data), evaluated.resolve(data.image_size))
         operations(cell.distill, data), operations(cell.evaluation, data)  # both can be built
         made.append(cell)

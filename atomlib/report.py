@@ -1,13 +1,13 @@
 """From records to the tables and sentences of a report: published beside measured."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_ind
+from scipy.stats import sem, t, ttest_ind
 
 from atomlib.config import METHODS, DistillConfig, DSAConfig, EvalConfig
 from atomlib.distilled import DistilledSet
@@ -45,7 +45,7 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     Settings that depend on the data are no change, nor are the method, seed and IPC, nor how
     the arithmetic ran.
     """
-    ignored = {"method", "ipc", "seed", "precision", "compile"}
+    ignored = {"method", "ipc", "seed", "variant", "precision", "compile"}
     if record["method"] == "random":
         ignored |= set(_flat(record["distill"])) - {"zca", "init"}
     found = {}
@@ -72,15 +72,18 @@ def provenance(records: Iterable[dict[str, Any]]) -> str:
     names = dict.fromkeys(LABELS.get(r["dataset"], r["dataset"]) for r in records)
     differ: dict[str, list[str]] = {"Reduced": [], "Changed": []}
     for key in dict.fromkeys(key for r in records for key in changes(r)):
-        which = [r for r in records if key in changes(r)]
-        ours, papers = changes(which[0])[key]
-        methods = dict.fromkeys(LABELS[r["method"]] for r in which)
-        everyone = len(methods) == len({r["method"] for r in records if r["method"] != "random"})
-        only = "" if everyone or len(methods) > 2 else f" for {' and '.join(methods)}"
+        given = {r["method"]: changes(r)[key] for r in records if key in changes(r)}
+        able = [r for r in records if r["method"] in given]
+        ours, papers = next(iter(given.values()))
+        if any(changes(r).get(key, (None,))[0] != ours for r in able):
+            continue  # differs from variant to variant, whose names say how
+        distilling = {r["method"] for r in records} - {"random"}
+        only = ""
+        if not distilling <= set(given):
+            only = f" for {' and '.join(LABELS[method] for method in given)}"
         kind = "Reduced" if key in SIZES and ours < papers else "Changed"
-        differ[kind].append(
-            f"{key.replace('_', ' ')} {_plain(ours)}{only} (default {_plain(papers)})"
-        )
+        name = key.replace("_", " ")
+        differ[kind].append(f"{name} {_plain(ours)}{only} (default {_plain(papers)})")
     parts = [f"Data: {', '.join(names)}."]
     parts += [f"{kind}: {'; '.join(texts)}." for kind, texts in differ.items() if texts]
     if any(r["dataset"] == "cifar10-jpeg" for r in records):
@@ -108,6 +111,8 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, list):
         return "/".join(map(_plain, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -115,7 +120,7 @@ def _plain(value: Any) -> str:
 
 def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     """One sentence on whether two records differ: Welch's t-test over their networks."""
-    first, second = (LABELS[r["method"]] for r in (ours, theirs))
+    first, second = (r.get("variant") or LABELS[r["method"]] for r in (ours, theirs))
     a, b = ours["accuracies"], theirs["accuracies"]
     gap = float(np.mean(a) - np.mean(b))
     if min(len(a), len(b)) < 2:
@@ -193,6 +198,55 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return table[columns].round(2).reset_index(drop=True)
 
 
+def variant_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row a variant: mean, std (population) and the 95 % t-interval of the mean, in percent.
+
+    ``low`` and ``high`` bound the interval, over the networks really trained; with a single
+    network they are empty.
+    """
+    rows = []
+    for r in records:
+        a = np.array(r["accuracies"])
+        spread = t.interval(0.95, len(a) - 1, a.mean(), sem(a)) if len(a) > 1 else (np.nan, np.nan)
+        rows.append(
+            {key: r[key] for key in ("dataset", "method", "ipc", "seed", "variant")}
+            | {"mean": a.mean(), "std": a.std(), "low": spread[0], "high": spread[1]}
+            | {"networks": len(a), "reduced": is_reduced(r)}
+        )
+    return pd.DataFrame(rows).round(2)
+
+
+def against(records: Iterable[dict[str, Any]], base: str) -> list[str]:
+    """One sentence a variant: how it stands to the variant ``base``, tested."""
+    records = list(records)
+    sentences = []
+    for rival in (r for r in records if r["variant"] == base):
+        cell = [rival[key] for key in ("dataset", "ipc", "seed")]
+        sentences += [
+            compare(r, rival)
+            for r in records
+            if r is not rival and [r[key] for key in ("dataset", "ipc", "seed")] == cell
+        ]
+    return sentences
+
+
+def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
+    """The variant table for a reader: one row a variant, the interval in words."""
+    rows = []
+    for cell in table.itertuples():
+        reduced = ", reduced" if cell.reduced else ""
+        row = {
+            "data": LABELS.get(cell.dataset, cell.dataset) + reduced,
+            "IPC": cell.ipc,
+            "variant": cell.variant,
+            "accuracy, %": f"{cell.mean:.1f}",
+            "95 % t-interval": "–" if pd.isna(cell.low) else f"{cell.low:.1f} to {cell.high:.1f}",
+            "networks": cell.networks,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The main table for a reader: methods down, IPC across, measured and published."""
     rows = []
@@ -261,21 +315,27 @@ def _allowed(schema: dict[str, Any]) -> str:
     return " and ".join(limits)
 
 
-def write_table(table: pd.DataFrame, folder: str | Path, name: str, note: str) -> list[Path]:
+def write_table(
+    table: pd.DataFrame,
+    folder: str | Path,
+    name: str,
+    note: str,
+    read: Callable[[pd.DataFrame], pd.DataFrame] = readable,
+) -> list[Path]:
     """Write <name>.csv (every column), and for a reader <name>.md and .tex (booktabs).
 
-    ``note`` stands below the Markdown table.
+    ``read`` turns the table into its form for a reader; ``note`` stands below the Markdown.
     """
     folder = Path(folder)
     csv, markdown, latex = (folder / f"{name}.{kind}" for kind in ("csv", "md", "tex"))
     with atomic_write(csv) as partial:
         table.to_csv(partial, index=False)
     with atomic_write(markdown) as partial:
-        text = readable(table).to_markdown(index=False, disable_numparse=True)
+        text = read(table).to_markdown(index=False, disable_numparse=True)
         partial.write_text(f"{text}\n\n{note}\n")
     with atomic_write(latex) as partial:
         signs = {"±": r"$\pm$", DAGGER: r"\textsuperscript{\dag}", "–": "--"}
-        style = readable(table).style.hide(axis="index").format(escape="latex")
+        style = read(table).style.hide(axis="index").format(escape="latex")
         text = style.to_latex(hrules=True)
         for sign, command in signs.items():
             text = text.replace(sign, command)

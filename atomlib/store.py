@@ -57,13 +57,14 @@ class Store:
         """The record of evaluating ``distilled``, read where it was made before.
 
         Its "accuracies" are percentages, one a network; "distill" and "evaluate" hold the
-        resolved settings; "data", "set_sha256", "evaluation" and "distillation" say what
-        it was made from, where, and how long it took.
+        resolved settings; "data", "evaluation" and "distillation" say what it was made
+        from, where, and how long it took.
         """
         config = config.resolve(data.image_size)
         check_same_data(distilled, data)
-        sha256 = hashlib.sha256(distilled.to_bytes()).hexdigest()
-        key = hashlib.sha256(f"{sha256} {config.model_dump_json()}".encode()).hexdigest()
+        # Defaults do not enter the key: a setting added later leaves old results as they are.
+        asked = config.model_dump_json(exclude_defaults=True)
+        key = hashlib.sha256(f"{distilled.digest()} {asked}".encode()).hexdigest()
         record = self._read(distilled)
         if record.get("key") == key:
             return record
@@ -74,7 +75,6 @@ class Store:
             key=key,
             accuracies=[round(value, 4) for value in accuracies.tolist()],
             evaluate=config.model_dump(mode="json"),
-            set_sha256=sha256,
             evaluation=_run(time.perf_counter() - start),
         )
 
@@ -100,6 +100,7 @@ class Store:
             "method": distilled.config.method,
             "ipc": distilled.ipc,
             "seed": distilled.config.seed,
+            "variant": distilled.config.variant,
             "distill": distilled.config.model_dump(mode="json"),
         }
         record = {**before, **about, **entries}

@@ -21,7 +21,7 @@ from atomlib import provenance
 from atomlib.config import DistillConfig
 from atomlib.datasets import ImageData
 from atomlib.distill import Step, initial_images
-from atomlib.dsa import draw
+from atomlib.dsa import Draw, draw
 from atomlib.execution import operations, pick_device
 from atomlib.files import atomic_write
 from atomlib.models import reset_parameters
@@ -81,6 +81,7 @@ def measure(config: DistillConfig, data: ImageData, device: torch.device) -> dic
         reset_parameters(step.network, step.networks)
         drawn = draw(data.num_classes, data.image_size, config.dsa, step.draws)
         real = step.sampler.images[step.sampler.draw()]
+        drawn = Draw(*(value.cpu() for value in drawn))  # published loops draw on the host
         plain_step(step.network, real, images, drawn, config.dsa, config.matching()).backward()
 
     start = time.perf_counter()

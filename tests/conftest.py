@@ -8,6 +8,9 @@ import torch
 from atomlib.datasets import ImageData
 from atomlib.errors import SettingError
 
+# On networks this small a second thread costs more than it brings.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def own_folders(tmp_path_factory):

@@ -106,7 +106,7 @@ def test_zca_is_on_for_cifar_alone(make_data, name, zca):
     assert DistillConfig().resolve(make_data(name)).zca is zca
 
 
-@pytest.mark.parametrize(("size", "depth"), [(8, 3), (16, 3), (32, 3), (64, 4), (128, 5)])
+@pytest.mark.parametrize(("size", "depth"), [(8, 2), (16, 2), (28, 3), (32, 3), (64, 4), (128, 5)])
 def test_depth_follows_the_image_size(make_data, size, depth):
     data = make_data(size=size, counts=(1, 1, 1))
     assert DistillConfig().resolve(data).depth == depth
@@ -134,8 +134,8 @@ def test_resolving_twice_changes_nothing(make_data, method):
         {"task_balance": 0.5},
         {"image_lr": 0.1},
         {"zca": False},
-        {"depth": 2},
-        {"layers": (1, 3)},
+        {"depth": 3},
+        {"layers": (2,)},
         {"iterations": 0},
         {"real_batch": 2},
     ],
@@ -264,7 +264,7 @@ def test_bad_json_is_one_sentence(complains, text, parts):
     ("settings", "parts"),
     [
         ({"ipc": 3}, ["ipc is 3", "1 to 2", "'bee'", "toy"]),
-        ({"layers": (1, 4)}, ["layers has 4", "1 to 3"]),
+        ({"depth": 3, "layers": (1, 4)}, ["layers has 4", "1 to 3"]),
         ({"depth": 2, "layers": (3,)}, ["layers has 3", "1 to 2"]),
         ({"layers": (1, 1)}, ["layers has 1", "once"]),
         ({"layers": ()}, ["layers is empty", "at least one"]),

@@ -111,7 +111,7 @@ def test_what_was_made_is_read(results, data, work, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"iterations": 1}, {"task_balance": 0.5}, {"depth": 2}, {"zca": True}], ids=str
+    "change", [{"iterations": 1}, {"task_balance": 0.5}, {"depth": 3}, {"zca": True}], ids=str
 )
 def test_another_setting_is_another_set(results, data, work, change):
     results.accuracies(results.distilled(data, SMALL), data, BRIEF)
