@@ -45,7 +45,7 @@ test: $(READY)  ## everything that guards the package: style, oracles, notebooks
 	@# On a copy, so that nothing is read from results of before, nor a user's results touched.
 	rm -rf build/nbval && mkdir -p build/nbval/reports && cp -R notebooks build/nbval/
 	ln -s ../../../reports/quick build/nbval/reports/quick
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env build/nbval/notebooks
+	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env build/nbval/notebooks
 
 bench: $(READY)  ## time a step beside a plain per-class one, in one run, into reports/bench/
 	$(BIN)/python -m tests.bench

@@ -40,15 +40,21 @@ def read_profile(name: str) -> dict[str, dict[str, Any]]:
 def run_profile(name: str, only: list[str] | None = None) -> Path:
     """Execute the notebooks of a profile, or only some of them, in order of their numbers.
 
-    Executed notebooks go to reports/<name>/notebooks/, each when it is whole; one that
-    failed is left in build/ to be looked at. Raises SettingError before any work for a
-    profile, notebook, parameter or folder that will not do.
+    Results that came with the clone are made again; those that an earlier run made here are
+    read, so that a run that was cut continues. Executed notebooks go to
+    reports/<name>/notebooks/, each when it is whole; one that failed is left in build/ to be
+    looked at. Raises SettingError before any work for a profile, notebook, parameter or
+    folder that will not do.
     """
     profile = read_profile(name)
     for notebook in only or []:
         check_choice("notebook", notebook, profile)
     reports = check_writable(Path("reports") / name)
     build = check_writable(Path("build") / name)
+    started = build / "started"  # when the first run began in this clone
+    if not started.exists():
+        started.touch()
+    os.environ["ATOM_MADE_SINCE"] = str(started.stat().st_mtime)
     for notebook in only or sorted(profile):
         parameters = {"output": f"../{reports.as_posix()}", **profile[notebook]}
         running = build / f"{notebook}.ipynb"

@@ -2,7 +2,8 @@
 
 A notebook asks for a result; one that was made before, from the same data and settings, is
 read, anything else is made and kept as it ends. So an interrupted run continues at the
-cell where it was cut.
+cell where it was cut. Results older than ATOM_MADE_SINCE (seconds since 1970, set by
+atomlib.run) are as good as absent: what came with a clone is made again, not read.
 
     <folder>/distilled/<stem>.safetensors    the set
     <folder>/results/<stem>.json             accuracies of each network, settings, times
@@ -10,6 +11,7 @@ cell where it was cut.
 
 import hashlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ class Store:
         """The distilled set for these settings, read where it was made before."""
         config = config.resolve(data)
         path = self._set_path(data, config)
-        if path.exists():
+        if _counts(path):
             try:
                 found = DistilledSet.load(path)
             except SettingError:
@@ -85,9 +87,12 @@ class Store:
         return self.folder / "results" / f"{distilled.stem}.json"
 
     def _read(self, distilled: DistilledSet) -> dict[str, Any]:
+        path = self._result_path(distilled)
+        if not _counts(path):
+            return {}
         try:
-            record = json.loads(self._result_path(distilled).read_bytes())
-        except (OSError, ValueError):  # none yet, or damaged: made again
+            record = json.loads(path.read_bytes())
+        except (OSError, ValueError):  # damaged: made again
             return {}
         return record if isinstance(record, dict) else {}
 
@@ -107,6 +112,11 @@ class Store:
         with atomic_write(self._result_path(distilled)) as partial:
             partial.write_text(json.dumps(record, indent=1) + "\n")
         return record
+
+
+def _counts(path: Path) -> bool:
+    """Whether a file is there and was made late enough to be read."""
+    return path.exists() and path.stat().st_mtime >= float(os.environ.get("ATOM_MADE_SINCE", 0))
 
 
 def _run(seconds: float) -> dict[str, Any]:

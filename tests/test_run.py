@@ -1,6 +1,7 @@
 """The runner of profiles, on a one-cell notebook in a folder of its own."""
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.test_environment import ROOT
 def project(tmp_path, monkeypatch):
     """A folder with one notebook, which writes its parameter to a file, and two profiles."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ATOM_MADE_SINCE", "0")  # run_profile sets it; put back afterwards
     parameters = v4.new_code_cell("number = 1\noutput = '.'", metadata={"tags": ["parameters"]})
     work = v4.new_code_cell(
         "import pathlib, sys\n"
@@ -48,6 +50,29 @@ def test_executed_notebook_and_results_land_in_the_reports_of_the_profile(projec
     assert [out["text"] for out in outputs] == ["done\n"], "progress bars are not kept"
     assert str(project) not in text, "no path of this machine"
     assert not list((project / "build").rglob("*.ipynb"))
+
+
+def test_what_came_with_the_clone_is_made_again_and_what_was_made_here_is_not(project):
+    store_then_read = (
+        "import os, pathlib\n"
+        "path = pathlib.Path(output, 'result')\n"
+        "from atomlib.store import _counts\n"
+        "print(_counts(path))\n"
+        "path.touch()"
+    )
+    path = project / "notebooks" / "00_one.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells[1].source = store_then_read
+    nbformat.write(notebook, path)
+    (project / "reports/small").mkdir(parents=True)
+    (project / "reports/small/result").touch()
+    os.utime(project / "reports/small/result", (1, 1))
+    seen = []
+    for _ in range(2):
+        run_profile("small")
+        executed = nbformat.read(project / "reports/small/notebooks/00_one.ipynb", 4)
+        seen.append(executed.cells[-1].outputs[0]["text"])
+    assert seen == ["False\n", "True\n"]
 
 
 def test_a_notebook_that_fails_leaves_the_report_before_it_whole(project):

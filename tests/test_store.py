@@ -1,6 +1,7 @@
 """Results kept: read where they were made from the same things, made again where not."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -214,3 +215,13 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, complains):
     (tmp_path / "report").write_text("a file")
     with complains(tmp_path / "report", "cannot be written"):
         Store(tmp_path / "report")
+
+
+def test_results_from_before_the_run_are_made_again(results, data, work, monkeypatch):
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    for path in results.folder.rglob("*.*"):
+        os.utime(path, (1000, 1000))
+    monkeypatch.setenv("ATOM_MADE_SINCE", "2000")
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    assert work == ["distill", "evaluate"] * 2
