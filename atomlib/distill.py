@@ -59,7 +59,8 @@ def distill(
         # Reading a loss makes the CPU wait for a GPU, so there it is done now and then.
         every = 1 if device.type == "cpu" else 50
         name = f"{config.method} {data.name} ipc {config.ipc}"
-        with tqdm(total=config.iterations, desc=name, unit="it", disable=not progress) as bar:
+        quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+        with tqdm(total=config.iterations, desc=name, unit="it", **quiet) as bar:
             for iteration in range(1, config.iterations + 1):
                 images.grad = None
                 loss = step(images)

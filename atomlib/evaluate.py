@@ -54,7 +54,8 @@ def evaluate(
     accuracies = []
     name = f"evaluate {distilled.config.method} {data.name} ipc {distilled.ipc}"
     passes = config.epochs + 1
-    with tqdm(total=config.networks * passes, desc=name, unit="epoch", disable=not progress) as bar:
+    quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+    with tqdm(total=config.networks * passes, desc=name, unit="epoch", **quiet) as bar:
         for index in range(config.networks):
             trainer.train(
                 images, labels, stream(config.seed, "evaluate", index, device=device), bar
