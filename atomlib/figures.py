@@ -134,7 +134,7 @@ def attention_figure(
 
 def loss_figure(sets: Iterable[DistilledSet]) -> Figure:
     """Matching loss over iterations, one line a distilled set."""
-    figure, axis = plt.subplots(figsize=(4.2, 2.8))
+    figure, axis = plt.subplots(figsize=(5.4, 2.8))
     for distilled in sets:
         if distilled.history:
             steps, losses = zip(*distilled.history, strict=True)
@@ -142,7 +142,7 @@ def loss_figure(sets: Iterable[DistilledSet]) -> Figure:
                 steps, losses, label=f"{LABELS[distilled.config.method]}, IPC {distilled.ipc}"
             )
     axis.set(xlabel="iteration", ylabel="matching loss", yscale="log")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))  # beside the lines
     return figure
 
 
