@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from atomlib.errors import DataError, MissingDataError, SettingError, check_choice
@@ -69,6 +69,16 @@ class ImageData:
             f"{self.name}: {len(self.train_labels):,} training and {len(self.test_labels):,} test "
             f"images of {s} x {s} x {c}, {self.num_classes} classes"
         )
+
+
+def rows_by_class(data: ImageData) -> tuple[Int[Tensor, "k n"], Bool[Tensor, "k n"]]:
+    """Training rows of each class, padded to the largest class, and which entries are real."""
+    counts = torch.bincount(data.train_labels, minlength=data.num_classes)
+    rows = torch.argsort(data.train_labels, stable=True)
+    present = torch.arange(int(counts.max())) < counts[:, None]
+    padded = torch.zeros(present.shape, dtype=torch.long)
+    padded[present] = rows
+    return padded, present
 
 
 def load_dataset(

@@ -6,6 +6,7 @@ a step of SGD on the synthetic pixels along the gradient of the matching loss.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -13,8 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from atomlib import preprocess
-from atomlib.config import DistillConfig
-from atomlib.datasets import ImageData
+from atomlib.config import BY_FEATURES, DistillConfig
+from atomlib.coresets import choose
+from atomlib.datasets import ImageData, rows_by_class
 from atomlib.distilled import DistilledSet, by_class, summarise
 from atomlib.dsa import Draw, augment, draw
 from atomlib.errors import SettingError
@@ -43,12 +45,42 @@ def distill(
     before any work, for settings that the data cannot serve, and DivergedError at the first
     loss that is not finite.
     """
+    *_, made = trajectory(data, config, device=device, progress=progress)
+    return made
+
+
+def trajectory(
+    data: ImageData,
+    config: DistillConfig | None = None,
+    at: Sequence[int] = (),
+    *,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> Iterator[DistilledSet]:
+    """The distilled set after each number of iterations in ``at``, then after all of them.
+
+    One run makes them all. What is there after k of them is the set that ``iterations=k``
+    makes, so a checkpoint is a DistilledSet with that config (its variant ends in "it<k>").
+    Raises as ``distill`` does, and SettingError for an iteration that the run does not reach.
+    """
     config = (config or DistillConfig()).resolve(data)
-    device = pick_device(device)
-    step = None if config.method == "random" else Step(data, config, device)
+    for iteration in at:
+        if not 0 <= iteration <= config.iterations:
+            raise SettingError(
+                f"at has {iteration}; allowed: 0 to {config.iterations}, the iterations of the run"
+            )
+    return _run(data, config, {*at} - {config.iterations}, pick_device(device), progress)
+
+
+def _run(
+    data: ImageData, config: DistillConfig, at: set[int], device: torch.device, progress: bool
+) -> Iterator[DistilledSet]:
     images = initial_images(data, config, device)
     losses: list[float] = []
-    if step is not None:
+    if 0 in at:
+        yield _set(images, losses, data, as_checkpoint(config, 0), device)
+    if config.iterations:
+        step = Step(data, config, device)
         optimizer = torch.optim.SGD(
             [images.requires_grad_()],
             lr=config.image_lr,
@@ -67,19 +99,42 @@ def distill(
                 loss.backward()
                 optimizer.step()
                 recent.append(loss.detach())
-                if iteration % every == 0 or iteration == config.iterations:
+                if iteration % every == 0 or iteration in {*at, config.iterations}:
                     losses += torch.stack(recent).tolist()
                     recent.clear()
                     _check_finite(losses, every, config)
                     bar.set_postfix(loss=f"{losses[-1]:.4g}", refresh=False)
                 bar.update()
+                if iteration in at:
+                    yield _set(images, losses, data, as_checkpoint(config, iteration), device)
+    yield _set(images, losses, data, config, device)
+
+
+def as_checkpoint(config: DistillConfig, iteration: int) -> DistillConfig:
+    """The config of what is there after ``iteration`` of a config's iterations."""
+    if iteration == config.iterations:
+        return config
+    return config.but(
+        iterations=iteration, variant=".".join(filter(None, (config.variant, f"it{iteration}")))
+    )
+
+
+def _set(
+    images: Tensor,
+    losses: list[float],
+    data: ImageData,
+    config: DistillConfig,
+    device: torch.device,
+) -> DistilledSet:
     trained = images.detach().flatten(0, 1)
     if not trained.isfinite().all():
-        raise DivergedError(f"images are not finite after the last step; {_advice(config)}")
+        raise DivergedError(
+            f"images are not finite after step {config.iterations}; {_advice(config)}"
+        )
     pixels = preprocess.fitted(data, config.zca, device).inverse(trained).clamp(0, 1)
     return DistilledSet(
         images=pixels.cpu(),
-        trained=trained.cpu(),
+        trained=trained.cpu().clone(),  # the loop goes on in the same memory
         labels=by_class(data.num_classes, config.ipc),
         config=config,
         data_name=data.name,
@@ -150,32 +205,26 @@ class RealSampler:
         return self.rows.gather(1, score.topk(self.batch, dim=1).indices)
 
 
-def rows_by_class(data: ImageData) -> tuple[Int[Tensor, "k n"], Tensor]:
-    """Training rows of each class, padded to the largest class, and which entries are real."""
-    counts = torch.bincount(data.train_labels, minlength=data.num_classes)
-    rows = torch.argsort(data.train_labels, stable=True)
-    present = torch.arange(int(counts.max())) < counts[:, None]
-    padded = torch.zeros(present.shape, dtype=torch.long)
-    padded[present] = rows
-    return padded, present
-
-
 def initial_images(
     data: ImageData, config: DistillConfig, device: torch.device
 ) -> Float[Tensor, "k ipc c s s"]:
-    """Where the synthetic images start: real ones drawn without replacement, or noise.
+    """Where the synthetic images start: real ones, or noise.
 
-    The draw depends on the seed alone, so methods compared at one seed start alike, and
-    method "random" is the start itself.
+    Methods "herding" and "kcenter" choose them (atomlib.coresets); for all others they are
+    drawn without replacement. The draw depends on the seed alone, so methods compared at
+    one seed start alike, and method "random" is the start itself.
     """
     generator = stream(config.seed, "init")
-    if config.init == "noise":
+    if config.method in BY_FEATURES:
+        chosen = choose(data, config, device)
+    elif config.init == "noise":
         side = data.image_size
         shape = (data.num_classes, config.ipc, data.channels, side, side)
         return torch.randn(shape, generator=generator).to(device)
-    rows, present = rows_by_class(data)
-    score = torch.rand(rows.shape, generator=generator).masked_fill(~present, -1.0)
-    chosen = rows.gather(1, score.topk(config.ipc, dim=1).indices)
+    else:
+        rows, present = rows_by_class(data)
+        score = torch.rand(rows.shape, generator=generator).masked_fill(~present, -1.0)
+        chosen = rows.gather(1, score.topk(config.ipc, dim=1).indices)
     # Transformed alone, so that a random baseline needs no transform of the whole set.
     pixels = data.train_images[chosen.flatten()].to(device)
     images = preprocess.fitted(data, config.zca, device)(pixels)

@@ -17,7 +17,7 @@ from atomlib.datasets import ImageData
 from atomlib.distilled import DistilledSet
 from atomlib.files import atomic_write
 from atomlib.preprocess import fitted
-from atomlib.report import LABELS
+from atomlib.report import LABELS, lasts
 
 
 def write_figure(figure: Figure, folder: str | Path, name: str) -> Path:
@@ -37,7 +37,7 @@ def style() -> None:
 
 def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> Figure:
     """Every network's accuracy as a dot, and the published figure as a bar across."""
-    records = list(records)
+    records = [r for r in lasts(records) if r["method"] != "whole"]
     dots = pd.DataFrame(
         [
             {"dataset": r["dataset"], "ipc": r["ipc"], "method": r["method"], "accuracy": a}

@@ -1,5 +1,6 @@
 """From records to the tables and sentences of a report: published beside measured."""
 
+import re
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -7,17 +8,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import sem, t, ttest_ind
+from scipy.stats import sem, t, ttest_ind, ttest_rel
 
-from atomlib.config import METHODS, DistillConfig, DSAConfig, EvalConfig
+from atomlib.config import BY_FEATURES, METHODS, TERMS, DistillConfig, DSAConfig, EvalConfig
 from atomlib.distilled import DistilledSet
 from atomlib.files import atomic_write
+from atomlib.whole import WHOLE_EPOCHS
 
 LABELS = {
     "random": "Random",
+    "herding": "Herding",
+    "kcenter": "K-Center",
     "dm": "DM",
     "datadam": "DataDAM",
     "atom": "ATOM",
+    "whole": "whole data set",
     "digits": "digits (8 x 8)",
     "cifar10": "CIFAR-10",
     "cifar10-jpeg": "CIFAR-10 (JPEG)",
@@ -46,18 +51,26 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     the arithmetic ran.
     """
     ignored = {"method", "ipc", "seed", "variant", "precision", "compile"}
-    if record["method"] == "random":
-        ignored |= set(_flat(record["distill"])) - {"zca", "init"}
+    of_method = {
+        "random": {"init"},
+        "whole": set(),
+        **{method: {"feature_epochs"} for method in BY_FEATURES},
+    }
+    whole = {"epochs": WHOLE_EPOCHS} if record["method"] == "whole" else {}
     found = {}
-    for part, config in (("distill", DistillConfig()), ("evaluate", EvalConfig())):
+    for part, config in (("distill", DistillConfig()), ("evaluate", EvalConfig(**whole))):
         ours, papers = _flat(record[part]), _flat(config.model_dump(mode="json"))
         for key, default in papers.items():
-            if default is not None and key not in ignored and ours[key] != default:
+            matters = key not in ignored
+            if part == "distill":
+                own = of_method.get(record["method"], set(papers) - {"feature_epochs"})
+                matters = matters and key in own | {"zca"}
+            if matters and default is not None and ours[key] != default:
                 found[key] = (ours[key], default)
     return found
 
 
-SIZES = ("iterations", "real_batch", "width", "networks", "epochs")
+SIZES = ("iterations", "real_batch", "width", "networks", "epochs", "feature_epochs")
 """Settings that make a run cheaper; one below the paper's makes a result reduced."""
 
 
@@ -68,24 +81,14 @@ def is_reduced(record: dict[str, Any]) -> bool:
 
 def provenance(records: Iterable[dict[str, Any]]) -> str:
     """What a reader must know below a table: data, reductions, changes, versions, hardware."""
-    records = list(records)
+    records = lasts(records)
     names = dict.fromkeys(LABELS.get(r["dataset"], r["dataset"]) for r in records)
-    differ: dict[str, list[str]] = {"Reduced": [], "Changed": []}
-    for key in dict.fromkeys(key for r in records for key in changes(r)):
-        given = {r["method"]: changes(r)[key] for r in records if key in changes(r)}
-        able = [r for r in records if r["method"] in given]
-        ours, papers = next(iter(given.values()))
-        if any(changes(r).get(key, (None,))[0] != ours for r in able):
-            continue  # differs from variant to variant, whose names say how
-        distilling = {r["method"] for r in records} - {"random"}
-        only = ""
-        if not distilling <= set(given):
-            only = f" for {' and '.join(LABELS[method] for method in given)}"
-        kind = "Reduced" if key in SIZES and ours < papers else "Changed"
-        name = key.replace("_", " ")
-        differ[kind].append(f"{name} {_plain(ours)}{only} (default {_plain(papers)})")
     parts = [f"Data: {', '.join(names)}."]
-    parts += [f"{kind}: {'; '.join(texts)}." for kind, texts in differ.items() if texts]
+    parts += _differences([r for r in records if r["method"] != "whole"])
+    parts += [
+        f"Whole data set: {text[0].lower()}{text[1:]}"
+        for text in _differences([r for r in records if r["method"] == "whole"])
+    ]
     if any(r["dataset"] == "cifar10-jpeg" for r in records):
         parts.append(
             "CIFAR-10 (JPEG) is CIFAR-10 with every image re-encoded as JPEG: its pixels are not "
@@ -99,6 +102,46 @@ def provenance(records: Iterable[dict[str, Any]]) -> str:
         f"{DAGGER} Published figure recalled, not checked against the PDF."
     )
     return " ".join(parts)
+
+
+def _differences(records: list[dict[str, Any]]) -> list[str]:
+    """ "Reduced: ..." and "Changed: ...", the settings that records share."""
+    differ: dict[str, list[str]] = {"Reduced": [], "Changed": []}
+    for key in dict.fromkeys(key for r in records for key in changes(r)):
+        given = {r["method"]: changes(r)[key] for r in records if key in changes(r)}
+        able = [r for r in records if r["method"] in given]
+        ours, papers = next(iter(given.values()))
+        if any(changes(r).get(key, (None,))[0] != ours for r in able):
+            continue  # differs from variant to variant, whose names say how
+        only = ""
+        if not {r["method"] for r in records} & set(TERMS) <= set(given):
+            only = f" for {' and '.join(LABELS[method] for method in given)}"
+        kind = "Reduced" if key in SIZES and ours < papers else "Changed"
+        name = key.replace("_", " ")
+        differ[kind].append(f"{name} {_plain(ours)}{only} (default {_plain(papers)})")
+    return [f"{kind}: {'; '.join(texts)}." for kind, texts in differ.items() if texts]
+
+
+def lasts(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without checkpoints: of each distillation, the record of its last iteration."""
+    found: dict[tuple, dict[str, Any]] = {}
+    for r in records:
+        run = _run(r)
+        if run not in found or _iterations(r) >= _iterations(found[run]):
+            found[run] = r
+    return list(found.values())
+
+
+def _run(record: dict[str, Any]) -> tuple:
+    """What all checkpoints of one distillation share."""
+    variant = re.sub(
+        r"\.?it\d+$", "", record.get("variant", "")
+    )  # as distill.as_checkpoint names them
+    return (*(record[key] for key in ("dataset", "ipc", "method", "seed")), variant)
+
+
+def _iterations(record: dict[str, Any]) -> int:
+    return record["distill"].get("iterations", 0)
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
@@ -126,76 +169,125 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     if min(len(a), len(b)) < 2:
         return f"{first} and {second} are {gap:+.1f} points apart; one network tells no more."
     p = float(ttest_ind(a, b, equal_var=False).pvalue)
-    verdict = f"{'above' if gap > 0 else 'below'}" if p < 0.05 else "not told apart from"
-    return (
-        f"{first} is {verdict} {second}: {gap:+.1f} points "
-        f"(Welch's t-test over {len(a)} and {len(b)} networks, p = {p:.2g})."
+    return _verdict(
+        first, second, gap, p, f"Welch's t-test over {len(a)} and {len(b)} networks of one seed"
     )
 
 
 def findings(records: Iterable[dict[str, Any]], method: str = "atom") -> list[str]:
-    """One sentence a data set, IPC and rival: how ``method`` stands to it, tested."""
-    records = list(records)
-    first = min(r["seed"] for r in records)
-    records = [r for r in records if r["seed"] == first]
+    """One sentence a data set, IPC and rival: how ``method`` stands to it, tested.
+
+    Networks trained on one set are draws of one seed's outcome; so with one distillation
+    seed the test is over its networks, and with several over the seeds' means, in pairs:
+    methods of one seed start from the same images.
+    """
+    cells: dict[tuple, dict[str, list[dict[str, Any]]]] = {}
+    for r in lasts(records):
+        if r["method"] != "whole":
+            cells.setdefault((r["dataset"], r["ipc"]), {}).setdefault(r["method"], []).append(r)
     sentences = []
-    for ours in (r for r in records if r["method"] == method):
-        rivals = [
-            r
-            for r in records
-            if (r["dataset"], r["ipc"]) == (ours["dataset"], ours["ipc"]) and r is not ours
-        ]
-        where = f"{LABELS.get(ours['dataset'], ours['dataset'])}, IPC {ours['ipc']}"
-        sentences += [f"{where}: {compare(ours, rival)}" for rival in rivals]
+    for (dataset, ipc), by_method in cells.items():
+        where = f"{LABELS.get(dataset, dataset)}, IPC {ipc}"
+        ours = by_method.get(method, [])
+        rivals = [by_method[m] for m in METHODS if m in by_method and m != method] if ours else []
+        sentences += [f"{where}: {_compare_seeds(ours, rival)}" for rival in rivals]
     return sentences
 
 
-def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """One row a dataset, IPC and method, published beside measured.
+def _compare_seeds(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    means = [
+        {r["seed"]: float(np.mean(r["accuracies"])) for r in records} for records in (ours, theirs)
+    ]
+    seeds = sorted(set(means[0]) & set(means[1]))
+    if len(seeds) < 2:
+        return compare(ours[0], theirs[0])
+    a, b = ([mean[seed] for seed in seeds] for mean in means)
+    p = float(ttest_rel(a, b).pvalue)
+    return _verdict(
+        LABELS[ours[0]["method"]], LABELS[theirs[0]["method"]], float(np.mean(a) - np.mean(b)),
+        p, f"paired t-test over {len(seeds)} distillation seeds",
+    )  # fmt: skip
 
-    ``mean`` and ``std`` (population, as the DC family gives it) are over all networks of
-    all distillation seeds, in percent; ``networks`` and ``seeds`` count them;
-    ``difference`` is mean - published; ``checked`` says whether the published figure was;
-    ``reduced`` whether a setting that costs time is below the paper's.
+
+def _verdict(first: str, second: str, gap: float, p: float, test: str) -> str:
+    verdict = f"{'above' if gap > 0 else 'below'}" if p < 0.05 else "not told apart from"
+    return f"{first} is {verdict} {second}: {gap:+.1f} points ({test}, p = {p:.2g})."
+
+
+def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row a dataset, IPC and method, published beside measured, in percent.
+
+    ``mean`` is that of the last iterate, over the networks of all distillation seeds.
+    ``std`` is the spread over networks: the population standard deviation (as the DC family
+    gives it) within a seed, pooled over seeds. ``seed_std`` is the spread over
+    seeds: that of the seeds' means, empty with one seed. Where ``checkpoints`` > 1 were
+    evaluated, ``best`` is the mean of the best of them, chosen on the test set seed by seed
+    as MTT and DataDAM do, and ``best_at`` its iteration. ``difference`` is mean - published;
+    ``checked`` says whether the published figure was; ``reduced`` whether a setting that
+    costs time is below the paper's.
     """
-    table = pd.DataFrame(
-        [
+    runs: dict[tuple, list[dict[str, Any]]] = {}
+    for r in records:
+        runs.setdefault(_run(r), []).append(r)
+    cells: dict[tuple, list[dict[str, Any]]] = {}
+    for (dataset, ipc, method, *_), checkpoints in runs.items():
+        cells.setdefault((dataset, ipc, method), []).append(_summary(checkpoints))
+    rows = []
+    for (dataset, ipc, method), seeds in cells.items():
+        means = np.array([seed["mean"] for seed in seeds])
+        networks = [seed["networks"] for seed in seeds]
+        variances = [seed["variance"] for seed in seeds]
+        rows.append(
             {
-                **{key: r[key] for key in ("dataset", "method", "ipc", "seed")},
-                "accuracy": accuracy,
-                "reduced": is_reduced(r),
+                "dataset": dataset,
+                "method": method,
+                "ipc": ipc,
+                "mean": np.average(means, weights=networks),
+                "std": np.sqrt(np.average(variances, weights=networks)),
+                "seed_std": means.std() if len(seeds) > 1 else np.nan,
+                "networks": sum(networks),
+                "seeds": len(seeds),
+                "best": np.mean([seed["best"] for seed in seeds]),
+                "best_at": "/".join(str(seed["best_at"]) for seed in seeds),
+                "checkpoints": max(seed["checkpoints"] for seed in seeds),
+                "reduced": any(seed["reduced"] for seed in seeds),
             }
-            for r in records
-            for accuracy in r["accuracies"]
-        ]
-    )
-    table = (
-        table.groupby(["dataset", "ipc", "method"])
-        .agg(
-            mean=("accuracy", "mean"),
-            std=("accuracy", lambda a: a.std(ddof=0)),
-            networks=("accuracy", "size"),
-            seeds=("seed", "nunique"),
-            reduced=("reduced", "any"),
         )
-        .reset_index()
+    table = pd.DataFrame(rows)
+    table["known_as"], table["ipc_text"] = (
+        table.dataset.replace(PUBLISHED_AS),
+        table.ipc.astype(str),
     )
-    known = published().rename(columns={"accuracy": "published", "std": "published_std"})
-    table = table.assign(
-        known_as=table.dataset.replace(PUBLISHED_AS), ipc_text=table.ipc.astype(str)
-    ).merge(
-        known,
-        how="left",
-        left_on=["known_as", "ipc_text", "method"],
-        right_on=["dataset", "ipc", "method"],
-        suffixes=("", "_known"),
+    known = published().rename(
+        columns={"accuracy": "published", "std": "published_std", "dataset": "known_as"}
+    )
+    table = table.merge(
+        known.rename(columns={"ipc": "ipc_text"}), how="left", on=["known_as", "ipc_text", "method"]
     )
     table["difference"] = table["mean"] - table.published
-    columns = ["dataset", "method", "ipc", "mean", "std", "networks", "seeds"]
+    table["place"] = table.method.map([*METHODS, "whole"].index)
+    table["size"] = table.ipc.replace("whole", np.inf).astype(float)
+    columns = ["dataset", "method", "ipc", "mean", "std", "seed_std", "networks", "seeds"]
+    columns += ["best", "best_at", "checkpoints"]
     columns += ["published", "published_std", "difference", "checked", "source", "reduced"]
-    order = table.method.map(METHODS.index)
-    table = table.assign(order=order).sort_values(["dataset", "ipc", "order"])
+    table = table.sort_values(["dataset", "size", "place"])
     return table[columns].round(2).reset_index(drop=True)
+
+
+def _summary(checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
+    """One distillation: its last iterate, and the best of the checkpoints that were evaluated."""
+    last = max(checkpoints, key=_iterations)
+    means = {_iterations(r): float(np.mean(r["accuracies"])) for r in checkpoints}
+    best_at = max(means, key=means.__getitem__)
+    return {
+        "mean": means[_iterations(last)],
+        "variance": float(np.var(last["accuracies"])),
+        "networks": len(last["accuracies"]),
+        "best": means[best_at],
+        "best_at": best_at,
+        "checkpoints": len(means),
+        "reduced": is_reduced(last),
+    }
 
 
 def variant_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -248,14 +340,24 @@ def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The main table for a reader: methods down, IPC across, measured and published."""
+    """The main table for a reader: methods down, IPC across, measured and published.
+
+    The whole data set's accuracy stands in every column of IPC: it is the ceiling of each.
+    """
     rows = []
     for (dataset, method), part in table.groupby(["dataset", "method"], sort=False):
         reduced = ", reduced" if part.reduced.any() else ""
         row = {"data": LABELS.get(dataset, dataset) + reduced, "method": LABELS[method]}
+        ipcs = table[(table.dataset == dataset) & (table.ipc != "whole")].ipc.unique()
         for cell in part.itertuples():
-            row[f"IPC {cell.ipc}"] = f"{cell.mean:.1f} ± {cell.std:.1f}"
-            row[f"IPC {cell.ipc}, published"] = _published_text(cell)
+            names = [f"IPC {ipc}" for ipc in ipcs] if cell.ipc == "whole" else [f"IPC {cell.ipc}"]
+            for name in names or ["all images"]:
+                row[name] = f"{cell.mean:.1f} ± {cell.std:.1f}"
+                if not pd.isna(cell.seed_std):
+                    row[name] += f" (seeds ± {cell.seed_std:.1f})"
+                if cell.checkpoints > 1:
+                    row[f"{name}, best of {cell.checkpoints}"] = f"{cell.best:.1f}"
+                row[f"{name}, published"] = _published_text(cell)
         rows.append(row)
     return pd.DataFrame(rows).fillna("–")
 

@@ -5,7 +5,7 @@ read, anything else is made and kept as it ends. So an interrupted run continues
 cell where it was cut. Results older than ATOM_MADE_SINCE (seconds since 1970, set by
 atomlib.run) are as good as absent: what came with a clone is made again, not read.
 
-    <folder>/distilled/<stem>.safetensors    the set
+    <folder>/distilled/<stem>.safetensors    the set, or what it was after so many iterations
     <folder>/results/<stem>.json             accuracies of each network, settings, times
 """
 
@@ -13,17 +13,21 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from atomlib.config import DistillConfig, EvalConfig
 from atomlib.datasets import ImageData
-from atomlib.distill import distill
+from atomlib.distill import as_checkpoint, trajectory
 from atomlib.distilled import DistilledSet, stem
 from atomlib.errors import SettingError
 from atomlib.evaluate import check_same_data, evaluate
 from atomlib.files import atomic_write, check_writable
 from atomlib.provenance import hardware, versions
+from atomlib.whole import whole_accuracies
 
 
 class Store:
@@ -36,22 +40,43 @@ class Store:
 
     def distilled(self, data: ImageData, config: DistillConfig) -> DistilledSet:
         """The distilled set for these settings, read where it was made before."""
+        return self.trajectory(data, config)[-1]
+
+    def trajectory(
+        self, data: ImageData, config: DistillConfig, at: Sequence[int] = ()
+    ) -> list[DistilledSet]:
+        """The distilled sets after the iterations ``at``, in order, and after all of them.
+
+        Read where they were made before; otherwise one run makes them all.
+        """
         config = config.resolve(data)
-        path = self._set_path(data, config)
-        if _counts(path):
-            try:
-                found = DistilledSet.load(path)
-            except SettingError:
-                pass  # cut short by a copy, or another program's: made again
-            else:
-                if found.config == config and found.data_fingerprint == data.fingerprint:
-                    return found
-        start = time.perf_counter()
-        made = distill(data, config, progress=self.progress)
-        seconds = time.perf_counter() - start
-        made.save(path)
-        self._record(made, distillation=_run(seconds))
+        steps = [*sorted({*at} - {config.iterations}), config.iterations]
+        found = [self._find(data, as_checkpoint(config, step)) for step in steps]
+        if None not in found:
+            return found
+        made, start = [], time.perf_counter()
+        for old, distilled in zip(
+            found, trajectory(data, config, steps, progress=self.progress), strict=True
+        ):
+            if old is not None and old.digest() == distilled.digest():
+                made.append(old)  # with what was measured on it
+                continue
+            seconds = time.perf_counter() - start
+            distilled.save(self._set_path(data, distilled.config))
+            self._record(distilled, distillation=_run(seconds))
+            made.append(distilled)
         return made
+
+    def _find(self, data: ImageData, config: DistillConfig) -> DistilledSet | None:
+        path = self._set_path(data, config)
+        if not _counts(path):
+            return None
+        try:
+            found = DistilledSet.load(path)
+        except SettingError:
+            return None  # cut short by a copy, or another program's: made again
+        same = found.config == config and found.data_fingerprint == data.fingerprint
+        return found if same else None
 
     def accuracies(
         self, distilled: DistilledSet, data: ImageData, config: EvalConfig
@@ -64,30 +89,40 @@ class Store:
         """
         config = config.resolve(data.image_size)
         check_same_data(distilled, data)
-        # Defaults do not enter the key: a setting added later leaves old results as they are.
-        asked = config.model_dump_json(exclude_defaults=True)
-        key = hashlib.sha256(f"{distilled.digest()} {asked}".encode()).hexdigest()
-        record = self._read(distilled)
+        key = _key(distilled.digest(), config)
+        record = self._read(distilled.stem)
         if record.get("key") == key:
             return record
-        start = time.perf_counter()
-        accuracies = evaluate(distilled, data, config, progress=self.progress)
-        return self._record(
-            distilled,
-            key=key,
-            accuracies=[round(value, 4) for value in accuracies.tolist()],
-            evaluate=config.model_dump(mode="json"),
-            evaluation=_run(time.perf_counter() - start),
+        measured = _measure(lambda: evaluate(distilled, data, config, progress=self.progress))
+        return self._record(distilled, key=key, evaluate=config.model_dump(mode="json"), **measured)
+
+    def whole(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
+        """The record of networks trained on the whole training set: method and IPC "whole"."""
+        config = config.resolve(data.image_size)
+        name = f"{data.name}-whole"
+        key = _key(f"{data.fingerprint} {zca}", config)
+        record = self._read(name)
+        if record.get("key") == key:
+            return record
+        measured = _measure(lambda: whole_accuracies(data, config, zca=zca, progress=self.progress))
+        about = {
+            "dataset": data.name,
+            "data": data.fingerprint,
+            "method": "whole",
+            "ipc": "whole",
+            "seed": config.seed,
+            "variant": "",
+            "distill": {"zca": zca},
+        }
+        return self._write(
+            name, {**about, "key": key, "evaluate": config.model_dump(mode="json"), **measured}
         )
 
     def _set_path(self, data: ImageData, config: DistillConfig) -> Path:
         return self.folder / "distilled" / f"{stem(data.name, config)}.safetensors"
 
-    def _result_path(self, distilled: DistilledSet) -> Path:
-        return self.folder / "results" / f"{distilled.stem}.json"
-
-    def _read(self, distilled: DistilledSet) -> dict[str, Any]:
-        path = self._result_path(distilled)
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / "results" / f"{name}.json"
         if not _counts(path):
             return {}
         try:
@@ -98,7 +133,7 @@ class Store:
 
     def _record(self, distilled: DistilledSet, **entries: Any) -> dict[str, Any]:
         # A new set drops what was measured on the old one.
-        before = self._read(distilled) if "key" in entries else {}
+        before = self._read(distilled.stem) if "key" in entries else {}
         about = {
             "dataset": distilled.data_name,
             "data": distilled.data_fingerprint,
@@ -108,8 +143,10 @@ class Store:
             "variant": distilled.config.variant,
             "distill": distilled.config.model_dump(mode="json"),
         }
-        record = {**before, **about, **entries}
-        with atomic_write(self._result_path(distilled)) as partial:
+        return self._write(distilled.stem, {**before, **about, **entries})
+
+    def _write(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
+        with atomic_write(self.folder / "results" / f"{name}.json") as partial:
             partial.write_text(json.dumps(record, indent=1) + "\n")
         return record
 
@@ -117,6 +154,18 @@ class Store:
 def _counts(path: Path) -> bool:
     """Whether a file is there and was made late enough to be read."""
     return path.exists() and path.stat().st_mtime >= float(os.environ.get("ATOM_MADE_SINCE", 0))
+
+
+def _key(trained_on: str, config: EvalConfig) -> str:
+    # Defaults do not enter the key: a setting added later leaves old results as they are.
+    asked = config.model_dump_json(exclude_defaults=True)
+    return hashlib.sha256(f"{trained_on} {asked}".encode()).hexdigest()
+
+
+def _measure(accuracies: Callable[[], Tensor]) -> dict[str, Any]:
+    start = time.perf_counter()
+    rounded = [round(value, 4) for value in accuracies().tolist()]
+    return {"accuracies": rounded, "evaluation": _run(time.perf_counter() - start)}
 
 
 def _run(seconds: float) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_ind, ttest_rel
 
 from atomlib import report
 from atomlib.config import DistillConfig, DSAConfig, EvalConfig
@@ -71,7 +71,7 @@ def test_published_figures_are_accuracies_each_given_once():
 # The main table
 
 
-def test_mean_and_std_are_over_all_networks_of_all_seeds():
+def test_spread_over_networks_and_over_seeds_are_told_apart():
     table = main_table(
         [
             record(accuracies=(10.25, 20.5, 40), seed=0),
@@ -82,10 +82,78 @@ def test_mean_and_std_are_over_all_networks_of_all_seeds():
     cell = row(table, ipc=1)
     values = [10.25, 20.5, 40, 30, 31]
     assert cell["mean"] == pytest.approx(np.mean(values), abs=0.005)
-    assert cell["std"] == pytest.approx(np.std(values), abs=0.005)
+    deviations = np.array(values) - np.repeat([np.mean(values[:3]), np.mean(values[3:])], [3, 2])
+    assert cell["std"] == pytest.approx(np.sqrt(np.mean(deviations**2)), abs=0.005)
+    assert cell.seed_std == pytest.approx(np.std([np.mean(values[:3]), 30.5]), abs=0.005)
     assert (cell.networks, cell.seeds) == (5, 2)
     cell = row(table, ipc=10)
     assert (cell["mean"], cell["std"], cell.networks, cell.seeds) == (7, 0, 1, 1)
+    assert np.isnan(cell.seed_std)
+
+
+def checkpoint(iterations, *accuracies, seed=0, full=90):
+    variant = {} if iterations == full else {"variant": f"it{iterations}"}
+    made = record("digits", accuracies=accuracies, seed=seed, iterations=iterations, **variant)
+    return made | {"variant": made["distill"]["variant"]}
+
+
+def test_best_checkpoint_and_last_iterate_are_both_given_seed_by_seed():
+    records = [
+        *(checkpoint(30, 50, 60), checkpoint(90, 40, 41), checkpoint(60, 30, 80)),
+        *(checkpoint(30, 1, 2, seed=1), checkpoint(60, 3, 4, seed=1), checkpoint(90, 7, 8, seed=1)),
+    ]
+    cell = row(main_table(records), dataset="digits")
+    assert cell["mean"] == pytest.approx((40.5 + 7.5) / 2)
+    assert cell.best == pytest.approx((55 + 7.5) / 2)  # the earlier one where two are equal
+    assert (cell.best_at, cell.checkpoints, cell.seeds, cell.networks) == ("30/90", 3, 2, 4)
+    shown = row(readable(main_table(records)), method="ATOM")
+    assert shown["IPC 1"] == "24.0 ± 0.5 (seeds ± 16.5)"
+    assert shown["IPC 1, best of 3"] == "31.2"
+    assert [r["distill"]["iterations"] for r in report.lasts(records)] == [90, 90]
+
+
+def whole(dataset="digits", accuracies=(90.0, 92.0), **evaluation):
+    config = EvalConfig(**{"epochs": 200} | evaluation)
+    about = {"dataset": dataset, "method": "whole", "ipc": "whole", "seed": 0, "variant": ""}
+    return record() | about | {
+        "accuracies": list(accuracies), "distill": {"zca": False},
+        "evaluate": config.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+def test_the_whole_data_set_is_the_last_row_and_the_ceiling_of_every_ipc():
+    records = [whole("cifar10"), record(ipc=10), record(), whole(), record("digits")]
+    table = main_table(records)
+    assert table.ipc.tolist() == [1, 10, "whole", 1, "whole"]
+    assert row(table, dataset="cifar10", ipc="whole").published == 84.8
+    shown = row(readable(table), data="CIFAR-10", method="whole data set")
+    assert shown["IPC 1"] == shown["IPC 10"] == "91.0 ± 1.0"
+    assert report.findings(records) == []  # ATOM has no rival here
+
+
+def test_the_note_tells_the_settings_of_the_whole_data_set_apart():
+    note = provenance([record(evaluation={"epochs": 500}), whole(epochs=10, width=64)])
+    assert "Reduced: epochs 500 (default 1000)." in note
+    assert "Whole data set: reduced: width 64 (default 128); epochs 10 (default 200)." in note
+    assert is_reduced(whole(epochs=10)) and not is_reduced(whole())
+
+
+def test_one_seed_is_compared_over_networks_and_several_over_seeds():
+    def records(method, *means):
+        return [
+            record("digits", method, seed=s, accuracies=(m - 1, m + 1)) for s, m in enumerate(means)
+        ]
+
+    (one,) = report.findings([*records("atom", 50), *records("dm", 40)])
+    assert "Welch's t-test over 2 and 2 networks of one seed" in one
+    (three,) = report.findings([*records("atom", 50, 61, 72), *records("dm", 40, 50, 60)])
+    p = ttest_rel([50, 61, 72], [40, 50, 60]).pvalue
+    assert three == (
+        f"digits (8 x 8), IPC 1: ATOM is above DM: +11.0 points (paired t-test over 3 "
+        f"distillation seeds, p = {p:.2g})."
+    )
+    (unsure,) = report.findings([*records("atom", 50, 40, 60), *records("dm", 49, 44, 50)])
+    assert "ATOM is not told apart from DM" in unsure
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar10-jpeg"])
@@ -150,7 +218,7 @@ def test_the_csv_has_its_columns_and_is_read_back_equal(tmp_path):
     table = main_table([record(), record("digits", "dm", 10), record("cifar10-jpeg", "random")])
     written = write_table(table, tmp_path / "report", "main_table", "The note.")
     assert [path.name for path in written] == ["main_table.csv", "main_table.md", "main_table.tex"]
-    found = pd.read_csv(written[0])
+    found = pd.read_csv(written[0], dtype={"best_at": str})
     wanted = {"dataset", "method", "ipc", "mean", "std", "networks", "published"}
     assert wanted <= set(found.columns)
     pd.testing.assert_frame_equal(found, table, check_dtype=False)

@@ -51,7 +51,7 @@ def work(monkeypatch):
 
         monkeypatch.setattr(store, name, counted)
 
-    count("distill")
+    count("trajectory")
     count("evaluate")
     return done
 
@@ -121,14 +121,14 @@ def test_another_setting_is_another_set(results, data, work, change):
     assert made.config == SMALL.but(**change).resolve(data)
     record = results.accuracies(made, data, BRIEF)
     assert record["distill"] == made.config.model_dump(mode="json")
-    assert work == ["distill", "evaluate"]
+    assert work == ["trajectory", "evaluate"]
 
 
 def test_other_data_is_another_set(results, data, work):
     results.distilled(data, SMALL)
     other = one_pixel_changed(data)
     assert results.distilled(other, SMALL).data_fingerprint == other.fingerprint
-    assert work == ["distill", "distill"]
+    assert work == ["trajectory", "trajectory"]
 
 
 def test_other_methods_ipc_and_seeds_rest_beside_each_other(results, data, work):
@@ -145,7 +145,7 @@ def test_a_damaged_set_is_made_again(results, data, work, spoil):
     whole = path.read_bytes()
     path.write_bytes(spoil(whole))
     results.distilled(data, SMALL)
-    assert work == ["distill", "distill"]
+    assert work == ["trajectory", "trajectory"]
     assert path.read_bytes() == whole
 
 
@@ -157,7 +157,7 @@ def test_another_protocol_is_measured_anew(results, data, work, change):
     record = results.accuracies(made, data, other)
     assert record["evaluate"] == other.resolve(8).model_dump(mode="json")
     assert record["distillation"]["seconds"] >= 0
-    assert work == ["distill", "evaluate", "evaluate"]
+    assert work == ["trajectory", "evaluate", "evaluate"]
 
 
 @pytest.mark.parametrize("junk", [b"", b'{"key": ', b"[]", b"null", b"\xff\xfe"], ids=repr)
@@ -185,7 +185,7 @@ def test_an_interrupted_evaluation_keeps_the_set(results, data, work, monkeypatc
         patch.setattr(store, "evaluate", interrupt)
         results.accuracies(made, data, BRIEF)
     results.accuracies(results.distilled(data, SMALL), data, BRIEF)
-    assert work == ["distill", "evaluate"]
+    assert work == ["trajectory", "evaluate"]
 
 
 def test_a_record_is_of_the_set_given_not_of_the_file_that_bears_its_name(results, data):
@@ -224,4 +224,4 @@ def test_results_from_before_the_run_are_made_again(results, data, work, monkeyp
     monkeypatch.setenv("ATOM_MADE_SINCE", "2000")
     results.accuracies(results.distilled(data, SMALL), data, BRIEF)
     results.accuracies(results.distilled(data, SMALL), data, BRIEF)
-    assert work == ["distill", "evaluate"] * 2
+    assert work == ["trajectory", "evaluate"] * 2

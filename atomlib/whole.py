@@ -1,0 +1,81 @@
+"""Networks trained on the whole training set: the ceiling of the main table, and the eyes of
+coresets.
+
+Trained as networks are on a distilled set (atomlib.evaluate), with fewer epochs. Weights are
+cached (``ATOM_CACHE``) by data and settings, so each network is trained once a machine.
+"""
+
+import hashlib
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from atomlib import preprocess
+from atomlib.config import EvalConfig
+from atomlib.datasets import ImageData
+from atomlib.evaluate import Trainer
+from atomlib.execution import Execution, network_for, operations, pick_device
+from atomlib.files import atomic_write, cache_folder
+from atomlib.randomness import stream
+
+WHOLE_EPOCHS = 200
+"""Epochs of whole-data training in the field (facts, "NAS protocol")."""
+
+
+def whole_accuracies(
+    data: ImageData,
+    config: EvalConfig,
+    *,
+    zca: bool,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> Float[Tensor, "networks"]:
+    """Test accuracy, in percent, of each network trained on all training images."""
+    trainers = (
+        _trained(data, config, zca, index, pick_device(device), progress)
+        for index in range(config.networks)
+    )
+    test = preprocess.test_images(data, zca, pick_device(device))
+    labels = data.test_labels.to(test.device)
+    return torch.tensor([trainer.accuracy(test, labels) for trainer in trainers])
+
+
+def trained_network(
+    data: ImageData,
+    config: EvalConfig,
+    *,
+    zca: bool,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> nn.Module:
+    """The first of these networks, in evaluation mode."""
+    return _trained(data, config, zca, 0, pick_device(device), progress).network.eval()
+
+
+def _trained(
+    data: ImageData, config: EvalConfig, zca: bool, index: int, device: torch.device, progress: bool
+) -> Trainer:
+    """The trainer of network ``index``, once it is trained or read from the cache."""
+    config = config.resolve(data.image_size)
+    passes = config.epochs + 1
+    work = operations(config, data) * (3 * len(data.train_labels) * passes + len(data.test_labels))
+    execution = Execution(config, device, work)
+    trainer = Trainer(network_for(config, data).to(device), config, execution)
+    settings = config.but(networks=1).model_dump_json(exclude_defaults=True)
+    about = f"{data.fingerprint} {zca} {index} {settings} {execution}"
+    key = hashlib.sha256(about.encode()).hexdigest()
+    path = cache_folder() / "networks" / f"{data.name}-{key[:16]}.safetensors"
+    if path.exists():
+        trainer.network.load_state_dict(load_file(path, device=str(device)))
+        return trainer
+    images = preprocess.training_images(data, zca, device)
+    labels = data.train_labels.to(device)
+    quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+    with tqdm(total=passes, desc=f"train on all of {data.name}", unit="epoch", **quiet) as bar:
+        trainer.train(images, labels, stream(config.seed, "evaluate", index, device=device), bar)
+    with atomic_write(path) as partial:
+        save_file({k: v.contiguous() for k, v in trainer.network.state_dict().items()}, partial)
+    return trainer
