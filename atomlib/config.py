@@ -14,11 +14,16 @@ from atomlib.errors import SettingError, did_you_mean
 from atomlib.losses import Matching
 from atomlib.models import ACTIVATIONS, MODELS, NORMS, POOLINGS
 
-METHODS = ("random", "dm", "datadam", "atom")
-"""random: real images as drawn. The others differ only in the switches of the loss."""
+METHODS = ("random", "herding", "kcenter", "dm", "datadam", "atom")
+"""The first three choose real images; the others differ only in the switches of the loss."""
 
-TERMS = {"random": "", "dm": "o", "datadam": "so", "atom": "sco"}
-"""The loss terms of each method: s(patial), c(hannel), o(utput)."""
+TERMS = {"dm": "o", "datadam": "so", "atom": "sco"}
+"""The loss terms of each method that learns its images: s(patial), c(hannel), o(utput)."""
+
+BY_FEATURES = ("herding", "kcenter")
+"""Methods that choose by the features of a network trained on the whole set."""
+
+FEATURE_EPOCHS = 30
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -104,6 +109,9 @@ class DistillConfig(NetworkConfig):
     real_batch: Positive = Field(
         128, description="real images a class and iteration; capped at the smallest class"
     )
+    feature_epochs: Positive = Field(
+        FEATURE_EPOCHS, description="of the network on the whole set whose features coresets go by"
+    )
     init: Literal["real", "noise"] = Field("real", description="what the images start from")
     zca: bool | None = Field(None, description="ZCA whitening; None is on for CIFAR alone")
 
@@ -137,19 +145,26 @@ class DistillConfig(NetworkConfig):
         Raises SettingError where the data cannot serve: IPC above the smallest class, a
         layer the network does not have, no loss term at all.
         """
+        if self.model != "convnet":
+            raise SettingError(
+                f"model is {self.model!r}; allowed for distillation: 'convnet'; other networks "
+                "serve evaluation"
+            )
         smallest, name = min((n, c) for c, n in data.class_counts.items())
         if self.ipc > smallest:
             raise SettingError(
                 f"ipc is {self.ipc}; allowed: 1 to {smallest}, the images of the smallest class "
                 f"({name!r}) of {data.name}"
             )
-        terms = TERMS[self.method]
+        terms, chosen = TERMS.get(self.method, ""), self.method not in TERMS
         spatial = "s" in terms if self.spatial is None else self.spatial
         channel = "c" in terms if self.channel is None else self.channel
         output = "o" in terms if self.output is None else self.output
-        if self.method == "random":
+        if chosen:
             if spatial or channel or output:
-                raise SettingError("method is 'random'; allowed with it: no loss term switched on")
+                raise SettingError(
+                    f"method is {self.method!r}; allowed with it: no loss term switched on"
+                )
         elif not (spatial or channel or output):
             raise SettingError(
                 "spatial, channel and output are all off; allowed: at least one loss term on"
@@ -173,7 +188,9 @@ class DistillConfig(NetworkConfig):
             attends = spatial or channel
             balance = (0.01 if data.image_size <= 32 else 0.02) if attends else 1.0
         return self.but(
-            iterations=0 if self.method == "random" else self.iterations,
+            iterations=0 if chosen else self.iterations,
+            # Kept where it matters alone, so that it tells no other two sets apart.
+            feature_epochs=self.feature_epochs if self.method in BY_FEATURES else FEATURE_EPOCHS,
             real_batch=min(self.real_batch, smallest),
             depth=depth,
             zca=data.name.startswith("cifar") if self.zca is None else self.zca,

@@ -47,11 +47,11 @@ def whole_set_features(
 
 # One table of cells asks for the same features again and again.
 @lru_cache(maxsize=1)
-@torch.no_grad()
 def _features(data: ImageData, training: EvalConfig, zca: bool, device: torch.device) -> Tensor:
     network = trained_network(data, training, zca=zca, device=device)
     images = preprocess.training_images(data, zca, device)
-    return torch.cat([network.features(part)[1].cpu() for part in images.split(TEST_BATCH)])
+    with torch.no_grad():
+        return torch.cat([network.features(part)[1].cpu() for part in images.split(TEST_BATCH)])
 
 
 def herding(features: Float[Tensor, "n f"], count: int) -> Int[Tensor, "count"]:

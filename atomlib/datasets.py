@@ -1,6 +1,7 @@
 """Real data by name: one call gives both splits as uint8 tensors.
 
 digits          scikit-learn's 8 x 8 digits, embedded
+digits32        the same, enlarged to 32 x 32
 cifar10, cifar100, tinyimagenet    downloaded by ``make data DATASET=...``
 folder:PATH     a folder or .zip/.tar/.tar.gz/.tar.xz of {train,test|val}/<class>/*
 """
@@ -16,10 +17,11 @@ from pathlib import Path
 import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from atomlib.errors import DataError, MissingDataError, SettingError, check_choice
 
-DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
+DATASETS = ("digits", "digits32", "cifar10", "cifar100", "tinyimagenet")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,6 +115,8 @@ def load_dataset(
         raise DataError(f"resize is {resize}; allowed with {name}: None, its images are one size")
     if name == "digits":
         return _digits()
+    if name == "digits32":
+        return _enlarged(_digits(), 32)
     try:
         if name == "tinyimagenet":
             return _tinyimagenet(root, resize, download)
@@ -143,6 +147,22 @@ def _digits() -> ImageData:
         images[test],
         labels[test],
         tuple(str(digit) for digit in range(10)),
+    )
+
+
+def _enlarged(data: ImageData, side: int) -> ImageData:
+    """The same images, bilinearly enlarged, under a name that says so: "digits32"."""
+
+    def enlarge(images: Tensor) -> Tensor:
+        large = interpolate(images.float(), size=(side, side), mode="bilinear")
+        return large.round().to(torch.uint8)
+
+    return replace(
+        data,
+        name=f"{data.name}{side}",
+        train_images=enlarge(data.train_images),
+        test_images=enlarge(data.test_images),
+        fingerprint="",
     )
 
 

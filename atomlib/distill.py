@@ -110,6 +110,13 @@ def _run(
     yield _set(images, losses, data, config, device)
 
 
+def evenly(iterations: int, count: int) -> list[int]:
+    """``count`` checkpoints of a run, evenly spaced, the last iteration included."""
+    if count < 1:
+        raise SettingError(f"checkpoints is {count}; allowed: 1 or more")
+    return sorted({round(iterations * part / count) for part in range(1, count + 1)})
+
+
 def as_checkpoint(config: DistillConfig, iteration: int) -> DistillConfig:
     """The config of what is there after ``iteration`` of a config's iterations."""
     if iteration == config.iterations:

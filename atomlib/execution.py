@@ -59,7 +59,8 @@ class Execution:
 
     def __init__(self, config: NetworkConfig, device: torch.device, total_operations: float):
         self.device = device
-        worth = total_operations >= COMPILE_FROM
+        # The other networks take minutes to compile, and have less to fuse.
+        worth = total_operations >= COMPILE_FROM and config.model == "convnet"
         self.compile = config.compile == "on" or (config.compile == "auto" and worth)
         # bfloat16 without fusion spends in conversions what it saves in products.
         fast = config.precision == "auto" and self.compile and has_bfloat16(device)

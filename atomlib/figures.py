@@ -1,6 +1,6 @@
 """The figures of a report, in one style, each a function of results anybody can pass in."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,100 @@ def loss_figure(sets: Iterable[DistilledSet]) -> Figure:
             )
     axis.set(xlabel="iteration", ylabel="matching loss", yscale="log")
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))  # beside the lines
+    return figure
+
+
+def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
+    """Accuracy over iterations above the loss, one column a data set and IPC.
+
+    ``table`` is report.curve_table's; bands are 95 % t-intervals over the networks of one
+    seed. A star marks the best checkpoint, a dot the last iterate.
+    """
+    panels = list(table.groupby(["dataset", "ipc"], sort=False))
+    figure, axes = plt.subplots(
+        2, len(panels), figsize=(1.4 + 3.6 * len(panels), 4.8), squeeze=False, sharex="col"
+    )
+    colours = dict(zip(METHODS, sns.color_palette(), strict=False))
+    for (top, bottom), ((dataset, ipc), part) in zip(axes.T, panels, strict=True):
+        for (method, _), line in part.groupby(["method", "seed"], sort=False):
+            colour = colours[method]
+            top.plot(line.iterations, line["mean"], color=colour, lw=1.2, label=LABELS[method])
+            top.fill_between(line.iterations, line.low, line.high, color=colour, alpha=0.15, lw=0)
+            best, last = line.loc[line["mean"].idxmax()], line.iloc[-1]
+            top.plot(last.iterations, last["mean"], "o", color=colour, ms=4)
+            top.plot(best.iterations, best["mean"], "*", color=colour, ms=10)
+        for made in sets:
+            if (made.data_name, made.ipc) == (dataset, ipc) and made.history:
+                bottom.plot(*zip(*made.history, strict=True), color=colours[made.config.method])
+        top.set_title(f"{LABELS.get(dataset, dataset)}, IPC {ipc}")
+        bottom.set(xlabel="iteration", yscale="log")
+    axes[0][0].set_ylabel("test accuracy, %")
+    axes[1][0].set_ylabel("matching loss")
+    handles, labels = axes[0][-1].get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    axes[0][-1].legend(
+        once.values(), once.keys(), frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5)
+    )
+    return figure
+
+
+def transfer_figure(table: pd.DataFrame) -> Figure:
+    """Accuracy by network, one mark a method, with its 95 % t-interval."""
+    networks, methods = list(table.network.unique()), list(table.method.unique())
+    colours = dict(zip(METHODS, sns.color_palette(), strict=False))
+    figure, axis = plt.subplots(figsize=(1.6 + 1.2 * len(networks), 3.0))
+    for number, method in enumerate(methods):
+        part = table[table.method == method].set_index("network").loc[networks]
+        across = np.arange(len(networks)) + (number - (len(methods) - 1) / 2) * 0.15
+        errors = [part["mean"] - part.low, part.high - part["mean"]]
+        axis.errorbar(
+            across, part["mean"], yerr=errors, fmt="o", ms=5, capsize=2, lw=1.2,
+            color=colours[method], label=LABELS[method],
+        )  # fmt: skip
+    axis.set_xticks(range(len(networks)), [LABELS[name] for name in networks])
+    axis.set(ylabel="test accuracy, %")
+    axis.grid(axis="x", visible=False)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def nas_figure(results: Mapping[str, pd.DataFrame], reference: str = "whole") -> Figure:
+    """Each proxy's validation accuracy against the reference's test accuracy, a dot a network."""
+    proxies = [name for name in results if name != reference]
+    truth = results[reference].set_index("name")["test"]
+    figure, axes = plt.subplots(
+        1, len(proxies), figsize=(2.3 * len(proxies), 2.6), squeeze=False, sharey=True
+    )
+    for axis, name in zip(axes[0], proxies, strict=True):
+        proxy = results[name].set_index("name")["validation"]
+        chosen = proxy.idxmax()
+        axis.scatter(proxy, truth[proxy.index], s=14, alpha=0.7)
+        axis.scatter(proxy[chosen], truth[chosen], s=60, marker="*", color="C3", zorder=3)
+        axis.set(title=LABELS.get(name, name), xlabel="proxy, %")
+    axes[0][0].set_ylabel("trained on all, %")
+    return figure
+
+
+def cost_figure(table: pd.DataFrame) -> Figure:
+    """Seconds an iteration, with the arithmetic bound across each bar, and peak memory."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
+    shown = table.assign(method=table.method.map(LABELS), gb=table.peak_mb / 1e3)
+    for axis, column in ((left, "step_s"), (right, "gb")):
+        sns.barplot(shown, x="ipc", y=column, hue="method", ax=axis, errorbar=None, legend=False)
+    for container, method in zip(left.containers, shown.method.unique(), strict=True):
+        bounds = shown[shown.method == method].sort_values("ipc").bound_s
+        for bar, bound in zip(container, bounds, strict=True):
+            left.plot(
+                [bar.get_x(), bar.get_x() + bar.get_width()], [bound] * 2, color="0.2", lw=1.5
+            )
+    left.plot([], [], color="0.2", lw=1.5, label="arithmetic bound")
+    left.set(xlabel="images a class (IPC)", ylabel="seconds an iteration")
+    left.legend(frameon=False, fontsize=8)
+    right.set(xlabel="images a class (IPC)", ylabel="peak memory, GB")
+    right.legend(
+        right.containers, shown.method.unique(), frameon=False, loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+    )  # fmt: skip
     return figure
 
 

@@ -10,6 +10,7 @@ from atomlib.datasets import ImageData, load_dataset
 from atomlib.errors import SettingError, check_choice
 from atomlib.execution import operations
 from atomlib.variants import PARTS, Variant
+from atomlib.whole import WHOLE_EPOCHS
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,15 @@ class Cell:
     data: ImageData
     distill: DistillConfig
     evaluation: EvalConfig
+
+
+@dataclass(frozen=True)
+class WholeCell:
+    """Networks to train on a whole training set, as the cells of its data are evaluated."""
+
+    data: ImageData
+    evaluation: EvalConfig
+    zca: bool
 
 
 def cells(
@@ -69,3 +79,22 @@ def cells(
         operations(cell.distill, data), operations(cell.evaluation, data)  # both can be built
         made.append(cell)
     return made
+
+
+def whole_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> list[WholeCell]:
+    """One for each data set and ZCA of ``grid``; none where ``changes`` is None.
+
+    ``changes`` are to the evaluation settings of the grid's cells; epochs are 200 unless they
+    say otherwise (WHOLE_EPOCHS). Raises SettingError for a setting that there is none of.
+    """
+    if changes is None:
+        return []
+    if not isinstance(changes, Mapping):
+        raise SettingError(f"whole is {changes!r}; allowed: settings by name, or None")
+    made = {}
+    for cell in grid:
+        evaluation = cell.evaluation.but(**{"epochs": WHOLE_EPOCHS, **changes})
+        made.setdefault(
+            (cell.data, cell.distill.zca), WholeCell(cell.data, evaluation, cell.distill.zca)
+        )
+    return list(made.values())

@@ -1,7 +1,8 @@
 """The networks. ``build_model`` is how one is asked for.
 
 The ConvNet's depth, width, activation, normalisation and pooling are free: its settings
-are the search space of the supplement's section 1.4 too.
+are the search space of the supplement's section 1.4 too. The other networks, which only
+evaluation uses, are in ``architectures``.
 """
 
 import math
@@ -11,10 +12,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from atomlib.architectures import VGG11, AlexNet, Dropout, ResNet18, ViT
 from atomlib.errors import SettingError, check_choice
+from atomlib.norms import GROUPS, NORMS, make_norm
 
-NORMS = ("none", "batch", "layer", "instance", "group")
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "relu": nn.ReLU,
@@ -39,17 +42,16 @@ def build_model(
     """A network by name, for square images of ``image_size`` pixels.
 
     ``settings`` go to the network: for "convnet" they are ``depth``, ``width``, ``norm``,
-    ``activation`` and ``pooling``. With a ``generator`` its weights are drawn from it,
-    otherwise from PyTorch's global one. Raises SettingError for an unknown name or setting,
-    or for a network that the images are too small for.
+    ``activation`` and ``pooling``, for "vgg11" and "resnet18" ``norm``. With a ``generator``
+    its weights are drawn from it, otherwise from PyTorch's global one. Raises SettingError for
+    an unknown name or setting, or for a network that the images do not fit.
     """
     check_choice("model", name, MODELS)
     allowed = MODELS[name].SETTINGS
     for key in settings:
         check_choice(f"setting of model {name!r}", key, allowed)
     model = MODELS[name](in_channels, image_size, num_classes, **settings)
-    if generator is not None:
-        reset_parameters(model, generator)
+    reset_parameters(model, generator)
     return model
 
 
@@ -95,7 +97,7 @@ class ConvNet(nn.Module):
                 nn.ModuleDict(
                     {
                         "conv": nn.Conv2d(channels, width, 3, padding=1),
-                        "norm": _norm(norm, width, side),
+                        "norm": make_norm(norm, width, side),
                         "activation": ACTIVATIONS[activation](),
                         "pooling": POOLINGS[pooling](),
                     }
@@ -121,34 +123,26 @@ class ConvNet(nn.Module):
         return self.classifier(self.features(images)[1])
 
 
-GROUPS = 4
-"""Groups of norm "group" (facts: the NAS space of the DC family)."""
-
-
-def _norm(name: str, channels: int, side: int) -> nn.Module:
-    if name == "batch":
-        return nn.BatchNorm2d(channels)
-    if name == "layer":
-        return nn.LayerNorm([channels, side, side])
-    if name == "instance":
-        # As the DC family has it: one group a channel, with a learned scale and shift.
-        return nn.GroupNorm(channels, channels)
-    if name == "group":
-        return nn.GroupNorm(GROUPS, channels)
-    return nn.Identity()
-
-
-MODELS: dict[str, type[nn.Module]] = {"convnet": ConvNet}
+MODELS: dict[str, type[nn.Module]] = {
+    "convnet": ConvNet,
+    "alexnet": AlexNet,
+    "vgg11": VGG11,
+    "resnet18": ResNet18,
+    "vit": ViT,
+}
 
 
 @torch.no_grad()
-def reset_parameters(model: nn.Module, generator: torch.Generator) -> None:
+def reset_parameters(model: nn.Module, generator: torch.Generator | None) -> None:
     """Draw the whole network anew, in place, from PyTorch's default distributions.
 
     Convolutions and linear layers: weight and bias uniform on +-1/sqrt(fan_in) (Table 1,
-    "Conv Layer Weights"); norms: scale 1, shift 0, running statistics cleared. In place, so
-    that a compiled step keeps its tensors. Raises TypeError for a layer it does not know,
-    rather than leaving it as it was.
+    "Conv Layer Weights"); norms: scale 1, shift 0, running statistics cleared. Attention:
+    joint weight Xavier-uniform, biases 0; class token 0, positional embedding normal with
+    deviation 0.02 (torchvision's). Dropout starts a new stream. In place, so that a compiled
+    step keeps its tensors. Everything comes from ``generator``, or from PyTorch's global one
+    where it is None. Raises TypeError for a layer it does not know, rather than leaving it as
+    it was.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -156,7 +150,23 @@ def reset_parameters(model: nn.Module, generator: torch.Generator) -> None:
             for parameter in (module.weight, module.bias):
                 if parameter is not None:
                     parameter.uniform_(-bound, bound, generator=generator)
+            if isinstance(module, NonDynamicallyQuantizableLinear):
+                module.bias.zero_()  # PyTorch's class of the output layer of attention
         elif isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.BatchNorm2d):
             module.reset_parameters()
-        elif next(module.parameters(recurse=False), None) is not None:
-            raise TypeError(f"reset_parameters does not know how to draw a {type(module).__name__}")
+        elif isinstance(module, Dropout):
+            module.reseed(generator)
+        else:
+            # By name: torchvision, whose classes these are, is slow to import.
+            for name, parameter in module.named_parameters(recurse=False):
+                match type(module).__name__, name:
+                    case "MultiheadAttention", "in_proj_weight":
+                        nn.init.xavier_uniform_(parameter, generator=generator)
+                    case "MultiheadAttention", "in_proj_bias":
+                        parameter.zero_()
+                    case "VisionTransformer", "class_token":
+                        parameter.zero_()
+                    case "Encoder", "pos_embedding":
+                        parameter.normal_(std=0.02, generator=generator)
+                    case kind, _:
+                        raise TypeError(f"reset_parameters does not know how to draw a {kind}")

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.stats import sem, t, ttest_ind, ttest_rel
 
 from atomlib.config import BY_FEATURES, METHODS, TERMS, DistillConfig, DSAConfig, EvalConfig
+from atomlib.datasets import ImageData
 from atomlib.distilled import DistilledSet
 from atomlib.files import atomic_write
 from atomlib.whole import WHOLE_EPOCHS
@@ -23,13 +24,20 @@ LABELS = {
     "datadam": "DataDAM",
     "atom": "ATOM",
     "whole": "whole data set",
+    "convnet": "ConvNet",
+    "alexnet": "AlexNet",
+    "vgg11": "VGG-11",
+    "resnet18": "ResNet-18",
+    "vit": "ViT",
+    "early stopping": "early stopping",
     "digits": "digits (8 x 8)",
+    "digits32": "digits (32 x 32)",
     "cifar10": "CIFAR-10",
     "cifar10-jpeg": "CIFAR-10 (JPEG)",
     "cifar100": "CIFAR-100",
     "tinyimagenet": "TinyImageNet",
 }
-"""How methods and data sets are written for a reader."""
+"""How methods, networks and data sets are written for a reader."""
 
 PUBLISHED_AS = {"cifar10-jpeg": "cifar10"}
 """Data sets that stand beside another one's published figures, under their own label."""
@@ -168,10 +176,23 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     gap = float(np.mean(a) - np.mean(b))
     if min(len(a), len(b)) < 2:
         return f"{first} and {second} are {gap:+.1f} points apart; one network tells no more."
-    p = float(ttest_ind(a, b, equal_var=False).pvalue)
     return _verdict(
-        first, second, gap, p, f"Welch's t-test over {len(a)} and {len(b)} networks of one seed"
+        first,
+        second,
+        gap,
+        _welch(ours, theirs),
+        f"Welch's t-test over {len(a)} and {len(b)} networks of one seed",
     )
+
+
+def _welch(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
+    """p of Welch's t-test over networks, two at the least on each side."""
+    return float(ttest_ind(ours["accuracies"], theirs["accuracies"], equal_var=False).pvalue)
+
+
+def _p(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    alone = min(len(ours["accuracies"]), len(theirs["accuracies"])) < 2
+    return "no p with one network" if alone else f"p = {_welch(ours, theirs):.2g}"
 
 
 def findings(records: Iterable[dict[str, Any]], method: str = "atom") -> list[str]:
@@ -308,6 +329,52 @@ def variant_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows).round(2)
 
 
+def transfer_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row a method and network trained on its set: the columns of ``variant_table``, but
+    ``network`` in place of the variant."""
+    records = list(records)
+    table = variant_table(records)
+    table.insert(4, "network", [r["evaluate"]["model"] for r in records])
+    return table.drop(columns="variant")
+
+
+def readable_transfer(table: pd.DataFrame) -> pd.DataFrame:
+    """The transfer table for a reader: methods down, networks across."""
+    rows = []
+    for (dataset, ipc, method), part in table.groupby(["dataset", "ipc", "method"], sort=False):
+        reduced = ", reduced" if part.reduced.any() else ""
+        row = {"data": LABELS.get(dataset, dataset) + reduced, "IPC": ipc, "method": LABELS[method]}
+        row |= {
+            LABELS[cell.network]: f"{cell.mean:.1f} ± {cell.std:.1f}" for cell in part.itertuples()
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def transfer_findings(records: Iterable[dict[str, Any]], method: str = "atom") -> list[str]:
+    """One sentence a network and rival: how ``method`` stands to it there, tested."""
+    by_network: dict[str, list[dict[str, Any]]] = {}
+    for r in records:
+        by_network.setdefault(r["evaluate"]["model"], []).append(r)
+    return [
+        f"{LABELS[network]}: {sentence}"
+        for network, part in by_network.items()
+        for sentence in findings(part, method)
+    ]
+
+
+def curve_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row a checkpoint, in the order of iterations: the columns of ``variant_table``, but
+    ``iterations`` in place of the variant."""
+    records = sorted(records, key=lambda r: (*_place(r), r["seed"], _iterations(r)))
+    table = variant_table(records)
+    return table.assign(iterations=[_iterations(r) for r in records]).drop(columns="variant")
+
+
+def _place(record: dict[str, Any]) -> tuple:
+    return record["dataset"], record["ipc"], METHODS.index(record["method"])
+
+
 def against(records: Iterable[dict[str, Any]], base: str) -> list[str]:
     """One sentence a variant: how it stands to the variant ``base``, tested."""
     records = list(records)
@@ -337,6 +404,146 @@ def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
         }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def readable_curve(table: pd.DataFrame) -> pd.DataFrame:
+    """The curve table for a reader."""
+    shown = readable_variants(table.assign(variant=""))
+    shown.insert(1, "method", table.method.map(LABELS))
+    shown["variant"] = table.iterations
+    return shown.rename(columns={"variant": "iterations"})
+
+
+def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
+    """One sentence a distillation: what the iterations brought, and best against last."""
+    runs: dict[tuple, list[dict[str, Any]]] = {}
+    for r in records:
+        runs.setdefault(_run(r), []).append(r)
+    sentences = []
+    for (dataset, ipc, method, seed, _), run in runs.items():
+        first, last = min(run, key=_iterations), max(run, key=_iterations)
+        best = max(run, key=lambda r: float(np.mean(r["accuracies"])))
+        gain, gap = (
+            float(np.mean(a["accuracies"]) - np.mean(b["accuracies"]))
+            for a, b in ((last, first), (best, last))
+        )
+        kept = "the last iterate is the best" if best is last else (
+            f"the best, at {_iterations(best)}, is {gap:.1f} above the last "
+            f"({_p(best, last)}, not corrected for having been chosen)"
+        )  # fmt: skip
+        sentences.append(
+            f"{LABELS[method]}, {LABELS.get(dataset, dataset)}, IPC {ipc}, seed {seed}: "
+            f"{_iterations(last)} iterations bring {gain:+.1f} points over {_iterations(first)} "
+            f"(Welch's t-test over networks, {_p(last, first)}); {kept}."
+        )
+    return sentences
+
+
+def cost_findings(table: pd.DataFrame) -> list[str]:
+    """One sentence an IPC: how the methods' iterations compare in time and memory."""
+    sentences = []
+    for ipc, part in table.groupby("ipc"):
+        part = part.set_index("method")
+        if not {"dm", "atom"} <= set(part.index):
+            continue
+        dm, atom = part.loc["dm"], part.loc["atom"]
+        sentences.append(
+            f"IPC {ipc}: an iteration of ATOM takes {atom.step_s / dm.step_s:.2f} times one of DM "
+            f"and {atom.peak_mb / dm.peak_mb:.2f} times its memory; it stands at "
+            f"{atom.times_bound:.2g} times the arithmetic bound, DM's at {dm.times_bound:.2g}."
+        )
+    return sentences
+
+
+def readable_nas(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of nas.rank_table for a reader; intervals are 95 %, bootstrapped."""
+
+    def number(value: float) -> str:
+        return "–" if pd.isna(value) else f"{value:.2f}"
+
+    tops = [name for name in table.columns if name.startswith("top")]
+    rows = []
+    for _, cell in table.iterrows():
+        row = {
+            "trained on": LABELS.get(cell["proxy"], cell["proxy"]),
+            "Spearman, all": number(cell.correlation),
+            "95 % interval": f"{number(cell.low)} to {number(cell.high)}",
+        }
+        row |= {f"its first {name.removeprefix('top')}": number(cell[name]) for name in tops}
+        row |= {
+            "search, s": f"{cell.seconds:.0f}",
+            "images": f"{cell.images:,}",
+            "chosen": cell.chosen,
+            "trained on all, %": f"{cell.accuracy:.1f}",
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def nas_note(
+    data: ImageData,
+    tried: int,
+    space: int,
+    epochs: dict[str, int],
+    restrict: dict[str, list],
+    hardware: str,
+) -> str:
+    """What a reader must know below the search's table."""
+    reduced = (
+        f"Reduced: {tried} of the {space} networks" if tried < space else f"All {space} networks"
+    )
+    kept = "".join(f", {name} {_plain(values)} alone" for name, values in restrict.items())
+    trained = ", ".join(f"{LABELS.get(name, name)} {count}" for name, count in epochs.items())
+    return (
+        f"Data: {LABELS.get(data.name, data.name)}. {reduced}{kept}. Epochs: {trained} (the DC "
+        f"family: 200 and 200). Made on {hardware}. Each network is trained once. Intervals: "
+        "bootstrap over networks, 1000 draws. Seconds are those of all networks together, each on "
+        "one thread; the last column is the chosen network's accuracy when trained on all images."
+    )
+
+
+def nas_findings(table: pd.DataFrame) -> list[str]:
+    """One sentence a proxy, the best correlated first, and the reference."""
+    rivals = table[table["proxy"] != "whole"].sort_values("correlation", ascending=False)
+    whole = table.set_index("proxy").loc["whole"]
+    sentences = []
+    for cell in rivals.itertuples():
+        sentences.append(
+            f"{LABELS.get(cell.proxy, cell.proxy)}: Spearman {cell.correlation:.2f} "
+            f"({cell.low:.2f} to {cell.high:.2f}) with training on all images, in "
+            f"{100 * cell.seconds / whole.seconds:.0f} % of its time; it chose a network that "
+            f"reaches {cell.accuracy:.1f} %, {cell.accuracy - cell.best_accuracy:+.1f} points from "
+            "the best there is."
+        )
+    overlap = rivals.low.max() <= rivals.high.min()
+    sentences.append(
+        "All proxies' intervals overlap: this sample does not tell them apart."
+        if overlap
+        else f"The intervals of {LABELS.get(rivals['proxy'].iloc[0], rivals['proxy'].iloc[0])} and "
+        f"{LABELS.get(rivals['proxy'].iloc[-1], rivals['proxy'].iloc[-1])} do not overlap."
+        if rivals.low.iloc[0] > rivals.high.iloc[-1]
+        else "Some intervals overlap and some do not; the first and last proxy's do."
+    )
+    return sentences
+
+
+def readable_costs(table: pd.DataFrame) -> pd.DataFrame:
+    """What iterations cost, for a reader."""
+    return pd.DataFrame(
+        {
+            "data": table.dataset.map(lambda name: LABELS.get(name, name)),
+            "method": table.method.map(LABELS),
+            "IPC": table.ipc,
+            "s / iteration": table.step_s.map("{:.3g}".format),
+            "first, s": table.first_step_s.map("{:.3g}".format),
+            "peak memory, GB": (table.peak_mb / 1e3).map("{:.2f}".format),
+            "GFLOP": table.gflop.map("{:.3g}".format),
+            "matrix rate, GFLOP/s": table.matrix_gflops.map("{:.0f}".format),
+            "bound, s": table.bound_s.map("{:.3g}".format),
+            "times the bound": table.times_bound.map("{:.2g}".format),
+            "how": table.how,
+        }
+    )
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

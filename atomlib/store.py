@@ -7,6 +7,8 @@ atomlib.run) are as good as absent: what came with a clone is made again, not re
 
     <folder>/distilled/<stem>.safetensors    the set, or what it was after so many iterations
     <folder>/results/<stem>.json             accuracies of each network, settings, times
+    <folder>/results/<stem>-on-<model>.json  the same for another network than the ConvNet
+    <folder>/results/<dataset>-whole.json    the same for the whole training set
 """
 
 import hashlib
@@ -63,13 +65,13 @@ class Store:
                 continue
             seconds = time.perf_counter() - start
             distilled.save(self._set_path(data, distilled.config))
-            self._record(distilled, distillation=_run(seconds))
+            self._record(distilled, distilled.stem, distillation=_run(seconds))
             made.append(distilled)
         return made
 
     def _find(self, data: ImageData, config: DistillConfig) -> DistilledSet | None:
         path = self._set_path(data, config)
-        if not _counts(path):
+        if not counts(path):
             return None
         try:
             found = DistilledSet.load(path)
@@ -90,11 +92,15 @@ class Store:
         config = config.resolve(data.image_size)
         check_same_data(distilled, data)
         key = _key(distilled.digest(), config)
-        record = self._read(distilled.stem)
+        name = distilled.stem
+        if config.model != "convnet":  # another network than it was made with: a record of its own
+            name += f"-on-{config.model}"
+        record = self._read(name)
         if record.get("key") == key:
             return record
         measured = _measure(lambda: evaluate(distilled, data, config, progress=self.progress))
-        return self._record(distilled, key=key, evaluate=config.model_dump(mode="json"), **measured)
+        entries = {"key": key, "evaluate": config.model_dump(mode="json"), **measured}
+        return self._record(distilled, name, **entries)
 
     def whole(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
         """The record of networks trained on the whole training set: method and IPC "whole"."""
@@ -123,7 +129,7 @@ class Store:
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / "results" / f"{name}.json"
-        if not _counts(path):
+        if not counts(path):
             return {}
         try:
             record = json.loads(path.read_bytes())
@@ -131,9 +137,9 @@ class Store:
             return {}
         return record if isinstance(record, dict) else {}
 
-    def _record(self, distilled: DistilledSet, **entries: Any) -> dict[str, Any]:
+    def _record(self, distilled: DistilledSet, name: str, **entries: Any) -> dict[str, Any]:
         # A new set drops what was measured on the old one.
-        before = self._read(distilled.stem) if "key" in entries else {}
+        before = self._read(name) if "key" in entries else {}
         about = {
             "dataset": distilled.data_name,
             "data": distilled.data_fingerprint,
@@ -143,7 +149,7 @@ class Store:
             "variant": distilled.config.variant,
             "distill": distilled.config.model_dump(mode="json"),
         }
-        return self._write(distilled.stem, {**before, **about, **entries})
+        return self._write(name, {**before, **about, **entries})
 
     def _write(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
         with atomic_write(self.folder / "results" / f"{name}.json") as partial:
@@ -151,7 +157,7 @@ class Store:
         return record
 
 
-def _counts(path: Path) -> bool:
+def counts(path: Path) -> bool:
     """Whether a file is there and was made late enough to be read."""
     return path.exists() and path.stat().st_mtime >= float(os.environ.get("ATOM_MADE_SINCE", 0))
 

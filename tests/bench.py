@@ -10,7 +10,6 @@ reached in the same run.
 import argparse
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from atomlib import provenance
 from atomlib.config import DistillConfig
+from atomlib.cost import matrix_rate, seconds
 from atomlib.datasets import ImageData
 from atomlib.distill import Step, initial_images
 from atomlib.dsa import Draw, draw
@@ -38,31 +38,6 @@ def random_data(side: int = 32, channels: int = 3) -> ImageData:
     labels = torch.arange(CLASSES).repeat_interleave(IMAGES)
     names = tuple(str(k) for k in range(CLASSES))
     return ImageData("random", images, labels, images[::IMAGES], labels[::IMAGES], names)
-
-
-def seconds(action: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """The median of ``repeats`` timings, the device's queue emptied around each."""
-    timings = []
-    for _ in range(repeats):
-        _wait(device)
-        start = time.perf_counter()
-        action()
-        _wait(device)
-        timings.append(time.perf_counter() - start)
-    return sorted(timings)[len(timings) // 2]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second of a large matrix product, the best of twenty."""
-    n = 2048 if device.type == "cpu" else 8192
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    a @ b
-    return 2 * n**3 / min(seconds(lambda: a @ b, device, 1) for _ in range(20))
 
 
 def measure(

@@ -56,8 +56,8 @@ def test_what_came_with_the_clone_is_made_again_and_what_was_made_here_is_not(pr
     store_then_read = (
         "import os, pathlib\n"
         "path = pathlib.Path(output, 'result')\n"
-        "from atomlib.store import _counts\n"
-        "print(_counts(path))\n"
+        "from atomlib.store import counts\n"
+        "print(counts(path))\n"
         "path.touch()"
     )
     path = project / "notebooks" / "00_one.ipynb"

@@ -1,0 +1,597 @@
+"""Architecture search by proxy: 720 ConvNets trained on little, ranked as on everything?
+
+Every candidate is trained from scratch on a proxy set (a distilled set, random images, the
+whole set for a short while, the whole set) and ranked by its accuracy on real held-out images.
+A proxy is good where its ranking is the one that the whole set gives, at a fraction of the
+time and storage (supplement, 1.4; facts, "NAS protocol").
+
+Candidates train side by side, each on one thread. Each result is kept in a file as it comes,
+so that a search that was cut continues where it was.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from itertools import product
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from scipy.stats import rankdata, spearmanr
+from torch import Tensor
+from tqdm import tqdm
+
+from atomlib import preprocess
+from atomlib.config import EvalConfig
+from atomlib.datasets import ImageData
+from atomlib.distilled import DistilledSet
+from atomlib.errors import SettingError, check_choice
+from atomlib.evaluate import Trainer
+from atomlib.execution import Execution, operations, pick_device
+from atomlib.files import check_writable
+from atomlib.models import build_model
+from atomlib.randomness import stream
+from atomlib.store import counts
+
+AXES: dict[str, tuple] = {
+    "depth": (1, 2, 3, 4),
+    "width": (32, 64, 128, 256),
+    "activation": ("sigmoid", "relu", "leakyrelu"),
+    "norm": ("none", "batch", "layer", "instance", "group"),
+    "pooling": ("none", "max", "average"),
+}
+"""The grid of the supplement's section 1.4."""
+
+MEASURED = ("validation", "test", "seconds")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One ConvNet of the search space; its fields are settings of the ConvNet."""
+
+    depth: int
+    width: int
+    activation: str
+    norm: str
+    pooling: str
+
+    @property
+    def name(self) -> str:
+        """Such as "d3-w128-relu-instance-average"."""
+        return f"d{self.depth}-w{self.width}-{self.activation}-{self.norm}-{self.pooling}"
+
+
+@cache
+def search_space() -> tuple[Candidate, ...]:
+    """The 720 candidates, every combination of ``AXES``: depth varies slowest, pooling fastest."""
+    return tuple(Candidate(*values) for values in product(*AXES.values()))
+
+
+def sample(
+    space: Sequence[Candidate],
+    *,
+    image_size: int,
+    count: int | None = None,
+    seed: int = 0,
+    restrict: Mapping[str, Sequence] | None = None,
+) -> tuple[Candidate, ...]:
+    """The candidates that images of ``image_size`` pixels allow, or ``count`` of them.
+
+    ``restrict`` keeps given values alone, ``{"width": [32, 64]}``. The draw depends on the seed
+    and on what there is to draw from; a larger count adds to a smaller one's candidates. They
+    come in the order of ``space``. Raises SettingError for an unknown name or value in
+    ``restrict``, and where fewer than ``count`` are there.
+    """
+    if not isinstance(restrict or {}, Mapping):
+        raise SettingError(f"restrict is {restrict!r}; allowed: lists of values by name")
+    for name, values in (restrict or {}).items():
+        check_choice("name in restrict", name, AXES)
+        if not isinstance(values, list | tuple) or not values:
+            raise SettingError(f"{name} in restrict is {values!r}; allowed: a list of at least one")
+        for value in values:
+            if value not in AXES[name]:
+                allowed = ", ".join(map(str, AXES[name]))
+                raise SettingError(f"{name} in restrict has {value!r}; allowed: {allowed}")
+    found = [
+        candidate
+        for candidate in space
+        if _fits(candidate.depth, candidate.pooling, image_size)
+        and all(getattr(candidate, name) in values for name, values in (restrict or {}).items())
+    ]
+    if not found:
+        raise SettingError(
+            f"restrict is {restrict!r}; allowed: what leaves a candidate that images of "
+            f"{image_size} pixels are large enough for"
+        )
+    if count is None:
+        return tuple(found)
+    if not isinstance(count, int) or not 1 <= count <= len(found):
+        raise SettingError(
+            f"count is {count!r}; allowed: 1 to {len(found)}, the candidates that images of "
+            f"{image_size} pixels and restrict leave"
+        )
+    drawn = torch.randperm(len(found), generator=stream(seed, "nas", "sample"))[:count]
+    return tuple(found[row] for row in sorted(drawn.tolist()))
+
+
+@cache
+def _fits(depth: int, pooling: str, image_size: int) -> bool:
+    """Whether the network can be built; no other axis has a say in it."""
+    shape = {"in_channels": 3, "image_size": image_size, "num_classes": 10}
+    with torch.device("meta"):
+        try:
+            build_model("convnet", **shape, depth=depth, pooling=pooling)
+        except SettingError:
+            return False
+    return True
+
+
+@dataclass(frozen=True, eq=False)
+class Proxy:
+    """What candidates are trained on, and for how long."""
+
+    name: str
+    images: Float[Tensor, "n c s s"]
+    """Network inputs."""
+    labels: Int[Tensor, "n"]
+    epochs: int
+    """As in EvalConfig: one pass more is made."""
+    zca: bool
+    """Whether the images are whitened."""
+    data_fingerprint: str
+
+    @classmethod
+    def of_set(cls, distilled: DistilledSet, *, epochs: int = 200, name: str | None = None) -> Self:
+        """A distilled set, or random real images as one; named by its method where not named."""
+        about = distilled.config.zca, distilled.data_fingerprint
+        name = name or distilled.config.method
+        return cls(name, distilled.trained, distilled.labels, epochs, *about)
+
+    @classmethod
+    def of_whole(
+        cls,
+        data: ImageData,
+        *,
+        zca: bool,
+        epochs: int,
+        device: str | torch.device | None = None,
+        name: str = "whole",
+    ) -> Self:
+        """The whole training set: the reference that proxies are held against."""
+        images = preprocess.training_images(data, zca, pick_device(device))
+        return cls(name, images, data.train_labels, epochs, zca, data.fingerprint)
+
+    def stopped_early(self, like: "Proxy", *, name: str = "early stopping") -> Self:
+        """This set for about as many images seen as ``like`` sees: a rival that trains as long.
+
+        In whole passes, two at the least, which is as few as EvalConfig has. (500 images in
+        201 passes are two passes over CIFAR-10's 50,000.)
+        """
+        passes = max(2, round(like.storage * (like.epochs + 1) / self.storage))
+        about = self.zca, self.data_fingerprint
+        return type(self)(name, self.images, self.labels, passes - 1, *about)
+
+    @property
+    def storage(self) -> int:
+        """How many images have to be kept."""
+        return len(self.images)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of images, labels and what they are."""
+        digest = hashlib.sha256(f"{self.data_fingerprint} {self.zca}".encode())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
+
+
+def evaluate_candidates(
+    proxy: Proxy,
+    candidates: Sequence[Candidate],
+    data: ImageData,
+    config: EvalConfig | None = None,
+    *,
+    zca: bool,
+    keep: str | Path,
+    workers: int | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train every candidate once on ``proxy``; one row each, in the order given.
+
+    Columns: name, depth, width, activation, norm, pooling; validation and test, the percent of
+    each half of the test set (see ``halves``) given their label; seconds, by the clock of its
+    worker, for training and test. ``config`` says how to train; the candidate's settings and
+    the proxy's epochs stand in for its own. Each network draws from the seed and from its place
+    in the search space: its result is the same in any sample, order or number of workers.
+
+    ``keep`` is a .jsonl file. What it holds for the same images, labels, data and settings is
+    read (unless older than ATOM_MADE_SINCE, see atomlib.store); everything else is trained and
+    added line by line. ``workers`` are processes; None is one a processor, and 1 on a GPU; 1
+    starts none. A script that asks for more must do so under ``if __name__ == "__main__":``,
+    because each worker imports it; a notebook need not care.
+
+    Raises SettingError before any work for what will not do, and RuntimeError, naming the
+    candidate, where training one of them failed.
+    """
+    keep, device = Path(keep), pick_device(device)
+    config = _check(proxy, candidates, data, config or EvalConfig(), zca, workers, device)
+    check_writable(keep.parent)
+    _append(keep, b"")
+    kept = _read(keep)
+    keys = {candidate: _key(proxy, candidate, config) for candidate in candidates}
+    pending = [candidate for candidate in candidates if keys[candidate] not in kept]
+    if pending:
+        costs = _costs(pending, data, config, proxy)
+        # The expensive ones first, so that none of them is left running alone at the end.
+        pending.sort(key=costs.get, reverse=True)
+        bench = _Bench(_tensors(proxy, data, config, device), config, data.num_classes)
+        workers = min(len(pending), workers or _processors(device))
+        quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+        # Counted in operations, not in candidates, for the time left to mean something.
+        total = sum(costs.values())
+        bar = tqdm(total=total, desc=f"nas {proxy.name}", unit="FLOP", unit_scale=True, **quiet)
+        with bar, closing(_measured(bench, pending, workers)) as results:
+            for done, (candidate, measured) in enumerate(results, start=1):
+                key = keys[candidate]
+                kept[key] = measured
+                about = {"key": key, "proxy": proxy.name, "name": candidate.name}
+                _append(keep, json.dumps({**about, **measured}).encode() + b"\n")
+                bar.set_postfix(candidates=f"{done}/{len(pending)}", refresh=False)
+                bar.update(costs[candidate])
+    return pd.DataFrame(
+        {"name": candidate.name, **asdict(candidate), **kept[keys[candidate]]}
+        for candidate in candidates
+    )
+
+
+def halves(labels: Int[Tensor, "m"], seed: int) -> tuple[Int[Tensor, "v"], Int[Tensor, "t"]]:
+    """Rows of the test set for validation and for test, so that what chose is not what is said.
+
+    Drawn by the seed. The halves, and each class in them, differ by one image at most.
+    """
+    order = torch.randperm(len(labels), generator=stream(seed, "nas", "halves"))
+    by_class = order[labels[order].argsort(stable=True)]
+    return by_class[0::2], by_class[1::2]
+
+
+def rank_table(
+    results: Mapping[str, pd.DataFrame],
+    storage: Mapping[str, int],
+    reference: str = "whole",
+    tops: Sequence[int] = (5, 10, 20),
+) -> pd.DataFrame:
+    """How well each proxy ranks, one row each, from the frames of ``evaluate_candidates``.
+
+    correlation: Spearman's, between validation accuracies under the proxy and test accuracies
+    under the reference, over all candidates. top5, top10, ...: the same over the proxy's own 5,
+    10, ... best by validation. It is NaN where there are fewer candidates, or where one side is
+    constant. low and high: the 95 % interval of the first, bootstrapped over candidates. The
+    reference's own row is the ceiling: one training, validation against test.
+
+    seconds: those of all candidates together: machine time, not time waited. images: what has
+    to be stored. chosen: the candidate of the highest validation accuracy, the first in the
+    search space of several. accuracy: its test accuracy when trained on the reference. best and
+    best_accuracy: the highest that there is on the reference.
+    """
+    check_choice("reference", reference, results)
+    for name in results:
+        check_choice("proxy in results", name, storage)
+    place = {candidate.name: index for index, candidate in enumerate(search_space())}
+    frames = {
+        name: frame.sort_values("name", key=lambda names: names.map(place)).reset_index(drop=True)
+        for name, frame in results.items()
+    }
+    truth = frames[reference]
+    for name, frame in frames.items():
+        if list(frame["name"]) != list(truth["name"]):
+            raise SettingError(
+                f"results of {name!r} are of other candidates than those of {reference!r}; "
+                "allowed: the same candidates in all of them"
+            )
+    best = truth["test"].idxmax()
+    rows = []
+    for name, frame in frames.items():
+        ranked = frame["validation"].sort_values(ascending=False, kind="stable")
+        chosen = ranked.index[0]
+        rows.append(
+            {
+                "proxy": name,
+                "correlation": _spearman(ranked, truth["test"]),
+                **dict(zip(("low", "high"), _interval(ranked, truth["test"]), strict=True)),
+                **{f"top{k}": _spearman(ranked.head(k), truth["test"], least=k) for k in tops},
+                "seconds": frame["seconds"].sum(),
+                "images": storage[name],
+                "chosen": frame["name"][chosen],
+                "accuracy": truth["test"][chosen],
+                "best": truth["name"][best],
+                "best_accuracy": truth["test"][best],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _spearman(ranked: pd.Series, truth: pd.Series, least: int = 2) -> float:
+    truth = truth[ranked.index]
+    if len(ranked) < least or ranked.nunique() < 2 or truth.nunique() < 2:
+        return float("nan")
+    return float(spearmanr(ranked, truth).statistic)
+
+
+def _interval(ranked: pd.Series, truth: pd.Series, draws: int = 1000) -> np.ndarray:
+    """2.5 and 97.5 percent of Spearman's correlation over candidates drawn with replacement."""
+    rows = np.random.default_rng(0).integers(len(ranked), size=(draws, len(ranked)))
+    ranks = [
+        rankdata(values[rows], axis=1)
+        for values in (ranked.to_numpy(), truth[ranked.index].to_numpy())
+    ]
+    a, b = (r - r.mean(axis=1, keepdims=True) for r in ranks)
+    spread = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    whole = spread > 0  # a draw of equal values has no correlation
+    if not whole.any():
+        return np.full(2, np.nan)
+    return np.percentile((a * b).sum(axis=1)[whole] / spread[whole], [2.5, 97.5])
+
+
+def _check(
+    proxy: Proxy,
+    candidates: Sequence[Candidate],
+    data: ImageData,
+    config: EvalConfig,
+    zca: bool,
+    workers: int | None,
+    device: torch.device,
+) -> EvalConfig:
+    """The settings that all candidates share; SettingError for anything that will not do."""
+    check_choice("model", config.model, ["convnet"])
+    if not candidates:
+        raise SettingError("candidates is empty; allowed: one at the least")
+    known, seen = set(search_space()), set()
+    for candidate in candidates:
+        if candidate not in known or candidate in seen:
+            name = getattr(candidate, "name", repr(candidate))
+            raise SettingError(f"candidates has {name}; allowed: those of search_space, once each")
+        if not _fits(candidate.depth, candidate.pooling, data.image_size):
+            raise SettingError(
+                f"candidates has {candidate.name}; allowed: those that images of "
+                f"{data.image_size} pixels are large enough for, which sample picks"
+            )
+        seen.add(candidate)
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise SettingError(f"workers is {workers!r}; allowed: 1 or more, or None")
+    if proxy.data_fingerprint != data.fingerprint:
+        raise SettingError(
+            f"proxy {proxy.name!r} was made from other data than {data.name} (fingerprints "
+            f"{proxy.data_fingerprint[:12]} and {data.fingerprint[:12]}); allowed: the same data"
+        )
+    if proxy.zca != zca:
+        raise SettingError(f"zca is {zca}; allowed with proxy {proxy.name!r}: {proxy.zca}, its own")
+    if len(data.test_labels) < 2:
+        raise SettingError(
+            f"{data.name} has {len(data.test_labels)} test images; allowed: 2 or more, for a "
+            "half that ranks and a half that is reported"
+        )
+    # Uncompiled: each candidate has shapes of its own, and compiling one costs as much as
+    # training it on a small proxy. bfloat16 without compilation pays on a GPU alone.
+    narrow = config.precision == "bfloat16" and device.type == "cuda"
+    precision = "bfloat16" if narrow else "float32"
+    fixed = {"epochs": proxy.epochs, "networks": 1, "compile": "off", "precision": precision}
+    return config.but(**fixed).resolve(data.image_size)
+
+
+def _key(proxy: Proxy, candidate: Candidate, config: EvalConfig) -> str:
+    """What a result depends on. As in atomlib.store, defaults do not enter."""
+    asked = config.but(**asdict(candidate)).model_dump_json(exclude_defaults=True)
+    return hashlib.sha256(f"{proxy.digest} {candidate.name} {asked}".encode()).hexdigest()
+
+
+def _costs(
+    candidates: Iterable[Candidate], data: ImageData, config: EvalConfig, proxy: Proxy
+) -> dict[Candidate, int]:
+    """Operations to train and test each of them."""
+
+    @cache
+    def forward(depth: int, width: int, pooling: str) -> int:  # norm and activation do not count
+        return operations(config.but(depth=depth, width=width, pooling=pooling), data)
+
+    work = 3 * proxy.storage * (config.epochs + 1) + len(data.test_labels)
+    return {c: forward(c.depth, c.width, c.pooling) * work for c in candidates}
+
+
+def _tensors(
+    proxy: Proxy, data: ImageData, config: EvalConfig, device: torch.device
+) -> dict[str, Tensor]:
+    """What all candidates share: the images trained on and both halves, as network inputs."""
+    images = preprocess.test_images(data, proxy.zca, device)
+    labels = data.test_labels.to(device)
+    tensors = {"images": proxy.images.to(device), "labels": proxy.labels.to(device)}
+    for half, rows in zip(
+        ("validation", "test"), halves(data.test_labels, config.seed), strict=True
+    ):
+        rows = rows.to(device)
+        tensors |= {f"{half}_images": images[rows], f"{half}_labels": labels[rows]}
+    return tensors
+
+
+_NO_BAR = SimpleNamespace(update=lambda: None)
+"""Even a tqdm that shows nothing makes a lock, which a worker that is ended leaves behind."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """Trains and tests one candidate after another, in this process."""
+
+    tensors: dict[str, Tensor]
+    config: EvalConfig
+    num_classes: int
+
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        """Validation and test accuracy in percent, and the seconds that both took.
+
+        A training that diverges is a result like any other: accuracy is what argmax says.
+        """
+        start = time.perf_counter()
+        images, labels = self.tensors["images"], self.tensors["labels"]
+        config, device = self.config.but(**asdict(candidate)), images.device
+        shape = {"in_channels": images.shape[1], "image_size": images.shape[-1]}
+        network = build_model(
+            "convnet", **shape, num_classes=self.num_classes, **config.network_settings()
+        ).to(device)
+        trainer = Trainer(network, config, Execution(config, device, 0))
+        chance = stream(config.seed, "nas", search_space().index(candidate), device=device)
+        trainer.train(images, labels, chance, _NO_BAR)
+        accuracies = {
+            half: trainer.accuracy(self.tensors[f"{half}_images"], self.tensors[f"{half}_labels"])
+            for half in ("validation", "test")
+        }
+        return {**accuracies, "seconds": round(time.perf_counter() - start, 3)}
+
+
+def _measured(
+    bench: _Bench, candidates: Sequence[Candidate], workers: int
+) -> Iterator[tuple[Candidate, dict[str, float]]]:
+    """What each candidate reached, as it ends. Leaving the loop early ends all workers."""
+    if workers > 1:
+        yield from _in_processes(bench, candidates, workers)
+        return
+    with _one_thread():
+        for candidate in candidates:
+            with _named(candidate):
+                measured = bench.measure(candidate)
+            yield candidate, measured
+
+
+def _in_processes(
+    bench: _Bench, candidates: Sequence[Candidate], workers: int
+) -> Iterator[tuple[Candidate, dict[str, float]]]:
+    # Spawned, not forked: a fork of a process with threads (torch's, a kernel's) can hang.
+    context = multiprocessing.get_context("spawn")
+    # Nothing is ever sent: workers see this process end, or give up, as the end of the pipe.
+    ours, theirs = context.Pipe()
+    with tempfile.TemporaryDirectory(prefix="atomlib-nas-") as folder, ours, theirs:
+        # A file that workers map into memory: one copy for all of them, and no need for more
+        # shared memory than a container has (64 MB in many; CIFAR-10 needs 600).
+        path = Path(folder) / "tensors.safetensors"
+        save_file({name: t.cpu().contiguous() for name, t in bench.tensors.items()}, path)
+        device = str(bench.tensors["images"].device)
+        pool = ProcessPoolExecutor(
+            workers, context, _start, (path, bench.config, bench.num_classes, device, theirs)
+        )
+        try:
+            futures = {pool.submit(_measure, candidate): candidate for candidate in candidates}
+            for future in as_completed(futures):
+                with _named(futures[future]):
+                    measured = future.result()
+                yield futures[future], measured
+        except BaseException as error:
+            ours.close()
+            if isinstance(error, BrokenProcessPool):
+                raise RuntimeError(
+                    f"a worker process died: the likely cause is too little memory for {workers} "
+                    'of them, or, in a script, a call outside if __name__ == "__main__"'
+                ) from None
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_bench: _Bench | None = None
+"""A worker's own."""
+
+
+def _start(
+    path: Path, config: EvalConfig, num_classes: int, device: str, parent: Connection
+) -> None:
+    """Make this process a worker."""
+    global _bench
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the parent decides
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    torch.set_num_threads(1)
+    _bench = _Bench(load_file(path, device=device), config, num_classes)
+
+
+def _end_with(parent: Connection) -> None:
+    """End this process, whatever it is at, once the parent lets go of it or is gone."""
+    with suppress(EOFError, OSError):
+        parent.recv()
+    os._exit(1)
+
+
+def _measure(candidate: Candidate) -> dict[str, float]:
+    return _bench.measure(candidate)
+
+
+@contextmanager
+def _named(candidate: Candidate) -> Iterator[None]:
+    """Have an exception say which candidate it is of."""
+    try:
+        yield
+    except BrokenProcessPool:
+        raise  # of none in particular
+    except Exception as error:
+        raise RuntimeError(
+            f"candidate {candidate.name} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread, as workers have: the order of a sum depends on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _processors(device: torch.device) -> int:
+    if device.type != "cpu":
+        return 1
+    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _append(path: Path, line: bytes) -> None:
+    try:
+        with open(path, "ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise SettingError(
+            f"keep is {str(path)!r}, which cannot be written ({error.strerror}); allowed: a file "
+            "in a writable folder with room"
+        ) from None
+
+
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    """What was measured, by key. A line that was cut, or is anything else, is passed over."""
+    if not counts(path):
+        path.unlink(missing_ok=True)
+        return {}
+    kept, text = {}, path.read_bytes()
+    if text and not text.endswith(b"\n"):
+        _append(path, b"\n")  # or the next line would be lost with the one that was cut
+    for line in text.split(b"\n"):
+        with suppress(ValueError, TypeError, KeyError):
+            record = json.loads(line)
+            kept[record["key"]] = {name: float(record[name]) for name in MEASURED}
+    return kept
