@@ -55,10 +55,10 @@ def published() -> pd.DataFrame:
 def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings of a record that differ from the defaults, which are the paper's: (ours, paper's).
 
-    Settings that depend on the data are no change, nor are the method, seed and IPC, nor how
+    Settings that depend on the data are no change, nor are method, network, seed and IPC, nor how
     the arithmetic ran.
     """
-    ignored = {"method", "ipc", "seed", "variant", "precision", "compile"}
+    ignored = {"method", "ipc", "seed", "variant", "model", "precision", "compile"}
     of_method = {
         "random": {"init"},
         "whole": set(),

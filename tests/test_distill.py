@@ -8,15 +8,17 @@ import torch
 
 from atomlib import distill as loop
 from atomlib.config import DistillConfig, DSAConfig
-from atomlib.datasets import ImageData, load_dataset
+from atomlib.datasets import ImageData, load_dataset, rows_by_class
 from atomlib.distill import (
     DivergedError,
     RealSampler,
     Step,
+    as_checkpoint,
     class_chunks,
     distill,
+    evenly,
     initial_images,
-    rows_by_class,
+    trajectory,
 )
 from atomlib.dsa import draw
 from atomlib.preprocess import Preprocess
@@ -253,3 +255,44 @@ def test_compiled_step_agrees_with_the_eager_one(data, monkeypatch):
     assert step._loss.fast is not None and step._real.fast is not None
     for eager, compiled in zip(values["off"], values["on"], strict=True):
         torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_is_the_set_that_so_many_iterations_make(data):
+    config = config_for(data, iterations=6, compile="off")
+    found = list(trajectory(data, config, (0, 2, 5), progress=False))
+    assert [made.config.iterations for made in found] == [0, 2, 5, 6]
+    assert [made.config.variant for made in found] == ["it0", "it2", "it5", ""]
+    for made in found:
+        alone = distill(data, config.but(iterations=made.config.iterations), progress=False)
+        assert torch.equal(made.trained, alone.trained)
+        assert torch.equal(made.images, alone.images)
+        assert made.history == alone.history
+    assert found[-1].config == config
+
+
+def test_checkpoints_beyond_the_run_are_refused_before_it(data, complains):
+    for wrong in (7, -1):
+        with complains(f"at has {wrong}", "0 to 6"):
+            trajectory(data, config_for(data, iterations=6), (2, wrong))
+
+
+@pytest.mark.parametrize(
+    ("iterations", "count", "expected"),
+    [(100, 1, [100]), (100, 4, [25, 50, 75, 100]), (2, 5, [0, 1, 2]), (0, 3, [0])],
+)
+def test_checkpoints_are_evenly_spaced_and_end_with_the_last(iterations, count, expected):
+    assert evenly(iterations, count) == expected
+
+
+def test_no_checkpoint_at_all_is_refused(complains):
+    with complains("checkpoints is 0", "1 or more"):
+        evenly(10, 0)
+
+
+def test_a_checkpoints_name_keeps_the_variants():
+    config = DistillConfig(iterations=10, variant="ps4.pc2")
+    assert as_checkpoint(config, 5).variant == "ps4.pc2.it5"
+    assert as_checkpoint(config, 10) == config

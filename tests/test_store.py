@@ -225,3 +225,53 @@ def test_results_from_before_the_run_are_made_again(results, data, work, monkeyp
     results.accuracies(results.distilled(data, SMALL), data, BRIEF)
     results.accuracies(results.distilled(data, SMALL), data, BRIEF)
     assert work == ["trajectory", "evaluate"] * 2
+
+
+# Checkpoints, other networks, the whole set
+
+
+def test_checkpoints_are_made_in_one_run_and_read_afterwards(results, data, work):
+    made = results.trajectory(data, SMALL, [0, 1, 2])
+    assert [each.config.iterations for each in made] == [0, 1, 2]
+    assert sorted(files(results, "distilled")) == [
+        "toy-atom-ipc1-seed0-it0.safetensors", "toy-atom-ipc1-seed0-it1.safetensors",
+        "toy-atom-ipc1-seed0.safetensors",
+    ]  # fmt: skip
+    found = results.trajectory(data, SMALL, [0, 1, 2])
+    assert work == ["trajectory"]
+    for one, other in zip(made, found, strict=True):
+        assert torch.equal(one.trained, other.trained)
+    assert torch.equal(results.distilled(data, SMALL).trained, made[-1].trained)
+    assert work == ["trajectory"]
+
+
+def test_checkpoints_asked_for_later_keep_what_was_measured(results, data, work):
+    record = results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    made = results.trajectory(data, SMALL, [1, 2])
+    assert results.accuracies(made[-1], data, BRIEF) == record
+    assert work == ["trajectory", "evaluate", "trajectory"]
+
+
+def test_another_network_has_a_record_of_its_own(results, data, work):
+    made = results.distilled(data, SMALL)
+    first = results.accuracies(made, data, BRIEF)
+    other = results.accuracies(made, data, BRIEF.but(model="alexnet"))
+    assert other["evaluate"]["model"] == "alexnet" and other["method"] == "atom"
+    assert results.accuracies(made, data, BRIEF) == first
+    assert results.accuracies(made, data, BRIEF.but(model="alexnet")) == other
+    assert work == ["trajectory", "evaluate", "evaluate"]
+    assert "toy-atom-ipc1-seed0-on-alexnet.json" in files(results, "results")
+
+
+def test_the_whole_set_is_trained_on_once(results, data, monkeypatch):
+    asked = []
+    measure = store.whole_accuracies
+    monkeypatch.setattr(
+        store, "whole_accuracies", lambda *a, **k: asked.append(a) or measure(*a, **k)
+    )
+    record = results.whole(data, BRIEF, zca=False)
+    assert (record["method"], record["ipc"], len(record["accuracies"])) == ("whole", "whole", 2)
+    assert results.whole(data, BRIEF, zca=False) == record and len(asked) == 1
+    results.whole(data, BRIEF.but(epochs=1), zca=False)
+    assert len(asked) == 2
+    assert files(results, "results") == ["toy-whole.json"]
