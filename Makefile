@@ -8,20 +8,26 @@ BIN  := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := quick
-.PHONY: quick help reports table1 ablation power disagreements gallery data test bench lab notebooks lint lock clean
+.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve data test bench lab notebooks lint lock clean
 
 quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table, figures, distilled sets in reports/quick/
 	$(BIN)/python -m atomlib.run --profile quick
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  settings: PROFILE=$$(cd notebooks/profiles && ls | sed 's/.yaml//' | paste -sd'|'), ATOM_DATA=folder with data, PYTHON=python3"
 
 reports: $(READY)  ## all notebooks of PROFILE=..., continuing where a run was cut
 	$(BIN)/python -m atomlib.run --profile $(PROFILE)
 
+quickstart: $(READY)  ## the method on one data set, equations beside the code
+	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 00_quickstart
+
 table1: $(READY)  ## the main table of PROFILE=... alone
 	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 01_main_table
+
+cross-architecture: $(READY)  ## one distilled set, five networks
+	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 02_cross_architecture
 
 ablation: $(READY)  ## the terms of the loss, on and off
 	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 03_ablation
@@ -29,11 +35,20 @@ ablation: $(READY)  ## the terms of the loss, on and off
 power: $(READY)  ## spatial and channel powers
 	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 04_power
 
+cost: $(READY)  ## seconds an iteration and peak memory, by method and IPC
+	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 05_cost
+
+nas: $(READY)  ## the search over 720 networks, ranked by proxy
+	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 06_nas
+
+gallery: $(READY)  ## the distilled images
+	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 07_gallery
+
 disagreements: $(READY)  ## the text's settings against the official code's
 	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 08_disagreements
 
-gallery: $(READY)  ## the distilled images of PROFILE=... alone
-	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 07_gallery
+learning-curve: $(READY)  ## accuracy and loss over iterations
+	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 09_learning_curve
 
 data: $(READY)  ## download DATASET=cifar10|cifar100|tinyimagenet into ATOM_DATA and check it
 	$(BIN)/python -m atomlib.datasets $(or $(DATASET),cifar10)

@@ -4,11 +4,13 @@ The bound is the arithmetic of convolutions and matrix products alone: operation
 torch.utils.flop_counter, at the rate that one large matrix product reaches on this machine.
 """
 
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -115,5 +117,8 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: the most that tensors took on a GPU, or this process in memory so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, whose getrusage counts the process that started this one too
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most

@@ -165,10 +165,13 @@ class DistilledSet(Dataset):
         return folder
 
 
-def load_folder(folder: str | Path, methods: Sequence[str] | None = None) -> list[DistilledSet]:
-    """The distilled sets of a folder, by data set, method and IPC; of ``methods`` alone if given.
+def load_folder(
+    folder: str | Path, methods: Sequence[str] | None = None, seed: int | None = None
+) -> list[DistilledSet]:
+    """The distilled sets of a folder, by data set, method and IPC.
 
-    Variants of a method, such as an ablation's, are left out.
+    Only those of ``methods`` and of one distillation ``seed``, if given. Variants of a method,
+    such as an ablation's or a checkpoint, are left out.
 
     Raises SettingError, with the command that makes them, where there is none.
     """
@@ -177,10 +180,12 @@ def load_folder(folder: str | Path, methods: Sequence[str] | None = None) -> lis
     folder = Path(folder)
     sets = [DistilledSet.load(path) for path in sorted(folder.glob("*.safetensors"))]
     sets = [s for s in sets if not s.config.variant and s.config.method in (methods or METHODS)]
+    sets = [s for s in sets if seed is None or s.config.seed == seed]
     if not sets:
+        of_seed = "" if seed is None else f" and seed {seed}"
         raise SettingError(
-            f"folder {folder} holds no distilled set of {', '.join(methods or METHODS)}; make "
-            f"them with: make reports PROFILE={folder.parent.name or 'quick'}"
+            f"folder {folder} holds no distilled set of {', '.join(methods or METHODS)}{of_seed}; "
+            f"make them with: make reports PROFILE={folder.parent.name or 'quick'}"
         )
     return sorted(
         sets, key=lambda s: (s.data_name, METHODS.index(s.config.method), s.ipc, s.config.seed)

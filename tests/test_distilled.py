@@ -290,6 +290,14 @@ def test_a_folder_is_loaded_in_the_order_of_methods_and_ipc(make_set, tmp_path):
     found = load_folder(tmp_path)
     assert [(made.config.method, made.ipc) for made in found] == asked
     assert [made.ipc for made in load_folder(tmp_path, ["atom"])] == [1, 2]
+    assert load_folder(tmp_path, ["atom"], 0) and found[0].config.seed == 0
+
+
+def test_a_seed_that_is_not_there_is_told(make_set, tmp_path, complains):
+    made = make_set(method="atom")
+    made.save(tmp_path / f"{made.stem}.safetensors")
+    with complains("no distilled set of atom and seed 7", "make reports"):
+        load_folder(tmp_path, ["atom"], 7)
 
 
 def test_a_folder_without_the_sets_is_answered_with_the_command(make_set, tmp_path, complains):

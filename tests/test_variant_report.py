@@ -1,12 +1,26 @@
 """Tables, intervals and sentences on variants."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from atomlib import figures
 from atomlib.config import DistillConfig, EvalConfig
-from atomlib.report import against, hyperparameters, provenance, variant_table
+from atomlib.report import (
+    against,
+    curve_findings,
+    curve_table,
+    hyperparameters,
+    nas_findings,
+    provenance,
+    readable_curve,
+    readable_nas,
+    readable_transfer,
+    transfer_findings,
+    transfer_table,
+    variant_table,
+)
 
 
 def record(variant, accuracies, **changes):
@@ -79,3 +93,94 @@ def test_hyperparameters_are_those_of_the_configs():
     assert table.loc[("evaluation", "schedule"), "allowed"] == "halfway, step, constant"
     assert set(table.loc["distillation"].index) == set(DistillConfig.model_fields) - {"dsa"}
     assert (table.meaning != "").all()
+
+
+# Checkpoints, other networks, architecture search
+
+
+def checkpoint(iterations, accuracies, last=90):
+    variant = "" if iterations == last else f"it{iterations}"
+    return record(variant, accuracies, iterations=iterations)
+
+
+CURVE = [checkpoint(90, [80.0, 82.0]), checkpoint(0, [50.0, 51.0]), checkpoint(30, [90.0, 90.4])]
+
+
+def test_a_curve_is_in_the_order_of_iterations():
+    table = curve_table(CURVE)
+    assert table.iterations.tolist() == [0, 30, 90]
+    assert table["mean"].tolist() == [50.5, 90.2, 81.0]
+    assert readable_curve(table).iterations.tolist() == [0, 30, 90]
+    assert readable_curve(table)["accuracy, %"].tolist() == ["50.5", "90.2", "81.0"]
+
+
+def test_what_iterations_bring_and_what_choosing_hides_is_said():
+    (sentence,) = curve_findings(CURVE)
+    gained = stats.ttest_ind([80.0, 82.0], [50.0, 51.0], equal_var=False).pvalue
+    assert "90 iterations bring +30.5 points over 0" in sentence
+    assert f"(Welch's t-test over networks, p = {gained:.2g})" in sentence
+    assert "the best, at 30, is 9.2 above the last" in sentence
+    (sentence,) = curve_findings([checkpoint(0, [1.0]), checkpoint(90, [2.0])])
+    assert "no p with one network" in sentence
+    assert "the last iterate is the best" in sentence
+
+
+def test_the_curve_figure_marks_best_and_last():
+    figure = figures.curve_figure([], curve_table(CURVE))
+    marks = {
+        line.get_marker(): line.get_xydata()[0].tolist()
+        for line in figure.axes[0].lines
+        if line.get_marker() in ("o", "*")
+    }
+    assert marks == {"o": [90.0, 81.0], "*": [30.0, 90.2]}
+
+
+def on(network, method, accuracies):
+    evaluate = EvalConfig(model=network).model_dump(mode="json")
+    return record("", accuracies) | {"method": method, "evaluate": evaluate}
+
+
+def test_transfer_has_methods_down_and_networks_across():
+    records = [
+        on(n, m, [float(v), v + 2.0])
+        for n, m, v in (
+            ("convnet", "random", 10), ("convnet", "atom", 30),
+            ("vit", "random", 8), ("vit", "atom", 9),
+        )
+    ]  # fmt: skip
+    table = transfer_table(records)
+    shown = readable_transfer(table)
+    assert shown.method.tolist() == ["Random", "ATOM"]
+    assert shown["ConvNet"].tolist() == ["11.0 ± 1.0", "31.0 ± 1.0"]
+    assert shown["ViT"].tolist() == ["9.0 ± 1.0", "10.0 ± 1.0"]
+    first, second = transfer_findings(records)
+    assert first.startswith("ConvNet: ") and "ATOM is above Random: +20.0 points" in first
+    assert second.startswith("ViT: ") and "not told apart" in second
+    figures.transfer_figure(table)
+
+
+def search(name, correlation, low, high, seconds, accuracy):
+    return {
+        "proxy": name, "correlation": correlation, "low": low, "high": high, "top5": np.nan,
+        "seconds": seconds, "images": 100, "chosen": "d1-w32-relu-none-max",
+        "accuracy": accuracy, "best": "d4-w32-relu-none-max", "best_accuracy": 90.0,
+    }  # fmt: skip
+
+
+def test_the_search_is_told_in_sentences_by_correlation():
+    table = pd.DataFrame(
+        [
+            search("random", 0.5, 0.3, 0.6, 10, 80.0),
+            search("atom", 0.8, 0.7, 0.9, 12, 88.0),
+            search("whole", 0.95, 0.9, 1.0, 48, 90.0),
+        ]
+    )
+    first, second, last = nas_findings(table)
+    assert first.startswith("ATOM: Spearman 0.80 (0.70 to 0.90)") and "in 25 % of its time" in first
+    assert "88.0 %, -2.0 points" in first and second.startswith("Random")
+    assert last == "The intervals of ATOM and Random do not overlap."
+    shown = readable_nas(table)
+    assert shown["its first 5"].tolist() == ["–"] * 3
+    assert shown["trained on"].tolist() == ["Random", "ATOM", "whole data set"]
+    table.loc[0, "high"] = 0.75
+    assert nas_findings(table)[-1].startswith("All proxies' intervals overlap")

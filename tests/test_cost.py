@@ -1,0 +1,58 @@
+"""What an iteration costs: counted work against a hand count, measured time against a clock."""
+
+import time
+
+import pytest
+import torch
+
+from atomlib.config import DistillConfig
+from atomlib.cost import costs, matrix_rate, peak_memory, seconds, step_cost
+from atomlib.report import cost_findings, readable_costs
+
+CPU = torch.device("cpu")
+SMALL = {"width": 16, "real_batch": 4, "compile": "off", "depth": 2}
+
+
+def test_seconds_are_the_median():
+    naps = iter([0.0, 0.05, 0.3])
+    assert 0.04 < seconds(lambda: time.sleep(next(naps)), CPU, 3) < 0.25
+
+
+def test_operations_are_those_of_all_forwards_and_the_backward(make_data):
+    data = make_data()
+    config = DistillConfig(ipc=2, **SMALL).resolve(data)
+    row = step_cost(data, config, CPU, repeats=1)
+    # Two convolutions on 8 x 8 and 4 x 4 maps and a classifier of 3 classes, 2 for * and +.
+    forward = 2 * (64 * 9 * 3 * 16 + 16 * 9 * 16 * 16 + 16 * 2 * 2 * 3)
+    images = 3 * (4 + 3 * 2)  # a backward is two forwards, of synthetic images alone
+    assert row["gflop"] * 1e9 == pytest.approx(forward * images)
+    assert row["bound_s"] == pytest.approx(row["gflop"] / row["matrix_gflops"])
+    assert row["times_bound"] == pytest.approx(row["step_s"] / row["bound_s"])
+    assert row["times_bound"] > 1
+    assert row["how"] == "eager float32 on cpu"
+
+
+def test_peak_memory_is_that_of_the_process():
+    before = peak_memory(CPU)
+    held = torch.ones(2 * before // 4)  # twice as much as there ever was
+    assert peak_memory(CPU) > 2 * before
+    assert before > 50e6 and held.numel()
+
+
+def test_the_matrix_rate_is_one_a_processor_can_have():
+    assert 1e9 < matrix_rate(torch.float32, CPU) < 1e14
+
+
+def test_every_config_is_measured_in_a_process_of_its_own(make_data):
+    data = make_data()
+    held = torch.ones(10**8)  # 400 MB that another process does not hold
+    table = costs(
+        data, [DistillConfig(method="dm", **SMALL), DistillConfig(**SMALL)],
+        repeats=1, progress=False,
+    )  # fmt: skip
+    assert table.method.tolist() == ["dm", "atom"]
+    assert (table.peak_mb * 1e6 < peak_memory(CPU) - 3e8).all() and held.numel()
+    (sentence,) = cost_findings(table)
+    ratio = table.step_s[1] / table.step_s[0]
+    assert f"{ratio:.2f} times one of DM" in sentence
+    assert readable_costs(table).method.tolist() == ["DM", "ATOM"]

@@ -1,0 +1,50 @@
+"""That the notebooks' stored outputs guard the method: a broken loss makes nbval fail.
+
+That the unbroken ones pass is what ``make test`` runs nbval for.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.test_environment import ROOT
+
+# What a slip of the hand could do to atomlib.losses, as a start-up file of the kernel.
+BREAKS = {
+    "channel attention is lost": """
+from atomlib import distill
+whole = distill.signature
+def broken(features, images, matching):
+    from dataclasses import replace
+    return whole(features, images, replace(matching, channel=False))
+distill.signature = broken
+""",
+    "the gradient points uphill": """
+from atomlib import distill
+right = distill.matching_loss
+distill.matching_loss = lambda *args: -right(*args)
+""",
+}
+
+
+@pytest.mark.parametrize("slip", BREAKS)
+def test_a_broken_loss_makes_nbval_fail(slip, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "00_quickstart.ipynb", tmp_path / "notebooks")
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00-break.py").write_text(BREAKS[slip])
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-p"]
+    run = subprocess.run(
+        [*command, "no:cacheprovider", "-q", "notebooks/00_quickstart.ipynb"],
+        cwd=tmp_path,
+        env={**os.environ, "IPYTHONDIR": str(tmp_path / "ipython"), "TQDM_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1, run.stdout[-2000:]
+    assert "loss starts at" in run.stdout  # the cell that says so is the one that differs
+    assert "unexpected exception" not in run.stdout.lower()
