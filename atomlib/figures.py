@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -18,6 +19,17 @@ from atomlib.distilled import DistilledSet
 from atomlib.files import atomic_write
 from atomlib.preprocess import fitted
 from atomlib.report import LABELS, lasts
+
+_PALETTE = sns.color_palette("colorblind")
+COLOURS = {
+    "random": "0.55",
+    "herding": _PALETTE[4],
+    "kcenter": _PALETTE[5],
+    "dm": _PALETTE[0],
+    "datadam": _PALETTE[1],
+    "atom": _PALETTE[2],
+}
+"""Of each method, the same in every figure."""
 
 
 def write_figure(figure: Figure, folder: str | Path, name: str) -> Path:
@@ -46,7 +58,6 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
         ]
     )
     panels = list(dots.groupby(["dataset", "ipc"]))
-    colours = dict(zip(METHODS, sns.color_palette(), strict=False))
     figure, axes = plt.subplots(
         1, len(panels), figsize=(1 + 2.6 * len(panels), 3.2), squeeze=False, sharey=False
     )
@@ -56,7 +67,7 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
             heights = part.accuracy[part.method == method]
             # Side by side rather than jittered at random: the same picture every time.
             across = x + np.linspace(-0.15, 0.15, len(heights)) * (len(heights) > 1)
-            axis.scatter(across, heights, s=26, color=colours[method], alpha=0.85, zorder=3)
+            axis.scatter(across, heights, s=26, color=COLOURS[method], alpha=0.85, zorder=3)
         known = table[(table.dataset == dataset) & (table.ipc == ipc)].set_index("method")
         for x, method in enumerate(order):
             if not pd.isna(known.published[method]):
@@ -133,17 +144,27 @@ def attention_figure(
 
 
 def loss_figure(sets: Iterable[DistilledSet]) -> Figure:
-    """Matching loss over iterations, one line a distilled set."""
+    """Matching loss over iterations, one line a distilled set: colours methods, dashes IPC."""
     figure, axis = plt.subplots(figsize=(5.4, 2.8))
-    for distilled in sets:
-        if distilled.history:
-            steps, losses = zip(*distilled.history, strict=True)
-            axis.plot(
-                steps, losses, label=f"{LABELS[distilled.config.method]}, IPC {distilled.ipc}"
-            )
+    sets = [made for made in sets if made.history]
+    ipcs = sorted({made.ipc for made in sets})
+    for made in sets:
+        steps, losses = zip(*made.history, strict=True)
+        method, style = made.config.method, ("-", "--", ":", "-.")[ipcs.index(made.ipc) % 4]
+        label = f"{LABELS[method]}, IPC {made.ipc}"
+        axis.plot(steps, losses, color=COLOURS[method], ls=style, lw=1.2, label=label)
     axis.set(xlabel="iteration", ylabel="matching loss", yscale="log")
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))  # beside the lines
+    _legend_beside(axis)
     return figure
+
+
+def _legend_beside(axis: Axes) -> None:
+    """At the right of the lines, each label once."""
+    handles, labels = axis.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    axis.legend(
+        once.values(), once.keys(), frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5)
+    )
 
 
 def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
@@ -156,10 +177,9 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(
         2, len(panels), figsize=(1.4 + 3.6 * len(panels), 4.8), squeeze=False, sharex="col"
     )
-    colours = dict(zip(METHODS, sns.color_palette(), strict=False))
     for (top, bottom), ((dataset, ipc), part) in zip(axes.T, panels, strict=True):
         for (method, _), line in part.groupby(["method", "seed"], sort=False):
-            colour = colours[method]
+            colour = COLOURS[method]
             top.plot(line.iterations, line["mean"], color=colour, lw=1.2, label=LABELS[method])
             top.fill_between(line.iterations, line.low, line.high, color=colour, alpha=0.15, lw=0)
             best, last = line.loc[line["mean"].idxmax()], line.iloc[-1]
@@ -167,23 +187,18 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
             top.plot(best.iterations, best["mean"], "*", color=colour, ms=10)
         for made in sets:
             if (made.data_name, made.ipc) == (dataset, ipc) and made.history:
-                bottom.plot(*zip(*made.history, strict=True), color=colours[made.config.method])
+                bottom.plot(*zip(*made.history, strict=True), color=COLOURS[made.config.method])
         top.set_title(f"{LABELS.get(dataset, dataset)}, IPC {ipc}")
         bottom.set(xlabel="iteration", yscale="log")
     axes[0][0].set_ylabel("test accuracy, %")
     axes[1][0].set_ylabel("matching loss")
-    handles, labels = axes[0][-1].get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    axes[0][-1].legend(
-        once.values(), once.keys(), frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5)
-    )
+    _legend_beside(axes[0][-1])
     return figure
 
 
 def transfer_figure(table: pd.DataFrame) -> Figure:
     """Accuracy by network, one mark a method, with its 95 % t-interval."""
     networks, methods = list(table.network.unique()), list(table.method.unique())
-    colours = dict(zip(METHODS, sns.color_palette(), strict=False))
     figure, axis = plt.subplots(figsize=(1.6 + 1.2 * len(networks), 3.0))
     for number, method in enumerate(methods):
         part = table[table.method == method].set_index("network").loc[networks]
@@ -191,12 +206,12 @@ def transfer_figure(table: pd.DataFrame) -> Figure:
         errors = [part["mean"] - part.low, part.high - part["mean"]]
         axis.errorbar(
             across, part["mean"], yerr=errors, fmt="o", ms=5, capsize=2, lw=1.2,
-            color=colours[method], label=LABELS[method],
+            color=COLOURS[method], label=LABELS[method],
         )  # fmt: skip
     axis.set_xticks(range(len(networks)), [LABELS[name] for name in networks])
     axis.set(ylabel="test accuracy, %")
     axis.grid(axis="x", visible=False)
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _legend_beside(axis)
     return figure
 
 
@@ -222,7 +237,10 @@ def cost_figure(table: pd.DataFrame) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
     shown = table.assign(method=table.method.map(LABELS), gb=table.peak_mb / 1e3)
     for axis, column in ((left, "step_s"), (right, "gb")):
-        sns.barplot(shown, x="ipc", y=column, hue="method", ax=axis, errorbar=None, legend=False)
+        sns.barplot(
+            shown, x="ipc", y=column, hue="method", ax=axis, errorbar=None, legend=False,
+            palette={LABELS[method]: colour for method, colour in COLOURS.items()},
+        )  # fmt: skip
     for container, method in zip(left.containers, shown.method.unique(), strict=True):
         bounds = shown[shown.method == method].sort_values("ipc").bound_s
         for bar, bound in zip(container, bounds, strict=True):
