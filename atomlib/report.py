@@ -643,7 +643,13 @@ def write_table(
         text = read(table).to_markdown(index=False, disable_numparse=True)
         partial.write_text(f"{text}\n\n{note}\n")
     with atomic_write(latex) as partial:
-        signs = {"±": r"$\pm$", DAGGER: r"\textsuperscript{\dag}", "–": "--"}
+        signs = {
+            "±": r"$\pm$",
+            DAGGER: r"\textsuperscript{\dag}",
+            "–": "--",
+            "≥": r"$\geq$",
+            "≤": r"$\leq$",
+        }
         style = read(table).style.hide(axis="index").format(escape="latex")
         text = style.to_latex(hrules=True)
         for sign, command in signs.items():
