@@ -72,7 +72,7 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
         for x, method in enumerate(order):
             if not pd.isna(known.published[method]):
                 axis.plot([x - 0.32, x + 0.32], [known.published[method]] * 2, color="0.25", lw=1.5)
-        axis.set_xticks(range(len(order)), [LABELS[m] for m in order])
+        axis.set_xticks(range(len(order)), [LABELS[m] for m in order], rotation=30, ha="right")
         axis.set(title=f"{LABELS.get(dataset, dataset)}, IPC {ipc}", xlabel="", ylabel="")
     axes[0][0].set_ylabel("test accuracy, %")
     if table.published.notna().any():
@@ -196,19 +196,21 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
     return figure
 
 
-def transfer_figure(table: pd.DataFrame) -> Figure:
-    """Accuracy by network, one mark a method, with its 95 % t-interval."""
-    networks, methods = list(table.network.unique()), list(table.method.unique())
-    figure, axis = plt.subplots(figsize=(1.6 + 1.2 * len(networks), 3.0))
-    for number, method in enumerate(methods):
-        part = table[table.method == method].set_index("network").loc[networks]
-        across = np.arange(len(networks)) + (number - (len(methods) - 1) / 2) * 0.15
-        errors = [part["mean"] - part.low, part.high - part["mean"]]
-        axis.errorbar(
-            across, part["mean"], yerr=errors, fmt="o", ms=5, capsize=2, lw=1.2,
-            color=COLOURS[method], label=LABELS[method],
-        )  # fmt: skip
-    axis.set_xticks(range(len(networks)), [LABELS[name] for name in networks])
+def transfer_figure(records: Iterable[dict[str, Any]]) -> Figure:
+    """Accuracy by architecture and method: every network trained is a dot, a bar their mean."""
+    records = list(records)
+    models = list(dict.fromkeys(r["evaluate"]["model"] for r in records))
+    methods = [m for m in METHODS if m in {r["method"] for r in records}]
+    figure, axis = plt.subplots(figsize=(1.6 + 1.2 * len(models), 3.0))
+    for r in records:
+        place = methods.index(r["method"]) - (len(methods) - 1) / 2
+        x = models.index(r["evaluate"]["model"]) + 0.8 * place / len(methods)
+        heights, colour = r["accuracies"], COLOURS[r["method"]]
+        axis.scatter([x] * len(heights), heights, s=16, color=colour, alpha=0.8, zorder=3)
+        half = 0.3 / len(methods)
+        mean = float(np.mean(heights))
+        axis.plot([x - half, x + half], [mean] * 2, color=colour, lw=2, label=LABELS[r["method"]])
+    axis.set_xticks(range(len(models)), [LABELS[name] for name in models])
     axis.set(ylabel="test accuracy, %")
     axis.grid(axis="x", visible=False)
     _legend_beside(axis)
@@ -216,19 +218,26 @@ def transfer_figure(table: pd.DataFrame) -> Figure:
 
 
 def nas_figure(results: Mapping[str, pd.DataFrame], reference: str = "whole") -> Figure:
-    """Each proxy's validation accuracy against the reference's test accuracy, a dot a network."""
+    """Rank by each proxy's validation accuracy against rank by the reference's test accuracy.
+
+    A dot a candidate, 1 the best, equal accuracies sharing their mean rank; the star is the
+    one that the proxy chose.
+    """
     proxies = [name for name in results if name != reference]
-    truth = results[reference].set_index("name")["test"]
+    truth = results[reference].set_index("name")["test"].rank(ascending=False)
     figure, axes = plt.subplots(
-        1, len(proxies), figsize=(2.3 * len(proxies), 2.6), squeeze=False, sharey=True
+        1, len(proxies), figsize=(2.1 * len(proxies) + 0.5, 2.6), squeeze=False, sharey=True
     )
     for axis, name in zip(axes[0], proxies, strict=True):
-        proxy = results[name].set_index("name")["validation"]
-        chosen = proxy.idxmax()
-        axis.scatter(proxy, truth[proxy.index], s=14, alpha=0.7)
-        axis.scatter(proxy[chosen], truth[chosen], s=60, marker="*", color="C3", zorder=3)
-        axis.set(title=LABELS.get(name, name), xlabel="proxy, %")
-    axes[0][0].set_ylabel("trained on all, %")
+        validation = results[name].set_index("name")["validation"]
+        rank, chosen = validation.rank(ascending=False), validation.idxmax()
+        axis.plot([1, len(rank)], [1, len(rank)], color="0.8", lw=1, zorder=1)
+        axis.scatter(rank, truth[rank.index], s=14, alpha=0.7, zorder=2)
+        axis.scatter(rank[chosen], truth[chosen], s=60, marker="*", color="C3", zorder=3)
+        axis.set(title=LABELS.get(name, name), xlabel="rank by proxy")
+        axis.invert_xaxis()
+    axes[0][0].set_ylabel("rank, trained on all")
+    axes[0][0].invert_yaxis()
     return figure
 
 
@@ -258,8 +267,12 @@ def cost_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def forest_figure(table: pd.DataFrame, base: str) -> Figure:
-    """Variants as points with their 95 % t-intervals; the line marks the variant ``base``."""
+def forest_figure(table: pd.DataFrame, *bases: str) -> Figure:
+    """Variants as points with their 95 % t-intervals; a line marks what each is held against.
+
+    With one base that is all of them; with several, such as "text" and "code", each base's
+    line spans the variants named after it, "text+norm" and so on.
+    """
     panels = list(table.groupby(["dataset", "ipc"], sort=False))
     high = 0.26 * max(len(part) for _, part in panels) + 1.0
     figure, axes = plt.subplots(
@@ -269,9 +282,13 @@ def forest_figure(table: pd.DataFrame, base: str) -> Figure:
         rows = range(len(part))
         errors = [part["mean"] - part.low, part.high - part["mean"]]
         axis.errorbar(part["mean"], rows, xerr=errors, fmt="o", capsize=2, lw=1.2, ms=4)
-        reference = part.loc[part.variant == base, "mean"]
-        if len(reference):
-            axis.axvline(reference.iloc[0], color="0.6", lw=1, ls="--")
+        part = part.reset_index(drop=True)
+        for base in bases:
+            reference = part.loc[part.variant == base, "mean"]
+            own = part.index[[len(bases) == 1 or v.split("+")[0] == base for v in part.variant]]
+            if len(reference):
+                ends = own.min() - 0.4, own.max() + 0.4
+                axis.plot([reference.iloc[0]] * 2, ends, color="0.6", lw=1, ls="--", zorder=1)
         axis.set_yticks(rows, part.variant)
         axis.set(title=f"{LABELS.get(dataset, dataset)}, IPC {ipc}", xlabel="test accuracy, %")
     axes[0][0].invert_yaxis()

@@ -71,7 +71,7 @@ def test_what_differs_between_variants_is_not_said_of_all():
 
 
 def test_forest_draws_every_variant_at_its_mean():
-    figure = figures.forest_figure(variant_table(RECORDS), base="text")
+    figure = figures.forest_figure(variant_table(RECORDS), "text")
     (axis,) = figure.axes
     points = axis.containers[0].lines[0]
     assert points.get_xdata().tolist() == pytest.approx([71.17, 60.17, 71.17], abs=0.01)
@@ -156,7 +156,26 @@ def test_transfer_has_methods_down_and_networks_across():
     first, second = transfer_findings(records)
     assert first.startswith("ConvNet: ") and "ATOM is above Random: +20.0 points" in first
     assert second.startswith("ViT: ") and "not told apart" in second
-    figures.transfer_figure(table)
+    dots = figures.transfer_figure(records).axes[0].collections
+    assert sorted(d.get_offsets()[:, 1].tolist() for d in dots) == sorted(
+        r["accuracies"] for r in records
+    )
+
+
+def test_each_sides_line_spans_its_own_variants():
+    records = [*RECORDS, record("code", [50.0, 50.0]), record("code+norm", [60.0, 60.0])]
+    (axis,) = figures.forest_figure(variant_table(records), "text", "code").axes
+    dashed = [line.get_xydata().tolist() for line in axis.lines if line.get_ls() == "--"]
+    assert dashed == [[[71.17, -0.4], [71.17, 2.4]], [[50.0, 2.6], [50.0, 4.4]]]
+
+
+def test_the_search_figure_shows_ranks():
+    whole = pd.DataFrame({"name": ["a", "b", "c"], "validation": [1, 2, 3], "test": [9, 8, 8]})
+    proxy = whole.assign(validation=[50, 70, 60])
+    (axis,) = figures.nas_figure({"atom": proxy, "whole": whole}).axes
+    dots, star = axis.collections
+    assert dots.get_offsets().tolist() == [[3.0, 1.0], [1.0, 2.5], [2.0, 2.5]]
+    assert star.get_offsets().tolist() == [[1.0, 2.5]]
 
 
 def search(name, correlation, low, high, seconds, accuracy):
