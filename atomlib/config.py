@@ -125,7 +125,7 @@ class DistillConfig(NetworkConfig):
         None, strict=False, description="1-based blocks with attention; None is all but the last"
     )
     task_balance: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="lambda; None is 0.01 up to 32 pixels, 0.02 above, 1 for output alone"
+        None, description="lambda; None is 0.01 up to 32 pixels, 0.02 above, 1 for DM"
     )
     loss_scale: Annotated[float, Field(gt=0)] = Field(1.0, description="factor on the whole loss")
 
@@ -185,7 +185,8 @@ class DistillConfig(NetworkConfig):
             )
         balance = self.task_balance
         if balance is None:
-            attends = spatial or channel
+            # By method, not by switch: an ablation's output term weighs what it weighs in ATOM.
+            attends = spatial or channel or self.method in ("datadam", "atom")
             balance = (0.01 if data.image_size <= 32 else 0.02) if attends else 1.0
         return self.but(
             iterations=0 if chosen else self.iterations,

@@ -20,6 +20,13 @@ def test_ablation_has_every_combination_once_and_the_methods_among_them():
     assert all(made["output+spatial+channel"]["settings"].values())
 
 
+def test_the_output_term_weighs_the_same_in_every_combination():
+    grid = cells(["digits"], ["atom"], [1], variants=ablation(), settings={"width": 8})
+    assert {cell.distill.task_balance for cell in grid} == {0.01}
+    (dm,) = cells(["digits"], ["dm"], [1], settings={"width": 8})
+    assert dm.distill.task_balance == 1.0  # DM's own loss has no other term to balance
+
+
 def test_powers_are_every_pair():
     made = powers([1, 2, 8])
     pairs = {tuple(v["settings"].values()) for v in made.values()}
