@@ -467,6 +467,8 @@ def test_the_table_of_an_example_by_hand():
     assert whole == {
         "proxy": "whole",
         "correlation": pytest.approx(1),
+        "low": pytest.approx(1),
+        "high": pytest.approx(1),
         "top3": pytest.approx(1),
         "top5": pytest.approx(1),
         "top6": pytest.approx(np.nan, nan_ok=True),
@@ -497,6 +499,19 @@ def test_correlations_with_ties_are_those_of_average_ranks():
             theirs = truth["test"][ours.index]
             assert row[name] == pytest.approx(ours.rank().corr(theirs.rank()))
             assert row[name] == pytest.approx(spearmanr(ours, theirs).statistic)
+
+
+def test_the_interval_is_a_bootstrap_over_candidates():
+    random = np.random.default_rng(1)
+    truth = frame(random.integers(0, 99, 30), random.integers(0, 30, 30))
+    proxy = frame(truth["test"] + random.integers(0, 40, 30))
+    row = rank_table({"whole": truth, "p": proxy}, {"whole": 1, "p": 1}).to_dict("records")[1]
+    drawn = [random.integers(30, size=30) for _ in range(2000)]
+    plain = [spearmanr(proxy["validation"][d], truth["test"][d]).statistic for d in drawn]
+    low, high = np.percentile(plain, [2.5, 97.5])
+    assert row["low"] == pytest.approx(low, abs=0.05)
+    assert row["high"] == pytest.approx(high, abs=0.05)
+    assert row["low"] < row["correlation"] < row["high"]
 
 
 def test_of_several_best_the_first_in_the_search_space_is_chosen():

@@ -163,7 +163,7 @@ def test_transfer_has_methods_down_and_networks_across():
 
 
 def test_each_sides_line_spans_its_own_variants():
-    records = [*RECORDS, record("code", [50.0, 50.0]), record("code+norm", [60.0, 60.0])]
+    records = [*RECORDS, record("code", [49.0, 51.0]), record("code+norm", [59.0, 61.0])]
     (axis,) = figures.forest_figure(variant_table(records), "text", "code").axes
     dashed = [line.get_xydata().tolist() for line in axis.lines if line.get_ls() == "--"]
     assert dashed == [[[71.17, -0.4], [71.17, 2.4]], [[50.0, 2.6], [50.0, 4.4]]]
