@@ -11,30 +11,22 @@ so that a search that was cut continues where it was.
 
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from itertools import product
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Self
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
-from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
@@ -49,6 +41,7 @@ from atomlib.files import check_writable
 from atomlib.models import build_model
 from atomlib.randomness import stream
 from atomlib.store import counts
+from atomlib.workers import in_processes, named, one_thread, processors
 
 AXES: dict[str, tuple] = {
     "depth": (1, 2, 3, 4),
@@ -243,7 +236,7 @@ def evaluate_candidates(
         # The expensive ones first, so that none of them is left running alone at the end.
         pending.sort(key=costs.get, reverse=True)
         bench = _Bench(_tensors(proxy, data, config, device), config, data.num_classes)
-        workers = min(len(pending), workers or _processors(device))
+        workers = min(len(pending), workers or processors(device))
         quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
         # Counted in operations, not in candidates, for the time left to mean something.
         total = sum(costs.values())
@@ -270,84 +263,6 @@ def halves(labels: Int[Tensor, "m"], seed: int) -> tuple[Int[Tensor, "v"], Int[T
     order = torch.randperm(len(labels), generator=stream(seed, "nas", "halves"))
     by_class = order[labels[order].argsort(stable=True)]
     return by_class[0::2], by_class[1::2]
-
-
-def rank_table(
-    results: Mapping[str, pd.DataFrame],
-    storage: Mapping[str, int],
-    reference: str = "whole",
-    tops: Sequence[int] = (5, 10, 20),
-) -> pd.DataFrame:
-    """How well each proxy ranks, one row each, from the frames of ``evaluate_candidates``.
-
-    correlation: Spearman's, between validation accuracies under the proxy and test accuracies
-    under the reference, over all candidates. top5, top10, ...: the same over the proxy's own 5,
-    10, ... best by validation. It is NaN where there are fewer candidates, or where one side is
-    constant. low and high: the 95 % interval of the first, bootstrapped over candidates. The
-    reference's own row is the ceiling: one training, validation against test.
-
-    seconds: those of all candidates together: machine time, not time waited. images: what has
-    to be stored. chosen: the candidate of the highest validation accuracy, the first in the
-    search space of several. accuracy: its test accuracy when trained on the reference. best and
-    best_accuracy: the highest that there is on the reference.
-    """
-    check_choice("reference", reference, results)
-    for name in results:
-        check_choice("proxy in results", name, storage)
-    place = {candidate.name: index for index, candidate in enumerate(search_space())}
-    frames = {
-        name: frame.sort_values("name", key=lambda names: names.map(place)).reset_index(drop=True)
-        for name, frame in results.items()
-    }
-    truth = frames[reference]
-    for name, frame in frames.items():
-        if list(frame["name"]) != list(truth["name"]):
-            raise SettingError(
-                f"results of {name!r} are of other candidates than those of {reference!r}; "
-                "allowed: the same candidates in all of them"
-            )
-    best = truth["test"].idxmax()
-    rows = []
-    for name, frame in frames.items():
-        ranked = frame["validation"].sort_values(ascending=False, kind="stable")
-        chosen = ranked.index[0]
-        rows.append(
-            {
-                "proxy": name,
-                "correlation": _spearman(ranked, truth["test"]),
-                **dict(zip(("low", "high"), _interval(ranked, truth["test"]), strict=True)),
-                **{f"top{k}": _spearman(ranked.head(k), truth["test"], least=k) for k in tops},
-                "seconds": frame["seconds"].sum(),
-                "images": storage[name],
-                "chosen": frame["name"][chosen],
-                "accuracy": truth["test"][chosen],
-                "best": truth["name"][best],
-                "best_accuracy": truth["test"][best],
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _spearman(ranked: pd.Series, truth: pd.Series, least: int = 2) -> float:
-    truth = truth[ranked.index]
-    if len(ranked) < least or ranked.nunique() < 2 or truth.nunique() < 2:
-        return float("nan")
-    return float(spearmanr(ranked, truth).statistic)
-
-
-def _interval(ranked: pd.Series, truth: pd.Series, draws: int = 1000) -> np.ndarray:
-    """2.5 and 97.5 percent of Spearman's correlation over candidates drawn with replacement."""
-    rows = np.random.default_rng(0).integers(len(ranked), size=(draws, len(ranked)))
-    ranks = [
-        rankdata(values[rows], axis=1)
-        for values in (ranked.to_numpy(), truth[ranked.index].to_numpy())
-    ]
-    a, b = (r - r.mean(axis=1, keepdims=True) for r in ranks)
-    spread = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    whole = spread > 0  # a draw of equal values has no correlation
-    if not whole.any():
-        return np.full(2, np.nan)
-    return np.percentile((a * b).sum(axis=1)[whole] / spread[whole], [2.5, 97.5])
 
 
 def _check(
@@ -471,9 +386,9 @@ def _measured(
     if workers > 1:
         yield from _in_processes(bench, candidates, workers)
         return
-    with _one_thread():
+    with one_thread():
         for candidate in candidates:
-            with _named(candidate):
+            with named(candidate):
                 measured = bench.measure(candidate)
             yield candidate, measured
 
@@ -481,92 +396,19 @@ def _measured(
 def _in_processes(
     bench: _Bench, candidates: Sequence[Candidate], workers: int
 ) -> Iterator[tuple[Candidate, dict[str, float]]]:
-    # Spawned, not forked: a fork of a process with threads (torch's, a kernel's) can hang.
-    context = multiprocessing.get_context("spawn")
-    # Nothing is ever sent: workers see this process end, or give up, as the end of the pipe.
-    ours, theirs = context.Pipe()
-    with tempfile.TemporaryDirectory(prefix="atomlib-nas-") as folder, ours, theirs:
+    with tempfile.TemporaryDirectory(prefix="atomlib-nas-") as folder:
         # A file that workers map into memory: one copy for all of them, and no need for more
         # shared memory than a container has (64 MB in many; CIFAR-10 needs 600).
         path = Path(folder) / "tensors.safetensors"
         save_file({name: t.cpu().contiguous() for name, t in bench.tensors.items()}, path)
         device = str(bench.tensors["images"].device)
-        pool = ProcessPoolExecutor(
-            workers, context, _start, (path, bench.config, bench.num_classes, device, theirs)
-        )
-        try:
-            futures = {pool.submit(_measure, candidate): candidate for candidate in candidates}
-            for future in as_completed(futures):
-                with _named(futures[future]):
-                    measured = future.result()
-                yield futures[future], measured
-        except BaseException as error:
-            ours.close()
-            if isinstance(error, BrokenProcessPool):
-                raise RuntimeError(
-                    f"a worker process died: the likely cause is too little memory for {workers} "
-                    'of them, or, in a script, a call outside if __name__ == "__main__"'
-                ) from None
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+        arguments = (path, bench.config, bench.num_classes, device)
+        yield from in_processes(candidates, workers, _measure_from, arguments)
 
 
-_bench: _Bench | None = None
-"""A worker's own."""
-
-
-def _start(
-    path: Path, config: EvalConfig, num_classes: int, device: str, parent: Connection
-) -> None:
-    """Make this process a worker."""
-    global _bench
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the parent decides
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    torch.set_num_threads(1)
-    _bench = _Bench(load_file(path, device=device), config, num_classes)
-
-
-def _end_with(parent: Connection) -> None:
-    """End this process, whatever it is at, once the parent lets go of it or is gone."""
-    with suppress(EOFError, OSError):
-        parent.recv()
-    os._exit(1)
-
-
-def _measure(candidate: Candidate) -> dict[str, float]:
-    return _bench.measure(candidate)
-
-
-@contextmanager
-def _named(candidate: Candidate) -> Iterator[None]:
-    """Have an exception say which candidate it is of."""
-    try:
-        yield
-    except BrokenProcessPool:
-        raise  # of none in particular
-    except Exception as error:
-        raise RuntimeError(
-            f"candidate {candidate.name} failed: {type(error).__name__}: {error}"
-        ) from error
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread, as workers have: the order of a sum depends on how many there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _processors(device: torch.device) -> int:
-    if device.type != "cpu":
-        return 1
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+def _measure_from(path: Path, config: EvalConfig, num_classes: int, device: str) -> Callable:
+    """What a worker does with each candidate."""
+    return _Bench(load_file(path, device=device), config, num_classes).measure
 
 
 def _append(path: Path, line: bytes) -> None:

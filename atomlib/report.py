@@ -456,7 +456,7 @@ def cost_findings(table: pd.DataFrame) -> list[str]:
 
 
 def readable_nas(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of nas.rank_table for a reader; intervals are 95 %, bootstrapped."""
+    """The table of ranking.rank_table for a reader; intervals are 95 %, bootstrapped."""
 
     def number(value: float) -> str:
         return "–" if pd.isna(value) else f"{value:.2f}"

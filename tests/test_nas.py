@@ -23,12 +23,12 @@ from atomlib.nas import (
     Proxy,
     evaluate_candidates,
     halves,
-    rank_table,
     sample,
     search_space,
 )
 from atomlib.preprocess import Preprocess
 from atomlib.randomness import stream
+from atomlib.ranking import rank_table
 
 SPACE = search_space()
 SMALL = sample(SPACE, image_size=8, count=4, restrict={"depth": [1, 2], "width": [32, 64]})

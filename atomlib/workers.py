@@ -1,0 +1,105 @@
+"""Side by side: the same work on many items, in processes of one thread each.
+
+Results come as they end. Leaving the loop, Ctrl-C, or the end of the parent ends all workers.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+
+def in_processes(
+    items: Sequence[Any], workers: int, make: Callable[..., Callable], arguments: tuple
+) -> Iterator[tuple[Any, Any]]:
+    """Each item and what ``make(*arguments)(item)`` gives; ``make`` is called once a worker.
+
+    ``make`` must be importable, ``arguments`` and items be picklable, and items have a
+    ``name``. Raises RuntimeError, naming the item, where the work on one failed.
+    """
+    # Spawned, not forked: a fork of a process with threads (torch's, a kernel's) can hang.
+    context = multiprocessing.get_context("spawn")
+    # Nothing is ever sent: workers see this process end, or give up, as the end of the pipe.
+    ours, theirs = context.Pipe()
+    with ours, theirs:
+        pool = ProcessPoolExecutor(workers, context, _start, (make, arguments, theirs))
+        try:
+            futures = {pool.submit(_apply, item): item for item in items}
+            for future in as_completed(futures):
+                with named(futures[future]):
+                    result = future.result()
+                yield futures[future], result
+        except BaseException as error:
+            ours.close()
+            if isinstance(error, BrokenProcessPool):
+                raise RuntimeError(
+                    f"a worker process died: the likely cause is too little memory for {workers} "
+                    'of them, or, in a script, a call outside if __name__ == "__main__"'
+                ) from None
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_work: Callable | None = None
+"""A worker's own."""
+
+
+def _start(make: Callable[..., Callable], arguments: tuple, parent: Connection) -> None:
+    """Make this process a worker."""
+    global _work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the parent decides
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    torch.set_num_threads(1)
+    _work = make(*arguments)
+
+
+def _end_with(parent: Connection) -> None:
+    """End this process, whatever it is at, once the parent lets go of it or is gone."""
+    with suppress(EOFError, OSError):
+        parent.recv()
+    os._exit(1)
+
+
+def _apply(item: Any) -> Any:
+    return _work(item)
+
+
+@contextmanager
+def named(item: Any) -> Iterator[None]:
+    """Have an exception say which candidate it is of."""
+    try:
+        yield
+    except BrokenProcessPool:
+        raise  # of none in particular
+    except Exception as error:
+        raise RuntimeError(
+            f"candidate {item.name} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread, as workers have: the order of a sum depends on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def processors(device: torch.device) -> int:
+    """How many workers a device has room for: one a processor, and one on a GPU."""
+    if device.type != "cpu":
+        return 1
+    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
