@@ -113,7 +113,7 @@ def provenance(records: Iterable[dict[str, Any]]) -> str:
 
 
 def _differences(records: list[dict[str, Any]]) -> list[str]:
-    """ "Reduced: ..." and "Changed: ...", the settings that records share."""
+    """What records share that is not the default: a sentence of sizes, one of other changes."""
     differ: dict[str, list[str]] = {"Reduced": [], "Changed": []}
     for key in dict.fromkeys(key for r in records for key in changes(r)):
         given = {r["method"]: changes(r)[key] for r in records if key in changes(r)}
@@ -132,20 +132,18 @@ def _differences(records: list[dict[str, Any]]) -> list[str]:
 
 def lasts(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without checkpoints: of each distillation, the record of its last iteration."""
-    found: dict[tuple, dict[str, Any]] = {}
+    return [max(reversed(run), key=_iterations) for run in _by_run(records).values()]
+
+
+def _by_run(records: Iterable[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]]]:
+    """The checkpoints of each distillation, by data set, IPC, method, seed and variant."""
+    runs: dict[tuple, list[dict[str, Any]]] = {}
     for r in records:
-        run = _run(r)
-        if run not in found or _iterations(r) >= _iterations(found[run]):
-            found[run] = r
-    return list(found.values())
-
-
-def _run(record: dict[str, Any]) -> tuple:
-    """What all checkpoints of one distillation share."""
-    variant = re.sub(
-        r"\.?it\d+$", "", record.get("variant", "")
-    )  # as distill.as_checkpoint names them
-    return (*(record[key] for key in ("dataset", "ipc", "method", "seed")), variant)
+        # The end of a variant's name that distill.as_checkpoint gives it.
+        variant = re.sub(r"\.?it\d+$", "", r.get("variant", ""))
+        run = (*(r[key] for key in ("dataset", "ipc", "method", "seed")), variant)
+        runs.setdefault(run, []).append(r)
+    return runs
 
 
 def _iterations(record: dict[str, Any]) -> int:
@@ -247,11 +245,8 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     ``checked`` says whether the published figure was; ``reduced`` whether a setting that
     costs time is below the paper's.
     """
-    runs: dict[tuple, list[dict[str, Any]]] = {}
-    for r in records:
-        runs.setdefault(_run(r), []).append(r)
     cells: dict[tuple, list[dict[str, Any]]] = {}
-    for (dataset, ipc, method, *_), checkpoints in runs.items():
+    for (dataset, ipc, method, *_), checkpoints in _by_run(records).items():
         cells.setdefault((dataset, ipc, method), []).append(_summary(checkpoints))
     rows = []
     for (dataset, ipc, method), seeds in cells.items():
@@ -275,10 +270,8 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    table["known_as"], table["ipc_text"] = (
-        table.dataset.replace(PUBLISHED_AS),
-        table.ipc.astype(str),
-    )
+    table["known_as"] = table.dataset.replace(PUBLISHED_AS)
+    table["ipc_text"] = table.ipc.astype(str)
     known = published().rename(
         columns={"accuracy": "published", "std": "published_std", "dataset": "known_as"}
     )
@@ -416,11 +409,8 @@ def readable_curve(table: pd.DataFrame) -> pd.DataFrame:
 
 def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
     """One sentence a distillation: what the iterations brought, and best against last."""
-    runs: dict[tuple, list[dict[str, Any]]] = {}
-    for r in records:
-        runs.setdefault(_run(r), []).append(r)
     sentences = []
-    for (dataset, ipc, method, seed, _), run in runs.items():
+    for (dataset, ipc, method, seed, _), run in _by_run(records).items():
         first, last = min(run, key=_iterations), max(run, key=_iterations)
         best = max(run, key=lambda r: float(np.mean(r["accuracies"])))
         gain, gap = (
@@ -515,16 +505,15 @@ def nas_findings(table: pd.DataFrame) -> list[str]:
             f"reaches {cell.accuracy:.1f} %, {cell.accuracy - cell.best_accuracy:+.1f} points from "
             "the best there is."
         )
-    overlap = rivals.low.max() <= rivals.high.min()
-    sentences.append(
-        "All proxies' intervals overlap: this sample does not tell them apart."
-        if overlap
-        else f"The intervals of {LABELS.get(rivals['proxy'].iloc[0], rivals['proxy'].iloc[0])} and "
-        f"{LABELS.get(rivals['proxy'].iloc[-1], rivals['proxy'].iloc[-1])} do not overlap."
-        if rivals.low.iloc[0] > rivals.high.iloc[-1]
-        else "Some intervals overlap and some do not; the first and last proxy's do."
-    )
-    return sentences
+    first, last = rivals.iloc[0], rivals.iloc[-1]
+    if rivals.low.max() <= rivals.high.min():
+        verdict = "All proxies' intervals overlap: this sample does not tell them apart."
+    elif first.low > last.high:
+        pair = " and ".join(LABELS.get(cell["proxy"], cell["proxy"]) for cell in (first, last))
+        verdict = f"The intervals of {pair} do not overlap."
+    else:
+        verdict = "Some intervals overlap and some do not; the first and last proxy's do."
+    return [*sentences, verdict]
 
 
 def readable_costs(table: pd.DataFrame) -> pd.DataFrame:
