@@ -337,9 +337,7 @@ def readable_transfer(table: pd.DataFrame) -> pd.DataFrame:
     for (dataset, ipc, method), part in table.groupby(["dataset", "ipc", "method"], sort=False):
         reduced = ", reduced" if part.reduced.any() else ""
         row = {"data": LABELS.get(dataset, dataset) + reduced, "IPC": ipc, "method": LABELS[method]}
-        row |= {
-            LABELS[cell.network]: f"{cell.mean:.1f} ± {cell.std:.1f}" for cell in part.itertuples()
-        }
+        row |= {LABELS[cell.network]: _measured_text(cell) for cell in part.itertuples()}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -548,7 +546,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         for cell in part.itertuples():
             names = [f"IPC {ipc}" for ipc in ipcs] if cell.ipc == "whole" else [f"IPC {cell.ipc}"]
             for name in names or ["all images"]:
-                row[name] = f"{cell.mean:.1f} ± {cell.std:.1f}"
+                row[name] = _measured_text(cell)
                 if not pd.isna(cell.seed_std):
                     row[name] += f" (seeds ± {cell.seed_std:.1f})"
                 if cell.checkpoints > 1:
@@ -556,6 +554,12 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
                 row[f"{name}, published"] = _published_text(cell)
         rows.append(row)
     return pd.DataFrame(rows).fillna("–")
+
+
+def _measured_text(cell: Any) -> str:
+    """A mean with its spread over networks, which one network has none of."""
+    alone = cell.networks == cell._asdict().get("seeds", 1)
+    return f"{cell.mean:.1f}" + (" (one network)" if alone else f" ± {cell.std:.1f}")
 
 
 def _published_text(cell: Any) -> str:

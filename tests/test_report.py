@@ -156,6 +156,11 @@ def test_one_seed_is_compared_over_networks_and_several_over_seeds():
     assert "ATOM is not told apart from DM" in unsure
 
 
+def test_a_mean_of_one_network_shows_no_spread():
+    shown = row(readable(main_table([record(accuracies=(73.6,))])), method="ATOM")
+    assert shown["IPC 1"] == "73.6 (one network)"
+
+
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar10-jpeg"])
 @pytest.mark.parametrize(("ipc", "method"), [(1, "atom"), (10, "datadam"), (50, "dm")])
 def test_the_published_figure_stands_beside_ours(dataset, ipc, method):
