@@ -90,6 +90,7 @@ class NetworkConfig(Settings):
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="torch.compile the step; auto is on where the run is long enough"
     )
+    graphs: bool = Field(False, description="replay compiled steps as CUDA graphs, on a GPU")
 
     def network_settings(self) -> dict:
         """The keyword arguments of ``build_model`` that come from the config."""

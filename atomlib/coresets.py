@@ -39,7 +39,7 @@ def whole_set_features(
         seed=config.seed,
         epochs=config.feature_epochs,
         dsa=config.dsa,
-        **{name: getattr(config, name) for name in ("model", "precision", "compile")},
+        **{name: getattr(config, name) for name in ("model", "precision", "compile", "graphs")},
         **config.network_settings(),
     )
     return _features(data, training, config.zca, device)

@@ -61,8 +61,7 @@ def step_cost(
     optimizer = torch.optim.SGD([images], lr=config.image_lr, momentum=config.image_momentum)
 
     def iteration() -> None:
-        images.grad = None
-        step(images).backward()
+        step(images)
         optimizer.step()
 
     first = seconds(iteration, device, 1)

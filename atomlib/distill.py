@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 from tqdm import tqdm
 
@@ -94,11 +94,8 @@ def _run(
         quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
         with tqdm(total=config.iterations, desc=name, unit="it", **quiet) as bar:
             for iteration in range(1, config.iterations + 1):
-                images.grad = None
-                loss = step(images)
-                loss.backward()
+                recent.append(step(images))
                 optimizer.step()
-                recent.append(loss.detach())
                 if iteration % every == 0 or iteration in {*at, config.iterations}:
                     losses += torch.stack(recent).tolist()
                     recent.clear()
@@ -153,7 +150,12 @@ def _set(
 
 
 class Step:
-    """One iteration's loss as a function of the synthetic images; draws afresh at each call."""
+    """One iteration's loss and its gradient by the synthetic images; draws afresh at each call.
+
+    Classes go through the network in chunks, real and synthetic ones alike, so that memory
+    grows with a chunk and not with the number of classes. The loss is a sum over classes, and
+    so is its gradient.
+    """
 
     def __init__(self, data: ImageData, config: DistillConfig, device: torch.device):
         self.config, self.data = config, data
@@ -167,11 +169,14 @@ class Step:
         self.execution = Execution(
             config, device, operations(config, data) * images_a_step * config.iterations
         )
-        self.chunks = class_chunks(data, config, device)
-        self._real = self.execution.compiled(self._signature)
+        self.real_chunks = class_chunks(data, config, device, config.real_batch)
+        self.synthetic_chunks = class_chunks(data, config, device, config.ipc)
+        self._real = self.execution.compiled(self._real_signature)
         self._loss = self.execution.compiled(self._distance)
 
     def __call__(self, images: Float[Tensor, "k ipc c s s"]) -> Float[Tensor, ""]:
+        """The loss; where ``images`` ask for a gradient, it is in their ``grad`` afterwards."""
+        self.execution.begin_step()
         reset_parameters(self.network, self.networks)
         strategies = self.config.dsa.strategies
         drawn = None
@@ -181,10 +186,23 @@ class Step:
         with torch.no_grad():
             pieces = [
                 self._real(self.sampler.images[indices[chunk]], _part(drawn, chunk))
-                for chunk in self.chunks
+                for chunk in self.real_chunks
             ]
             real = [torch.cat(term) for term in zip(*pieces, strict=True)]
-        return self._loss(images, drawn, real)
+        losses, gradients = [], []
+        for chunk in self.synthetic_chunks:
+            part = images[chunk].detach().requires_grad_(images.requires_grad)
+            loss = self._loss(part, _part(drawn, chunk), [term[chunk] for term in real])
+            losses.append(loss.detach())
+            if images.requires_grad:
+                loss.backward()
+                gradients.append(part.grad)
+        if gradients:
+            images.grad = torch.cat(gradients)
+        return torch.stack(losses).sum()
+
+    def _real_signature(self, images: Tensor, drawn: Draw | None) -> Signature:
+        return self._signature(self.sampler.as_inputs(images), drawn)
 
     def _signature(self, images: Float[Tensor, "k m c s s"], drawn: Draw | None) -> Signature:
         if drawn is not None:
@@ -197,10 +215,18 @@ class Step:
 
 
 class RealSampler:
-    """The training images on the device, and which of them each iteration sees."""
+    """The training images on the device, and which of them each iteration sees.
+
+    Without ZCA they rest there as the uint8 that they are, a quarter of float32; with it, as
+    network inputs, because whitening costs a fifth of the network's own arithmetic.
+    """
 
     def __init__(self, data: ImageData, config: DistillConfig, device: torch.device):
-        self.images = preprocess.training_images(data, config.zca, device)
+        self.transform = None if config.zca else preprocess.fitted(data, False, device)
+        if config.zca:
+            self.images = preprocess.training_images(data, True, device)
+        else:
+            self.images = data.train_images.to(device)
         self.rows, self.present = (t.to(device) for t in rows_by_class(data))
         self.batch = config.real_batch
         self.generator = stream(config.seed, "real", device=device)
@@ -210,6 +236,10 @@ class RealSampler:
         score = torch.rand(self.rows.shape, generator=self.generator, device=self.rows.device)
         score = score.masked_fill(~self.present, -1.0)
         return self.rows.gather(1, score.topk(self.batch, dim=1).indices)
+
+    def as_inputs(self, images: Num[Tensor, "*shape c s s"]) -> Float[Tensor, "*shape c s s"]:
+        """Some of ``images`` as network inputs."""
+        return images if self.transform is None else self.transform(images)
 
 
 def initial_images(
@@ -238,15 +268,17 @@ def initial_images(
     return images.unflatten(0, (data.num_classes, config.ipc))
 
 
-def class_chunks(data: ImageData, config: DistillConfig, device: torch.device) -> list[slice]:
-    """Classes in one forward of real images.
+def class_chunks(
+    data: ImageData, config: DistillConfig, device: torch.device, images_a_class: int
+) -> list[slice]:
+    """Classes in one forward of so many images each.
 
-    On a CPU a chunk's activations stay near its caches (256 images of 32 x 32 measured
-    best); on a GPU it only bounds memory. Chunks are equal, so that one compiled shape
-    serves. Exact for norms within an image; BatchNorm mixes the images of a batch, so it
-    gets all classes at once.
+    On a CPU a chunk's activations stay near its caches (256 images of 32 x 32); on a GPU it
+    only bounds memory. Chunks are equal, so that one compiled shape serves. Exact for norms
+    within an image; BatchNorm's statistics are those of all images in a forward, so it gets
+    all classes at once, whatever memory that takes.
     """
-    pixels = config.real_batch * data.image_size**2
+    pixels = images_a_class * data.image_size**2
     room = (1 << 18) if device.type == "cpu" else (1 << 23)
     most = max(1, room // pixels)
     if config.norm == "batch":

@@ -15,7 +15,7 @@ one strategy holds for the whole batch. With u uniform on [0, 1):
 The four geometric ones are one affine matrix a group and one ``grid_sample`` for all.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -143,8 +143,44 @@ def _warp(
     # grid is computed once a group, not once an image.
     flat = images.reshape(groups, per_group * channels, height, width)
     grid = F.affine_grid(matrices, (groups, 1, height, width), align_corners=False)
-    warped = F.grid_sample(flat, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return warped.view_as(images)
+    return _resample(flat.contiguous(), grid).view_as(images)
+
+
+# An operator of its own, which torch.compile calls and does not look into: fused with what
+# comes before and after, the gathers of grid_sample take five times as long on a CPU.
+@torch.library.custom_op("atomlib::resample", mutates_args=())
+def _resample(images: Tensor, grid: Tensor) -> Tensor:
+    """``images`` [g, c, h, w] read at ``grid`` [g, h, w, 2]: bilinear, zeros outside."""
+    return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+
+
+@torch.library.custom_op("atomlib::resample_backward", mutates_args=())
+def _resample_backward(gradient: Tensor, images: Tensor, grid: Tensor) -> Tensor:
+    # 0, 0: bilinear, zeros outside. The grid comes from the draw and asks for no gradient.
+    return torch.ops.aten.grid_sampler_2d_backward(
+        gradient.contiguous(), images, grid, 0, 0, False, [True, False]
+    )[0]
+
+
+@_resample.register_fake
+def _(images: Tensor, grid: Tensor) -> Tensor:
+    return torch.empty_like(images)
+
+
+@_resample_backward.register_fake
+def _(gradient: Tensor, images: Tensor, grid: Tensor) -> Tensor:
+    return torch.empty_like(images)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    return _resample_backward(gradient, *ctx.saved_tensors), None
+
+
+_resample.register_autograd(_gradients, setup_context=_keep)
 
 
 def _square(drawn: Draw, side: int, ratio: float) -> Bool[Tensor, "g 1 1 h w"]:

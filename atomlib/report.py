@@ -58,7 +58,7 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     Settings that depend on the data are no change, nor are method, network, seed and IPC, nor how
     the arithmetic ran.
     """
-    ignored = {"method", "ipc", "seed", "variant", "model", "precision", "compile"}
+    ignored = {"method", "ipc", "seed", "variant", "model", "precision", "compile", "graphs"}
     of_method = {
         "random": {"init"},
         "whole": set(),
