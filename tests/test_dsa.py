@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from atomlib import dsa
 from atomlib.config import DSAConfig
 from atomlib.dsa import STRATEGIES, augment, draw
 
@@ -89,6 +90,12 @@ def test_gradient_is_that_of_the_plain_augmentation():
     (got,) = torch.autograd.grad((weights * augment(x, drawn, DSAConfig())).sum(), x)
     (wanted,) = torch.autograd.grad((weights * one_by_one(x, drawn, DSAConfig())).sum(), x)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_resampling_is_an_operator_that_the_compiler_can_trust():
+    x = images(3, 1)[:, 0].requires_grad_()
+    grid = torch.rand(3, SIDE, SIDE, 2, generator=seeded()) * 2.4 - 1.2
+    torch.library.opcheck(dsa._resample, (x, grid))
 
 
 def uniform_on(values, low, high):
