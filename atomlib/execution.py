@@ -108,7 +108,8 @@ class _Compiled:
             # names that differ between releases of torch; anything else is not ours to hide.
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            reason = str(error).strip().splitlines()[0]
+            first, *more = str(error).strip().splitlines()
+            reason = " ".join((first, *more[:1])) if first.endswith(":") else first
             print(
                 f"torch.compile is not to be had here ({reason}); going on without", file=sys.stderr
             )

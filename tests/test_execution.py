@@ -1,0 +1,104 @@
+"""How arithmetic runs: what is chosen when, what turns it off, and what gives way to what."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+
+from atomlib import execution
+from atomlib.config import DistillConfig
+from atomlib.execution import COMPILE_FROM, Execution, pick_device
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+LONG, SHORT = 2 * COMPILE_FROM, COMPILE_FROM / 2
+
+
+@pytest.fixture(params=[True, False])
+def narrow(request, monkeypatch):
+    """Whether the processor multiplies in bfloat16."""
+    monkeypatch.setattr(execution, "has_bfloat16", lambda device: request.param)
+    return request.param
+
+
+def test_long_runs_are_compiled_and_narrow_where_the_processor_is(narrow):
+    long, short = Execution(DistillConfig(), CPU, LONG), Execution(DistillConfig(), CPU, SHORT)
+    assert long.compile and not short.compile
+    assert long.dtype == (torch.bfloat16 if narrow else torch.float32)
+    assert short.dtype == torch.float32
+
+
+def test_each_choice_can_be_made_by_hand(narrow):
+    assert not Execution(DistillConfig(compile="off"), CPU, LONG).compile
+    assert Execution(DistillConfig(compile="on"), CPU, 0).compile
+    assert Execution(DistillConfig(precision="float32"), CPU, LONG).dtype == torch.float32
+    assert Execution(DistillConfig(precision="bfloat16"), CPU, 0).dtype == torch.bfloat16
+
+
+def test_cuda_graphs_are_for_compiled_steps_on_a_gpu_that_ask_for_them(monkeypatch):
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda function, **how: modes.append(how["mode"]))
+    for graphs, how, device in (
+        (True, "on", CUDA), (False, "on", CUDA), (True, "on", CPU), (True, "off", CUDA)
+    ):  # fmt: skip
+        Execution(DistillConfig(graphs=graphs, compile=how), device, 0).compiled(print)
+    assert modes == ["reduce-overhead", "default", "default"]
+
+
+def test_what_cannot_be_compiled_runs_as_it_is_and_says_so_once(capsys, monkeypatch):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    double = Execution(DistillConfig(compile="on"), CPU, 0).compiled(lambda x: 2 * x)
+    for _ in range(2):
+        assert double(torch.ones(1)).item() == 2
+    said = capsys.readouterr().err
+    assert said.count("going on without") == 1 and "no compiler here" in said
+
+
+def test_an_error_of_the_function_itself_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+
+    def wrong(x):
+        raise ValueError("its own")
+
+    with pytest.raises(ValueError, match="its own"):
+        Execution(DistillConfig(compile="on"), CPU, 0).compiled(wrong)(torch.ones(1))
+
+
+def test_a_device_that_is_not_here_is_refused(complains):
+    with complains("device is 'cuda:99'", "cpu"):
+        pick_device("cuda:99")
+    assert pick_device("cpu") == CPU
+
+
+FAULTS = """
+import resource, torch
+from atomlib.config import DistillConfig
+from atomlib.execution import Execution
+Execution(DistillConfig(), torch.device("cpu"), 0)
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(2**24)
+before = faults()
+for _ in range(10):
+    torch.ones(2**24)  # 64 MB each, or 16384 pages
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone")
+def test_freed_memory_is_used_again_unless_switched_off():
+    asked = {}
+    for keep in "01":
+        environment = {**os.environ, "ATOM_KEEP_MEMORY": keep, "THP_MEM_ALLOC_ENABLE": "0"}
+        done = subprocess.run(
+            [sys.executable, "-c", FAULTS], env=environment,
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        asked[keep] = int(done.stdout)
+    assert asked["0"] > 100_000
+    assert asked["1"] < 40_000
