@@ -84,7 +84,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 torch.ones(2**24)
 before = faults()
-for _ in range(10):
+for _ in range(20):
     torch.ones(2**24)  # 64 MB each, or 16384 pages
 print(faults() - before)
 """
@@ -100,5 +100,5 @@ def test_freed_memory_is_used_again_unless_switched_off():
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         asked[keep] = int(done.stdout)
-    assert asked["0"] > 100_000
-    assert asked["1"] < 40_000
+    assert asked["0"] > 300_000
+    assert asked["1"] < 100_000
