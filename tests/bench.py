@@ -1,109 +1,326 @@
-"""``make bench``: seconds a step, beside a plain eager per-class step, in one run.
+"""``make bench``: what a step, an evaluation and their growth cost, in one run.
 
-CIFAR-10's shape (10 classes, 32 x 32 x 3, 128 real images a class, ConvNet-3 of width 128,
-InstanceNorm) on random pixels: time does not depend on what they show. The plain step is
-the tests' oracle, written the way published loops are. The bound is the convolutions alone:
-operations counted, at the rate that this machine's bfloat16 (or float32) matrix product
-reached in the same run.
+On random pixels in CIFAR-10's shape (10 classes, 32 x 32 x 3, ConvNet-3 of width 128,
+InstanceNorm, 128 real images a class): time does not depend on what they show. "Plain" is the
+same work written the way published loops are (tests/plain.py): a class, or a network, at a time,
+eager float32. Each figure is measured in a process of its own, so that neither sees the other's
+memory, compiled code or settings. The bound is the arithmetic of convolutions and matrix products
+alone, counted, at the rate that a matrix product of the same number type reaches on this machine.
 """
 
 import argparse
 import re
-import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 import torch
+from scipy.stats import ttest_rel
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
 from atomlib import provenance
-from atomlib.config import DistillConfig
-from atomlib.cost import matrix_rate, seconds
-from atomlib.datasets import ImageData
-from atomlib.distill import Step, initial_images
-from atomlib.dsa import Draw, draw
-from atomlib.execution import operations, pick_device
+from atomlib.config import DistillConfig, EvalConfig
+from atomlib.cost import costs, matrix_rate, seconds
+from atomlib.datasets import ImageData, load_dataset
+from atomlib.distill import RealSampler, Step, distill, initial_images
+from atomlib.distilled import by_class
+from atomlib.dsa import Draw, augment, draw
+from atomlib.ensemble import Ensemble
+from atomlib.evaluate import EnsembleTrainer, Trainer, evaluate, side_by_side
+from atomlib.execution import Execution, network_for, operations, pick_device
+from atomlib.figures import style, write_figure
 from atomlib.files import atomic_write
 from atomlib.models import reset_parameters
-from tests.plain import plain_step
+from atomlib.randomness import stream
+from tests.plain import plain_epoch, plain_step
 
-CLASSES, IMAGES = 10, 512
+METHODS, IPCS = ("dm", "datadam", "atom"), (1, 10, 50)
+FULL = {"zca": False, "compile": "on"}
+NETWORKS = 5
 
 
-def random_data(side: int = 32, channels: int = 3) -> ImageData:
-    """Random pixels in CIFAR-10's shape, with fewer images a class."""
+def random_data(classes: int = 10, side: int = 32, images: int = 512) -> ImageData:
+    """Random pixels, ``images`` of each class."""
     generator = torch.Generator().manual_seed(0)
-    shape = (CLASSES * IMAGES, channels, side, side)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    labels = torch.arange(CLASSES).repeat_interleave(IMAGES)
-    names = tuple(str(k) for k in range(CLASSES))
-    return ImageData("random", images, labels, images[::IMAGES], labels[::IMAGES], names)
+    shape = (classes * images, 3, side, side)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    labels = torch.arange(classes).repeat_interleave(images)
+    names = tuple(str(k) for k in range(classes))
+    return ImageData("random", pixels, labels, pixels[::images], labels[::images], names)
 
 
-def measure(
-    config: DistillConfig, data: ImageData, device: torch.device, rates: dict[torch.dtype, float]
-) -> dict[str, object]:
-    """One row: our step and the plain one, on the same images and settings."""
+def alone(function: Callable, *arguments: Any) -> Any:
+    """The function's value, from a process that does nothing else."""
+    with ProcessPoolExecutor(1, torch.multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
+
+
+def speed(device: torch.device) -> pd.DataFrame:
+    """A step of each method and IPC, and a pass of five networks, ours beside plain."""
+    data = random_data()
+    grid = [DistillConfig(method=m, ipc=ipc, **FULL) for m in METHODS for ipc in IPCS]
+    steps = costs(data, grid, device=device, repeats=7)
+    plain = [alone(plain_step_seconds, data, config, device) for config in tqdm(grid, "plain")]
+    rows = [
+        {
+            "what": "step",
+            "method": row.method,
+            "ipc": row.ipc,
+            "seconds": row.step_s,
+            "plain": theirs,
+            "bound": row.bound_s,
+            "matrix_gflops": row.matrix_gflops,
+            "first": row.first_step_s,
+            "peak_mb": row.peak_mb,
+            "how": row.how,
+        }
+        for row, theirs in zip(steps.itertuples(), plain, strict=True)
+    ]
+    for ipc in tqdm(IPCS, "evaluation"):
+        ours = alone(pass_seconds, data, ipc, device)
+        theirs = alone(plain_pass_seconds, data, ipc, device)
+        rows.append({"what": f"pass of {NETWORKS} networks", "ipc": ipc, "plain": theirs, **ours})
+    table = pd.DataFrame(rows)
+    table.insert(5, "times_faster", table.plain / table.seconds)
+    table.insert(7, "times_bound", table.seconds / table.bound)
+    return table
+
+
+def plain_step_seconds(data: ImageData, config: DistillConfig, device: torch.device) -> float:
+    """A published loop's step, its data on the device and drawn for it, which flatters it."""
     config = config.resolve(data)
-    step = Step(data, config, device)
+    network = network_for(config, data).to(device).requires_grad_(False)
+    sampler, chance = RealSampler(data, config, device), stream(0, "bench", device=device)
     images = initial_images(data, config, device).requires_grad_()
 
-    def plain() -> None:
-        # Data already on the device and drawn for it, which flatters the published loops.
+    def step() -> None:
         images.grad = None
-        reset_parameters(step.network, step.networks)
-        drawn = draw(data.num_classes, data.image_size, config.dsa, step.draws)
-        real = step.sampler.as_inputs(step.sampler.images[step.sampler.draw()])
+        reset_parameters(network, chance)
+        drawn = draw(data.num_classes, data.image_size, config.dsa, chance)
         drawn = Draw(*(value.cpu() for value in drawn))  # published loops draw on the host
-        plain_step(step.network, real, images, drawn, config.dsa, config.matching()).backward()
+        real = sampler.as_inputs(sampler.images[sampler.draw()])
+        plain_step(network, real, images, drawn, config.dsa, config.matching()).backward()
 
-    start = time.perf_counter()
-    step(images)
-    first = time.perf_counter() - start
-    step(images)
-    rate = rates[step.execution.dtype]
-    forwards = data.num_classes * (config.real_batch + 3 * config.ipc)
-    bound = operations(config, data) * forwards / rate
-    mine = seconds(lambda: step(images), device, 7)
-    theirs = seconds(plain, device, 3)
+    step()
+    return seconds(step, device, 3)
+
+
+def synthetic(data: ImageData, ipc: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    images = initial_images(data, DistillConfig(ipc=ipc, zca=False).resolve(data), device)
+    return images.flatten(0, 1), torch.arange(data.num_classes, device=device).repeat_interleave(
+        ipc
+    )
+
+
+def pass_seconds(data: ImageData, ipc: int, device: torch.device) -> dict[str, Any]:
+    """One pass of all networks over a set of that IPC, as atomlib.evaluate trains them."""
+    config = EvalConfig(networks=NETWORKS, epochs=9, compile="on").resolve(data.image_size)
+    images, labels = synthetic(data, ipc, device)
+    execution, network = Execution(config, device, 0), network_for(config, data).to(device)
+    together = side_by_side(config, network, device)
+    chance = [stream(config.seed, "evaluate", i, device=device) for i in range(NETWORKS)]
+    if together > 1:
+        trainer = EnsembleTrainer(Ensemble(network, NETWORKS), config, execution)
+    else:
+        trainer = Trainer(network, config, execution)
+
+    def train() -> None:
+        with tqdm(disable=True) as bar:
+            if together > 1:
+                trainer.train(images, labels, chance, bar)
+            else:
+                for generator in chance:
+                    trainer.train(images, labels, generator, bar)
+
+    train()
+    work = 3 * NETWORKS * len(images) * operations(config, data)
+    rate = matrix_rate(execution.dtype, device)
     return {
-        "method": config.method,
-        "ipc": config.ipc,
-        "real_batch": config.real_batch,
-        "step_s": mine,
-        "plain_step_s": theirs,
-        "speedup": theirs / mine,
-        "bound_s": bound,
-        "times_bound": mine / bound,
-        "matrix_gflops": round(rate / 1e9),
-        "first_step_s": first,
-        "how": str(step.execution),
+        "seconds": seconds(train, device, 3) / (config.epochs + 1),
+        "bound": work / rate,
+        "matrix_gflops": rate / 1e9,
+        "how": str(execution),
     }
 
 
-def main() -> None:
-    """Measure, print and write reports/bench/<hardware>/step.csv and .md."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--methods", nargs="+", default=["dm", "datadam", "atom"])
-    parser.add_argument("--ipcs", nargs="+", type=int, default=[1, 10])
-    arguments = parser.parse_args()
-    device, data = pick_device(None), random_data()
-    grid = [(method, ipc) for method in arguments.methods for ipc in arguments.ipcs]
-    rates = {dtype: matrix_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
-    rows = [
-        measure(DistillConfig(method=method, ipc=ipc, zca=False, compile="on"), data, device, rates)
-        for method, ipc in tqdm(grid, desc="bench", unit="cell")
+def plain_pass_seconds(data: ImageData, ipc: int, device: torch.device) -> float:
+    """The same with a DataLoader, network after network. Its augmentation is our batched one,
+    uncompiled, which flatters it."""
+    config = EvalConfig().resolve(data.image_size)
+    images, labels = synthetic(data, ipc, device)
+    chance = stream(0, "bench", device=device)
+    loader = DataLoader(TensorDataset(images, labels), batch_size=config.batch_size, shuffle=True)
+    networks = [network_for(config, data).to(device) for _ in range(NETWORKS)]
+    optimizers = [
+        torch.optim.SGD(
+            n.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
+        )
+        for n in networks
     ]
-    table = pd.DataFrame(rows).round(4)
-    name = re.sub(r"\W+", "-", provenance.hardware()).strip("-").lower()
-    folder = Path("reports/bench") / name
-    with atomic_write(folder / "step.csv") as partial:
-        table.to_csv(partial, index=False)
-    text = table.round(2).to_markdown(index=False)
+
+    def augmented(x: Tensor) -> Tensor:
+        drawn = draw(len(x), x.shape[-1], config.dsa, chance, one_strategy=True)
+        return augment(x[:, None], drawn, config.dsa)[:, 0]
+
+    def train() -> None:
+        for network, optimizer in zip(networks, optimizers, strict=True):
+            plain_epoch(network, loader, optimizer, augmented)
+
+    train()
+    return seconds(train, device, 3)
+
+
+def growth(device: torch.device) -> pd.DataFrame:
+    """Time and memory of a step of ATOM as one of four sizes grows and the others stay."""
+    sizes = {
+        "ipc": (1, 10, 50, 100),
+        "classes": (5, 10, 20, 50),
+        "side": (16, 32, 64),
+        "real_batch": (32, 64, 128, 256),
+    }
+    usual = {"ipc": 10, "classes": 10, "side": 32, "real_batch": 128}
+    tables = []
+    for what, values in sizes.items():
+        for value in values:
+            size = {**usual, what: value}
+            data = random_data(size["classes"], size["side"])
+            config = DistillConfig(ipc=size["ipc"], real_batch=size["real_batch"], **FULL)
+            row = costs(data, [config], device=device, repeats=3, progress=False)
+            tables.append(row.assign(grows=what, size=value))
+            print(f"{what} {value}: {row.step_s[0]:.3f} s, {row.peak_mb[0]:.0f} MB")
+    table = pd.concat(tables)
+    columns = ["grows", "size", "step_s", "peak_mb", "gflop", "bound_s", "times_bound", "how"]
+    return table[columns]
+
+
+def growth_figure(table: pd.DataFrame) -> plt.Figure:
+    """Seconds and peak memory against each size, with the arithmetic bound."""
+    style()
+    kinds = list(table.groupby("grows", sort=False))
+    figure, axes = plt.subplots(2, len(kinds), figsize=(9, 4.2), sharex="col", sharey="row")
+    blue, orange = sns.color_palette()[:2]
+    for (above, below), (what, part) in zip(axes.T, kinds, strict=True):
+        above.plot(part["size"], part.step_s, "o-", color=blue, label="measured")
+        above.plot(part["size"], part.bound_s, "--", color="0.4", label="arithmetic bound")
+        below.plot(part["size"], part.peak_mb / 1e3, "o-", color=orange)
+        above.set(ylim=(0, None))
+        below.set(xlabel=what.replace("_", " "), ylim=(0, None), xticks=part["size"])
+    axes[0, 0].set(ylabel="seconds a step")
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[1, 0].set(ylabel="peak memory, GB")
+    return figure
+
+
+def exactness(device: torch.device) -> pd.DataFrame:
+    """The step as it runs against its definition in float64: error of the loss, cosine of the
+    gradients; worst of two iterations each."""
+    data = random_data(images=128)
+    grid = [{"method": method, "ipc": ipc} for method in METHODS for ipc in IPCS]
+    grid += [{"method": "atom", "power": power} for power in (1.0, 2.0, 8.0)]
+    rows = []
+    for about in tqdm(grid, "exactness"):
+        power = about.get("power", 4.0)
+        config = DistillConfig(
+            method=about["method"], ipc=about.get("ipc", 1), real_batch=32,
+            spatial_power=power, channel_power=power, **FULL,
+        ).resolve(data)  # fmt: skip
+        step, sampler = Step(data, config, device), RealSampler(data, config, device)
+        draws = stream(config.seed, "dsa", device=device)
+        images = initial_images(data, config, device).requires_grad_()
+        errors, cosines = [], []
+        for _ in range(2):
+            loss = float(step(images))
+            drawn = draw(data.num_classes, data.image_size, config.dsa, draws)
+            drawn = Draw(*(v.double() if v.is_floating_point() else v for v in drawn))
+            real = sampler.as_inputs(sampler.images[sampler.draw()]).double()
+            exact = images.detach().double().requires_grad_()
+            definition = plain_step(
+                deepcopy(step.network).double(), real, exact, drawn, config.dsa, config.matching()
+            )
+            definition.backward()
+            errors.append(abs(loss / definition.item() - 1))
+            both = (images.grad.double().flatten(), exact.grad.flatten())
+            cosines.append(F.cosine_similarity(*both, dim=0).item())
+        rows.append(
+            {
+                "method": config.method,
+                "ipc": config.ipc,
+                "power": power,
+                "loss_error_percent": 100 * max(errors),
+                "gradient_cosine": min(cosines),
+                "how": str(step.execution),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def accuracy(device: torch.device) -> pd.DataFrame:
+    """Digits distilled by ATOM in bfloat16 and in float32, five seeds each, then trained on
+    alike: accuracies by seed, and a paired t-test."""
+    data, rows = load_dataset("digits"), []
+    evaluation = EvalConfig(networks=3, epochs=100, precision="float32", compile="off")
+    for precision in ("float32", "bfloat16"):
+        for seed in tqdm(range(5), f"accuracy {precision}"):
+            config = DistillConfig(
+                ipc=10, iterations=100, seed=seed, precision=precision, loss_scale=100.0
+            )
+            made = distill(data, config, device=device, progress=False)
+            found = evaluate(made, data, evaluation, device=device, progress=False)
+            rows.append({"precision": precision, "seed": seed, "accuracy": float(found.mean())})
+    return pd.DataFrame(rows)
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes a second read and written by a copy of 256 MB, the best of ten."""
+    source = torch.ones(1 << 26, device=device)
+    target = torch.empty_like(source)
+    return (
+        2
+        * source.nbytes
+        / min(seconds(partial(target.copy_, source), device, 1) for _ in range(10))
+    )
+
+
+def main() -> None:
+    """Measure, print, and write reports/bench/<hardware>/."""
+    sections = {"speed": speed, "growth": growth, "exactness": exactness, "accuracy": accuracy}
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--only", nargs="+", choices=sections, default=list(sections))
+    device, only = pick_device(None), parser.parse_args().only
+    folder = Path("reports/bench") / re.sub(r"\W+", "-", provenance.hardware()).strip("-").lower()
     libraries = ", ".join(f"{k} {v}" for k, v in provenance.versions().items())
-    with atomic_write(folder / "step.md") as partial:
-        partial.write_text(f"{text}\n\n{provenance.hardware()}; {libraries}.\n{__doc__}")
-    print(f"{text}\n\nreport: {folder}/")
+    copied = bandwidth(device) / 1e9
+    about = f"{provenance.hardware()}, memory copied at {copied:.0f} GB/s; {libraries}."
+    for name in only:
+        table = sections[name](device)
+        with atomic_write(folder / f"{name}.csv") as partial_file:
+            table.to_csv(partial_file, index=False, float_format="%.5g")
+        text = table.to_markdown(index=False, floatfmt=".3g", missingval="")
+        notes = [sections[name].__doc__, about, __doc__]
+        if name == "accuracy":
+            narrow, wide = (
+                table[table.precision == kind].accuracy for kind in ("bfloat16", "float32")
+            )
+            p = ttest_rel(narrow, wide).pvalue
+            notes.insert(
+                0,
+                f"bfloat16 {narrow.mean():.2f} %, float32 {wide.mean():.2f} %: paired t-test over "
+                f"{len(wide)} seeds, p = {p:.2g}.",
+            )
+        with atomic_write(folder / f"{name}.md") as partial_file:
+            partial_file.write_text("\n\n".join([text, *notes]))
+        if name == "growth":
+            write_figure(growth_figure(table), folder, "growth")
+        print(f"{text}\n\n{about}\nreport: {folder}/{name}.md\n")
 
 
 if __name__ == "__main__":

@@ -122,3 +122,11 @@ def plain_step(network, real: Tensor, synthetic: Tensor, drawn, dsa_config, matc
             other = augment(other, group(drawn, k), dsa_config)
         loss = loss + class_loss(network, one, other, matching)
     return loss
+
+
+def plain_epoch(network, loader, optimizer, augmented) -> None:
+    """One pass over a DataLoader, a batch at a time."""
+    for images, labels in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(network(augmented(images)), labels).backward()
+        optimizer.step()
