@@ -58,7 +58,7 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     Settings that depend on the data are no change, nor are method, network, seed and IPC, nor how
     the arithmetic ran.
     """
-    ignored = {"method", "ipc", "seed", "variant", "model", "precision", "compile"}
+    ignored = {"method", "ipc", "seed", "variant", "model", "precision", "compile", "together"}
     of_method = {
         "random": {"init"},
         "whole": set(),
@@ -592,7 +592,7 @@ def hyperparameters() -> pd.DataFrame:
 
 def _default(value: Any) -> str:
     if value is None:
-        return "by the data or method"
+        return "by data, method or device"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else _plain(value)
 
 
