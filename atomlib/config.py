@@ -222,6 +222,11 @@ class EvalConfig(NetworkConfig):
     """How to train networks on a distilled set and test them (facts: DC family's protocol)."""
 
     networks: Positive = Field(5, description="networks trained from scratch, one seed each")
+    together: Positive | None = Field(
+        None,
+        description="networks trained side by side; None is all of them on a GPU, one after "
+        "another on a CPU",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
     epochs: Positive = Field(1000, description="E; E + 1 passes are made over the set")
     batch_size: Positive = Field(256, description="synthetic images a step")
@@ -238,7 +243,11 @@ class EvalConfig(NetworkConfig):
     dsa: DSAConfig = DSAConfig()
 
     def resolve(self, image_size: int) -> Self:
-        """The same config with every None filled in."""
+        """The same config with every None filled in.
+
+        Only ``together`` may stay None: like ``precision`` and ``compile`` it says how arithmetic
+        runs, which is left to the machine that it runs on.
+        """
         return self.but(depth=default_depth(image_size) if self.depth is None else self.depth)
 
 

@@ -15,6 +15,7 @@ one strategy holds for the whole batch. With u uniform on [0, 1):
 The four geometric ones are one affine matrix a group and one ``grid_sample`` for all.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -55,20 +56,22 @@ def draw(
     groups: int,
     side: int,
     config: "DSAConfig",
-    generator: torch.Generator,
-    *,
+    *generators: torch.Generator,
     one_strategy: bool = False,
 ) -> Draw:
-    """Draw a strategy and its parameters for each group, on the generator's device.
+    """Draw a strategy and its parameters for each group, on the generators' device.
 
     ``side`` is the images' side in pixels. With ``one_strategy`` all groups get the same
     strategy (evaluation: groups are images), otherwise each draws its own (distillation:
-    groups are classes).
+    groups are classes). Several generators (evaluation: one a network) draw as many groups
+    each, as each would alone; the groups of one follow those of the other.
     """
-    device = generator.device
-    u = torch.rand(11, groups, generator=generator, device=device)
-    allowed = torch.tensor([STRATEGIES.index(s) for s in config.strategies], device=device)
-    picked = u[0, :1].expand(groups) if one_strategy else u[0]
+    device = generators[0].device
+    drawn = [torch.rand(11, groups, generator=one, device=device) for one in generators]
+    u = torch.stack(drawn, dim=1)  # [11, generators, groups]
+    picked = u[0, :, :1].expand(-1, groups) if one_strategy else u[0]
+    u, picked = u.flatten(1), picked.flatten()
+    allowed = _indices(config.strategies, device)
     most = int(config.crop * side + 0.5)
     return Draw(
         strategy=allowed[(picked * len(allowed)).long()],
@@ -82,6 +85,12 @@ def draw(
         # The angle may share its uniform number with the brightness: no group uses both.
         angle=(u[1] - 0.5) * 2 * torch.pi * config.rotate / 180,
     )
+
+
+@cache
+def _indices(strategies: tuple[str, ...], device: torch.device) -> Int[Tensor, "strategies"]:
+    """Indices into STRATEGIES; kept, since copying them to a GPU would wait for its queue."""
+    return torch.tensor([STRATEGIES.index(name) for name in strategies], device=device)
 
 
 def augment(

@@ -6,8 +6,11 @@ strategy a batch and parameters drawn image by image, no augmentation at test, a
 accuracy of the final weights on the whole test set.
 """
 
+from collections.abc import Iterator, Sequence
+from functools import cache
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -17,6 +20,7 @@ from atomlib.config import EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.distilled import DistilledSet
 from atomlib.dsa import Draw, augment, draw
+from atomlib.ensemble import Ensemble, can_stack
 from atomlib.errors import SettingError
 from atomlib.execution import Execution, network_for, operations, pick_device
 from atomlib.models import reset_parameters
@@ -50,19 +54,43 @@ def evaluate(
     # Decided by the work of one network, so that a network's accuracy does not depend on how
     # many others are trained.
     execution = Execution(config, device, operations(config, data) * work)
-    trainer = Trainer(network_for(config, data).to(device), config, execution)
+    network = network_for(config, data).to(device)
+    size = side_by_side(config, network, device)
+
+    @cache  # compiled once for all groups of a size
+    def trainer_of(networks: int) -> "Trainer | EnsembleTrainer":
+        if networks == 1:
+            return Trainer(network, config, execution)
+        return EnsembleTrainer(Ensemble(network, networks), config, execution)
+
     accuracies = []
     name = f"evaluate {distilled.config.method} {data.name} ipc {distilled.ipc}"
     passes = config.epochs + 1
     quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
     with tqdm(total=config.networks * passes, desc=name, unit="epoch", **quiet) as bar:
-        for index in range(config.networks):
-            trainer.train(
-                images, labels, stream(config.seed, "evaluate", index, device=device), bar
-            )
-            accuracies.append(trainer.accuracy(test, test_labels))
+        for first in range(0, config.networks, size):
+            group = range(first, min(first + size, config.networks))
+            chance = [stream(config.seed, "evaluate", index, device=device) for index in group]
+            trainer = trainer_of(len(group))
+            if len(group) == 1:
+                trainer.train(images, labels, chance[0], bar)
+                accuracies.append(trainer.accuracy(test, test_labels))
+            else:
+                trainer.train(images, labels, chance, bar)
+                accuracies += trainer.accuracies(test, test_labels)
             bar.set_postfix(accuracy=f"{accuracies[-1]:.2f} %")
     return torch.tensor(accuracies)
+
+
+def side_by_side(config: EvalConfig, network: nn.Module, device: torch.device) -> int:
+    """How many networks train together, which changes how long they take and nothing else.
+
+    Networks that cannot be stacked (see ensemble.can_stack) train one after another whatever
+    ``together`` says.
+    """
+    if not can_stack(network):
+        return 1
+    return config.together or (1 if device.type == "cpu" else config.networks)
 
 
 def check_same_data(distilled: DistilledSet, data: ImageData) -> None:
@@ -85,25 +113,38 @@ class Trainer:
 
     def train(self, images: Tensor, labels: Tensor, generator: torch.Generator, bar: tqdm) -> None:
         """E + 1 passes over the set, from a network drawn afresh, as are order and DSA."""
-        config = self.config
         reset_parameters(self.network, generator)
+        for _ in self._passes(images, labels, [generator]):
+            bar.update()
+
+    def _passes(
+        self,
+        images: Float[Tensor, "n c s s"],
+        labels: Int[Tensor, "n"],
+        generators: Sequence[torch.Generator],
+    ) -> Iterator[None]:
+        """E + 1 passes over the set, with a stop after each; order and DSA from the generators."""
+        config = self.config
         self.network.train()
         optimizer = self._optimizer()
         for epoch in range(config.epochs + 1):
             if self._decay(epoch, optimizer):
                 # The DC family rebuilds its optimiser here, and with it loses the momentum.
                 optimizer.state.clear()
-            order = torch.randperm(len(images), generator=generator, device=images.device)
-            for rows in order.split(config.batch_size):
+            for rows in self._order(images, generators).split(config.batch_size, dim=-1):
                 drawn = None
                 if config.dsa.strategies:
-                    drawn = draw(
-                        len(rows), images.shape[-1], config.dsa, generator, one_strategy=True
-                    )
+                    size, side = rows.shape[-1], images.shape[-1]
+                    drawn = draw(size, side, config.dsa, *generators, one_strategy=True)
+                self.execution.begin_step()
                 optimizer.zero_grad(set_to_none=True)
                 self._loss(images[rows], labels[rows], drawn).backward()
                 optimizer.step()
-            bar.update()
+            yield
+
+    def _order(self, images: Tensor, generators: Sequence[torch.Generator]) -> Int[Tensor, "n"]:
+        (generator,) = generators
+        return torch.randperm(len(images), generator=generator, device=images.device)
 
     def _optimizer(self) -> torch.optim.SGD:
         return torch.optim.SGD(
@@ -125,22 +166,64 @@ class Trainer:
         optimizer.param_groups[0]["lr"] = rate
         return anew
 
-    def _training_loss(self, images: Tensor, labels: Tensor, drawn: Draw | None) -> Tensor:
-        if drawn is not None:
-            images = augment(images[:, None], drawn, self.config.dsa)[:, 0]
+    def _training_loss(
+        self, images: Float[Tensor, "b c s s"], labels: Int[Tensor, "b"], drawn: Draw | None
+    ) -> Float[Tensor, ""]:
         with self.execution.autocast():
-            scores = self.network(images)
+            scores = self.network(self._augmented(images, drawn))
         return F.cross_entropy(scores.float(), labels)
+
+    def _augmented(self, images: Float[Tensor, "g c s s"], drawn: Draw | None) -> Tensor:
+        """Each image by its own draw; a group of DSA is one image."""
+        return images if drawn is None else augment(images[:, None], drawn, self.config.dsa)[:, 0]
 
     def _test_scores(self, images: Tensor) -> Tensor:
         with self.execution.autocast():
             return self.network(images)
 
-    @torch.no_grad()
-    def accuracy(self, images: Tensor, labels: Tensor) -> float:
+    def accuracy(self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]) -> float:
         """Percent of ``images`` given their label."""
+        return 100 * int(self._right(images, labels)) / len(labels)
+
+    @torch.no_grad()
+    def _right(self, images: Tensor, labels: Tensor) -> Int[Tensor, "*networks"]:
+        """How many images are given their label."""
         self.network.eval()
         right = torch.zeros((), dtype=torch.long, device=images.device)
         for x, y in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
-            right += (self._scores(x).argmax(dim=1) == y).sum()
-        return 100 * int(right) / len(labels)
+            right = right + (self._scores(x).argmax(dim=-1) == y).sum(dim=-1)
+        return right
+
+
+class EnsembleTrainer(Trainer):
+    """Trains the networks of an Ensemble side by side, each as a Trainer would train it alone."""
+
+    def train(
+        self, images: Tensor, labels: Tensor, generators: Sequence[torch.Generator], bar: tqdm
+    ) -> None:
+        """As Trainer.train, one generator a network: initialisation, order and DSA are its own."""
+        self.network.reset_parameters(generators)
+        for _ in self._passes(images, labels, generators):
+            bar.update(self.network.size)
+
+    def _order(
+        self, images: Tensor, generators: Sequence[torch.Generator]
+    ) -> Int[Tensor, "networks n"]:
+        return torch.stack([Trainer._order(self, images, [one]) for one in generators])
+
+    def _training_loss(
+        self,
+        images: Float[Tensor, "networks b c s s"],
+        labels: Int[Tensor, "networks b"],
+        drawn: Draw | None,
+    ) -> Float[Tensor, ""]:
+        """The sum of the networks' losses, whose gradient in each one's weights is its own."""
+        flat = self._augmented(images.flatten(0, 1), drawn)
+        with self.execution.autocast():
+            scores = self.network(flat.view_as(images))
+        total = F.cross_entropy(scores.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+        return total / labels.shape[1]
+
+    def accuracies(self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]) -> list[float]:
+        """Percent of ``images`` given their label, network by network."""
+        return [100 * right / len(labels) for right in self._right(images, labels).tolist()]

@@ -8,7 +8,6 @@ from contextlib import suppress
 from functools import cache
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from atomlib.config import NetworkConfig
 from atomlib.datasets import ImageData
@@ -35,6 +34,8 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 
 def operations(config: NetworkConfig, data: ImageData) -> int:
     """Floating point operations of one image's forward, counted without computing it."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import: it looks for a GPU
+
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         network_for(config, data)(torch.empty(1, data.channels, data.image_size, data.image_size))
     return counter.get_total_flops()

@@ -308,7 +308,8 @@ def _check(
     narrow = config.precision == "bfloat16" and device.type == "cuda"
     precision = "bfloat16" if narrow else "float32"
     fixed = {"epochs": proxy.epochs, "networks": 1, "compile": "off", "precision": precision}
-    return config.but(**fixed).resolve(data.image_size)
+    # One network has none to train together with: None is the default, which enters no key.
+    return config.but(**fixed, together=None).resolve(data.image_size)
 
 
 def _key(proxy: Proxy, candidate: Candidate, config: EvalConfig) -> str:

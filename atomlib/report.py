@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import sem, t, ttest_ind, ttest_rel
+import scipy  # its stats load where they are first used: half a second
 
 from atomlib.config import BY_FEATURES, METHODS, TERMS, DistillConfig, DSAConfig, EvalConfig
 from atomlib.datasets import ImageData
@@ -58,7 +58,7 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     Settings that depend on the data are no change, nor are method, network, seed and IPC, nor how
     the arithmetic ran.
     """
-    ignored = {"method", "ipc", "seed", "variant", "model", "precision", "compile", "graphs"}
+    ignored = {"method", "ipc", "seed", "variant", "model", *HOW}
     of_method = {
         "random": {"init"},
         "whole": set(),
@@ -77,6 +77,9 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
                 found[key] = (ours[key], default)
     return found
 
+
+HOW = ("precision", "compile", "graphs", "together")
+"""Settings of how arithmetic runs, which change no result by more than rounding."""
 
 SIZES = ("iterations", "real_batch", "width", "networks", "epochs", "feature_epochs")
 """Settings that make a run cheaper; one below the paper's makes a result reduced."""
@@ -185,7 +188,9 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
 
 def _welch(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
     """p of Welch's t-test over networks, two at the least on each side."""
-    return float(ttest_ind(ours["accuracies"], theirs["accuracies"], equal_var=False).pvalue)
+    return float(
+        scipy.stats.ttest_ind(ours["accuracies"], theirs["accuracies"], equal_var=False).pvalue
+    )
 
 
 def _p(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
@@ -221,7 +226,7 @@ def _compare_seeds(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> 
     if len(seeds) < 2:
         return compare(ours[0], theirs[0])
     a, b = ([mean[seed] for seed in seeds] for mean in means)
-    p = float(ttest_rel(a, b).pvalue)
+    p = float(scipy.stats.ttest_rel(a, b).pvalue)
     return _verdict(
         LABELS[ours[0]["method"]], LABELS[theirs[0]["method"]], float(np.mean(a) - np.mean(b)),
         p, f"paired t-test over {len(seeds)} distillation seeds",
@@ -313,7 +318,9 @@ def variant_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     rows = []
     for r in records:
         a = np.array(r["accuracies"])
-        spread = t.interval(0.95, len(a) - 1, a.mean(), sem(a)) if len(a) > 1 else (np.nan, np.nan)
+        spread = np.nan, np.nan
+        if len(a) > 1:
+            spread = scipy.stats.t.interval(0.95, len(a) - 1, a.mean(), scipy.stats.sem(a))
         rows.append(
             {key: r[key] for key in ("dataset", "method", "ipc", "seed", "variant")}
             | {"mean": a.mean(), "std": a.std(), "low": spread[0], "high": spread[1]}
@@ -592,7 +599,7 @@ def hyperparameters() -> pd.DataFrame:
 
 def _default(value: Any) -> str:
     if value is None:
-        return "by the data or method"
+        return "by data, method or device"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else _plain(value)
 
 

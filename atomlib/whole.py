@@ -64,7 +64,8 @@ def _trained(
     work = operations(config, data) * (3 * len(data.train_labels) * passes + len(data.test_labels))
     execution = Execution(config, device, work)
     trainer = Trainer(network_for(config, data).to(device), config, execution)
-    settings = config.but(networks=1).model_dump_json(exclude_defaults=True)
+    # Whole-set networks train one by one; how many there are, or go together, is not in the key.
+    settings = config.but(networks=1, together=None).model_dump_json(exclude_defaults=True)
     about = f"{data.fingerprint} {zca} {index} {settings} {execution}"
     key = hashlib.sha256(about.encode()).hexdigest()
     path = cache_folder() / "networks" / f"{data.name}-{key[:16]}.safetensors"

@@ -117,7 +117,8 @@ def test_depth_follows_the_image_size(make_data, size, depth):
 def test_resolve_leaves_no_none(make_data, method):
     config = DistillConfig(method=method).resolve(make_data())
     assert [key for key, value in config.model_dump().items() if value is None] == ["layers"]
-    assert None not in EvalConfig().resolve(8).model_dump().values()
+    config = EvalConfig().resolve(8)
+    assert [key for key, value in config.model_dump().items() if value is None] == ["together"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -205,6 +206,8 @@ def test_a_bad_setting_is_one_sentence(complains, settings, parts):
     ("settings", "parts"),
     [
         ({"networks": 0}, ["networks is 0", "1"]),
+        ({"together": 0}, ["together is 0", "1"]),
+        ({"together": "all"}, ["together is 'all'", "integer"]),
         ({"epochs": 2.5}, ["epochs is 2.5", "integer"]),
         ({"schedule": "halfwy"}, ["schedule is 'halfwy'", "did you mean 'halfway'", "'step'"]),
         ({"step_decay": 0}, ["step_decay is 0", "greater than 0"]),

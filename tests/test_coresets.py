@@ -147,6 +147,8 @@ def test_a_network_is_trained_once_and_cached_by_data_and_settings(data, monkeyp
     assert run(config) == first and len(trained) == 2  # BatchNorm's statistics included
     run(config.but(networks=1))
     assert len(trained) == 2  # the first network is the same whatever their number
+    run(config.but(together=2))
+    assert len(trained) == 2
     run(config.but(networks=1, epochs=1))
     run(config.but(networks=1, lr=0.02))
     assert len(trained) == 4

@@ -357,7 +357,7 @@ def test_a_candidate_is_trained_once(search, trained, tmp_path):
 def test_settings_that_candidate_and_proxy_replace_change_nothing(search, trained):
     search()
     other = {"width": 8, "depth": 3, "norm": "none", "activation": "sigmoid", "pooling": "max"}
-    run = {"epochs": 3, "networks": 2, "compile": "on", "precision": "bfloat16"}
+    run = {"epochs": 3, "networks": 2, "compile": "on", "precision": "bfloat16", "together": 2}
     search(config=CONFIG.but(**other, **run))
     assert len(trained) == len(SMALL)
 
