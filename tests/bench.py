@@ -114,11 +114,10 @@ def plain_step_seconds(data: ImageData, config: DistillConfig, device: torch.dev
     return seconds(step, device, 3)
 
 
-def synthetic(data: ImageData, ipc: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def synthetic(data: ImageData, ipc: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """As many images and labels as a distilled set has."""
     images = initial_images(data, DistillConfig(ipc=ipc, zca=False).resolve(data), device)
-    return images.flatten(0, 1), torch.arange(data.num_classes, device=device).repeat_interleave(
-        ipc
-    )
+    return images.flatten(0, 1), by_class(data.num_classes, ipc).to(device)
 
 
 def pass_seconds(data: ImageData, ipc: int, device: torch.device) -> dict[str, Any]:
