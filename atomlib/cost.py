@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from atomlib.config import DistillConfig
 from atomlib.datasets import ImageData
-from atomlib.distill import Step, initial_images
-from atomlib.execution import operations, pick_device
+from atomlib.distill import Step, initial_images, step_operations
+from atomlib.execution import pick_device
 
 
 def costs(
@@ -53,7 +53,8 @@ def step_cost(
     ``step_s`` is the median of ``repeats``, ``first_step_s`` the first, compilation included;
     ``peak_mb`` the most memory (MB, 10^6 bytes) that the GPU's tensors took or, on a CPU, the
     whole process with Python, libraries and data; ``gflop`` the operations of all forwards
-    and the backward (twice a forward's, over synthetic images); ``bound_s`` the time that
+    and the backward (a forward's, to the synthetic images alone: weights get no gradient);
+    ``bound_s`` the time that
     these take at ``matrix_gflops``, the machine's measured rate in the step's number type.
     """
     step = Step(data, config, device)
@@ -68,8 +69,7 @@ def step_cost(
     iteration()
     median = seconds(iteration, device, repeats)
     peak = peak_memory(device)
-    forwards = data.num_classes * (config.real_batch + 3 * config.ipc)
-    work = operations(config, data) * forwards
+    work = step_operations(config, data)
     rate = matrix_rate(step.execution.dtype, device)
     return {
         "dataset": data.name,

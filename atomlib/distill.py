@@ -165,9 +165,8 @@ class Step:
         self.networks = stream(config.seed, "networks", device=device)
         self.draws = stream(config.seed, "dsa", device=device)
         self.sampler = RealSampler(data, config, device)
-        images_a_step = data.num_classes * (config.real_batch + 3 * config.ipc)
         self.execution = Execution(
-            config, device, operations(config, data) * images_a_step * config.iterations
+            config, device, step_operations(config, data) * config.iterations
         )
         self.real_chunks = class_chunks(data, config, device, config.real_batch)
         self.synthetic_chunks = class_chunks(data, config, device, config.ipc)
@@ -212,6 +211,12 @@ class Step:
 
     def _distance(self, images: Tensor, drawn: Draw | None, real: Signature) -> Tensor:
         return matching_loss(real, self._signature(images, drawn), self.matching)
+
+
+def step_operations(config: DistillConfig, data: ImageData) -> int:
+    """Floating point operations of one iteration: a forward of all images, and a backward, as
+    much again, of the synthetic ones alone. (Weights, which are not trained, get no gradient.)"""
+    return operations(config, data) * data.num_classes * (config.real_batch + 2 * config.ipc)
 
 
 class RealSampler:

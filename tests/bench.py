@@ -25,6 +25,7 @@ from scipy.stats import ttest_rel
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from atomlib import provenance
@@ -36,7 +37,7 @@ from atomlib.distilled import by_class
 from atomlib.dsa import Draw, augment, draw
 from atomlib.ensemble import Ensemble
 from atomlib.evaluate import EnsembleTrainer, Trainer, evaluate, side_by_side
-from atomlib.execution import Execution, network_for, operations, pick_device
+from atomlib.execution import Execution, network_for, pick_device
 from atomlib.figures import style, write_figure
 from atomlib.files import atomic_write
 from atomlib.models import reset_parameters
@@ -80,7 +81,7 @@ def speed(device: torch.device) -> pd.DataFrame:
             "bound": row.bound_s,
             "matrix_gflops": row.matrix_gflops,
             "first": row.first_step_s,
-            "peak_mb": row.peak_mb,
+            "peak_gb": row.peak_mb / 1e3,
             "how": row.how,
         }
         for row, theirs in zip(steps.itertuples(), plain, strict=True)
@@ -141,7 +142,9 @@ def pass_seconds(data: ImageData, ipc: int, device: torch.device) -> dict[str, A
                     trainer.train(images, labels, generator, bar)
 
     train()
-    work = 3 * NETWORKS * len(images) * operations(config, data)
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(network_for(config, data).to(device)(images[:1]), labels[:1]).backward()
+    work = NETWORKS * len(images) * counter.get_total_flops()
     rate = matrix_rate(execution.dtype, device)
     return {
         "seconds": seconds(train, device, 3) / (config.epochs + 1),
@@ -303,7 +306,10 @@ def main() -> None:
         table = sections[name](device)
         with atomic_write(folder / f"{name}.csv") as partial_file:
             table.to_csv(partial_file, index=False, float_format="%.5g")
-        text = table.to_markdown(index=False, floatfmt=".3g", missingval="")
+        shown = table.rename(columns=lambda column: column.replace("_", " "))
+        text = (
+            shown.astype(object).where(shown.notna(), "").to_markdown(index=False, floatfmt=".3g")
+        )
         notes = [sections[name].__doc__, about, __doc__]
         if name == "accuracy":
             narrow, wide = (
