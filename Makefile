@@ -62,7 +62,7 @@ test: $(READY)  ## everything that guards the package: style, oracles, notebooks
 	ln -s ../../../reports/quick build/nbval/reports/quick
 	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env build/nbval/notebooks
 
-bench: $(READY)  ## time a step beside a plain per-class one, in one run, into reports/bench/
+bench: $(READY)  ## time and memory of a step and an evaluation beside plain loops, in one run, into reports/bench/
 	$(BIN)/python -m tests.bench
 
 lab: $(READY)  ## JupyterLab on the notebooks
