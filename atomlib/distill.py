@@ -7,6 +7,7 @@ a step of SGD on the synthetic pixels along the gradient of the matching loss.
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -25,6 +26,7 @@ from atomlib.losses import Signature, matching_loss, signature
 from atomlib.models import reset_parameters
 from atomlib.provenance import versions
 from atomlib.randomness import stream
+from atomlib.resume import Bookmark
 
 
 class DivergedError(SettingError):
@@ -37,15 +39,17 @@ def distill(
     *,
     device: str | torch.device | None = None,
     progress: bool = True,
+    resume: str | Path | None = None,
 ) -> DistilledSet:
     """Make a distilled set of ``data``.
 
-    The same arguments give the same bytes on one machine's CPU. ``device`` None is the GPU
-    where there is one; there, gradients are summed in no fixed order. Raises SettingError,
-    before any work, for settings that the data cannot serve, and DivergedError at the first
-    loss that is not finite.
+    With ``resume``, a file, a run that was killed goes on from where it was; see
+    atomlib.resume. The same arguments give the same bytes on one machine's CPU. ``device`` None
+    is the GPU where there is one; there, gradients are summed in no fixed order. Raises
+    SettingError, before any work, for settings that the data cannot serve, and DivergedError at
+    the first loss that is not finite.
     """
-    *_, made = trajectory(data, config, device=device, progress=progress)
+    *_, made = trajectory(data, config, device=device, progress=progress, resume=resume)
     return made
 
 
@@ -56,12 +60,14 @@ def trajectory(
     *,
     device: str | torch.device | None = None,
     progress: bool = True,
+    resume: str | Path | None = None,
 ) -> Iterator[DistilledSet]:
     """The distilled set after each number of iterations in ``at``, then after all of them.
 
     One run makes them all. What is there after k of them is the set that ``iterations=k``
     makes, so a checkpoint is a DistilledSet with that config (its variant ends in "it<k>").
-    Raises as ``distill`` does, and SettingError for an iteration that the run does not reach.
+    A run does not go on from a file ``resume`` that is past an iteration in ``at``. Raises as
+    ``distill`` does, and SettingError for an iteration that the run does not reach.
     """
     config = (config or DistillConfig()).resolve(data)
     for iteration in at:
@@ -69,42 +75,85 @@ def trajectory(
             raise SettingError(
                 f"at has {iteration}; allowed: 0 to {config.iterations}, the iterations of the run"
             )
-    return _run(data, config, {*at} - {config.iterations}, pick_device(device), progress)
+    device = pick_device(device)
+    return _run(data, config, {*at} - {config.iterations}, device, progress, resume)
 
 
 def _run(
-    data: ImageData, config: DistillConfig, at: set[int], device: torch.device, progress: bool
+    data: ImageData,
+    config: DistillConfig,
+    at: set[int],
+    device: torch.device,
+    progress: bool,
+    resume: str | Path | None,
 ) -> Iterator[DistilledSet]:
     images = initial_images(data, config, device)
-    losses: list[float] = []
+    if not config.iterations:
+        yield _set(images, [], data, config, device)
+        return
+    step = Step(data, config, device)
+    optimizer = torch.optim.SGD(
+        [images.requires_grad_()],
+        lr=config.image_lr,
+        momentum=config.image_momentum,
+        weight_decay=config.image_weight_decay,
+    )
+    kept = Bookmark(resume, f"{config.model_dump_json()} {data.fingerprint} {step.execution}")
+    losses = _go_on(kept.read(), images, optimizer, step, at)
     if 0 in at:
         yield _set(images, losses, data, as_checkpoint(config, 0), device)
-    if config.iterations:
-        step = Step(data, config, device)
-        optimizer = torch.optim.SGD(
-            [images.requires_grad_()],
-            lr=config.image_lr,
-            momentum=config.image_momentum,
-            weight_decay=config.image_weight_decay,
-        )
-        recent: list[Tensor] = []
-        # Reading a loss makes the CPU wait for a GPU, so there it is done now and then.
-        every = 1 if device.type == "cpu" else 50
-        name = f"{config.method} {data.name} ipc {config.ipc}"
-        quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-        with tqdm(total=config.iterations, desc=name, unit="it", **quiet) as bar:
-            for iteration in range(1, config.iterations + 1):
-                recent.append(step(images))
-                optimizer.step()
-                if iteration % every == 0 or iteration in {*at, config.iterations}:
-                    losses += torch.stack(recent).tolist()
-                    recent.clear()
-                    _check_finite(losses, every, config)
-                    bar.set_postfix(loss=f"{losses[-1]:.4g}", refresh=False)
-                bar.update()
-                if iteration in at:
-                    yield _set(images, losses, data, as_checkpoint(config, iteration), device)
+    recent: list[Tensor] = []
+    # Reading a loss makes the CPU wait for a GPU, so there it is done now and then.
+    every = 1 if device.type == "cpu" else 50
+    name = f"{config.method} {data.name} ipc {config.ipc}"
+    quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+    steps = range(len(losses) + 1, config.iterations + 1)
+    with tqdm(total=config.iterations, initial=len(losses), desc=name, unit="it", **quiet) as bar:
+        for iteration in steps:
+            recent.append(step(images))
+            optimizer.step()
+            if iteration % every == 0 or iteration in {*at, config.iterations}:
+                losses += torch.stack(recent).tolist()
+                recent.clear()
+                _check_finite(losses, every, config)
+                bar.set_postfix(loss=f"{losses[-1]:.4g}", refresh=False)
+            bar.update()
+            if iteration in at:
+                yield _set(images, losses, data, as_checkpoint(config, iteration), device)
+            if not recent and kept.due():
+                kept.write(_state(images, losses, optimizer, step))
     yield _set(images, losses, data, config, device)
+    kept.end()  # after the set is taken, and kept by whoever took it
+
+
+def _state(
+    images: Tensor, losses: list[float], optimizer: torch.optim.SGD, step: "Step"
+) -> dict[str, Tensor]:
+    """All that the iterations to come depend on."""
+    state = {"images": images, "losses": torch.tensor(losses, dtype=torch.float64)}
+    momentum = optimizer.state[images].get("momentum_buffer")
+    if momentum is not None:
+        state["momentum"] = momentum
+    return state | {f"random {name}": g.get_state() for name, g in step.generators().items()}
+
+
+def _go_on(
+    state: dict[str, Tensor] | None,
+    images: Tensor,
+    optimizer: torch.optim.SGD,
+    step: "Step",
+    at: set[int],
+) -> list[float]:
+    """Put all as it was in ``state``; the losses until then, none where the run starts anew."""
+    if state is None or any(iteration <= len(state["losses"]) for iteration in at):
+        return []
+    with torch.no_grad():
+        images.copy_(state["images"])
+    if "momentum" in state:
+        optimizer.state[images]["momentum_buffer"] = state["momentum"].to(images.device)
+    for name, generator in step.generators().items():
+        generator.set_state(state[f"random {name}"])
+    return state["losses"].tolist()
 
 
 def evenly(iterations: int, count: int) -> list[int]:
@@ -199,6 +248,10 @@ class Step:
         if gradients:
             images.grad = torch.cat(gradients)
         return torch.stack(losses).sum()
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """Where its chance comes from: networks, DSA and real images."""
+        return {"networks": self.networks, "dsa": self.draws, "real": self.sampler.generator}
 
     def _real_signature(self, images: Tensor, drawn: Draw | None) -> Signature:
         return self._signature(self.sampler.as_inputs(images), drawn)

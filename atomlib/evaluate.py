@@ -8,6 +8,7 @@ accuracy of the final weights on the whole test set.
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +26,7 @@ from atomlib.errors import SettingError
 from atomlib.execution import Execution, network_for, operations, pick_device
 from atomlib.models import reset_parameters
 from atomlib.randomness import stream
+from atomlib.resume import Bookmark
 
 TEST_BATCH = 500
 
@@ -36,11 +38,13 @@ def evaluate(
     *,
     device: str | torch.device | None = None,
     progress: bool = True,
+    resume: str | Path | None = None,
 ) -> Float[Tensor, "networks"]:
     """Test accuracy, in percent, of each network trained on the distilled set.
 
-    Network i has its own initialisation, order and augmentation, drawn from the config's
-    seed and i. Raises SettingError where the set was made from other data.
+    With ``resume``, a file, an evaluation that was killed goes on at the network it was at; see
+    atomlib.resume. Network i has its own initialisation, order and augmentation, drawn from the
+    config's seed and i. Raises SettingError where the set was made from other data.
     """
     check_same_data(distilled, data)
     config = (config or EvalConfig()).resolve(data.image_size)
@@ -63,12 +67,16 @@ def evaluate(
             return Trainer(network, config, execution)
         return EnsembleTrainer(Ensemble(network, networks), config, execution)
 
-    accuracies = []
+    kept = Bookmark(resume, f"{distilled.digest()} {config.model_dump_json()} {execution} {size}")
+    accuracies = (kept.read() or {"accuracies": torch.empty(0)})["accuracies"].tolist()
     name = f"evaluate {distilled.config.method} {data.name} ipc {distilled.ipc}"
     passes = config.epochs + 1
     quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-    with tqdm(total=config.networks * passes, desc=name, unit="epoch", **quiet) as bar:
-        for first in range(0, config.networks, size):
+    done = len(accuracies)
+    with tqdm(
+        total=config.networks * passes, initial=done * passes, desc=name, unit="epoch", **quiet
+    ) as bar:
+        for first in range(done, config.networks, size):
             group = range(first, min(first + size, config.networks))
             chance = [stream(config.seed, "evaluate", index, device=device) for index in group]
             trainer = trainer_of(len(group))
@@ -79,6 +87,9 @@ def evaluate(
                 trainer.train(images, labels, chance, bar)
                 accuracies += trainer.accuracies(test, test_labels)
             bar.set_postfix(accuracy=f"{accuracies[-1]:.2f} %")
+            if len(accuracies) < config.networks:
+                kept.write({"accuracies": torch.tensor(accuracies, dtype=torch.float64)})
+    kept.end()
     return torch.tensor(accuracies)
 
 

@@ -9,6 +9,7 @@ atomlib.run) are as good as absent: what came with a clone is made again, not re
     <folder>/results/<stem>.json             accuracies of each network, settings, times
     <folder>/results/<stem>-on-<model>.json  the same for another network than the ConvNet
     <folder>/results/<dataset>-whole.json    the same for the whole training set
+    <folder>/unfinished/                     where runs are, or were when they were killed
 """
 
 import hashlib
@@ -53,21 +54,28 @@ class Store:
         """
         config = config.resolve(data)
         steps = [*sorted({*at} - {config.iterations}), config.iterations]
-        found = [self._find(data, as_checkpoint(config, step)) for step in steps]
-        if None not in found:
-            return found
-        made, start = [], time.perf_counter()
-        for old, distilled in zip(
-            found, trajectory(data, config, steps, progress=self.progress), strict=True
-        ):
-            if old is not None and old.digest() == distilled.digest():
-                made.append(old)  # with what was measured on it
-                continue
+        found = {step: self._find(data, as_checkpoint(config, step)) for step in steps}
+        missing = [step for step, old in found.items() if old is None]
+        if not missing:
+            return list(found.values())
+        start = time.perf_counter()
+        resume = self._unfinished(stem(data.name, config))
+        run = trajectory(data, config, missing, progress=self.progress, resume=resume)
+        for step, distilled in zip(sorted({*missing, config.iterations}), run, strict=True):
+            if found[step] is not None and found[step].digest() == distilled.digest():
+                continue  # as it was, with what was measured on it
             seconds = time.perf_counter() - start
             distilled.save(self._set_path(data, distilled.config))
             self._record(distilled, distilled.stem, distillation=_run(seconds))
-            made.append(distilled)
-        return made
+            found[step] = distilled
+        return list(found.values())
+
+    def _unfinished(self, name: str) -> Path:
+        """Where a run keeps where it is; what came with a clone is no run of this one."""
+        path = self.folder / "unfinished" / f"{name}.safetensors"
+        if path.exists() and not counts(path):
+            path.unlink()
+        return path
 
     def _find(self, data: ImageData, config: DistillConfig) -> DistilledSet | None:
         path = self._set_path(data, config)
@@ -98,7 +106,10 @@ class Store:
         record = self._read(name)
         if record.get("key") == key:
             return record
-        measured = _measure(lambda: evaluate(distilled, data, config, progress=self.progress))
+        resume = self._unfinished(f"{name}-evaluation")
+        measured = _measure(
+            lambda: evaluate(distilled, data, config, progress=self.progress, resume=resume)
+        )
         entries = {"key": key, "evaluate": config.model_dump(mode="json"), **measured}
         return self._record(distilled, name, **entries)
 

@@ -80,7 +80,6 @@ def speed(device: torch.device) -> pd.DataFrame:
             "plain": theirs,
             "bound": row.bound_s,
             "matrix_gflops": row.matrix_gflops,
-            "first": row.first_step_s,
             "peak_gb": row.peak_mb / 1e3,
             "how": row.how,
         }
@@ -112,7 +111,7 @@ def plain_step_seconds(data: ImageData, config: DistillConfig, device: torch.dev
         plain_step(network, real, images, drawn, config.dsa, config.matching()).backward()
 
     step()
-    return seconds(step, device, 3)
+    return seconds(step, device, 5)
 
 
 def synthetic(data: ImageData, ipc: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -197,11 +196,19 @@ def growth(device: torch.device) -> pd.DataFrame:
             data = random_data(size["classes"], size["side"])
             config = DistillConfig(ipc=size["ipc"], real_batch=size["real_batch"], **FULL)
             row = costs(data, [config], device=device, repeats=3, progress=False)
-            tables.append(row.assign(grows=what, size=value))
+            tables.append(row.assign(grows=what, size=value, peak_gb=row.peak_mb / 1e3))
             print(f"{what} {value}: {row.step_s[0]:.3f} s, {row.peak_mb[0]:.0f} MB")
     table = pd.concat(tables)
-    columns = ["grows", "size", "step_s", "peak_mb", "gflop", "bound_s", "times_bound", "how"]
+    columns = ["grows", "size", "step_s", "peak_gb", "gflop", "bound_s", "times_bound", "how"]
     return table[columns]
+
+
+AXES = {
+    "ipc": "images a class (IPC)",
+    "classes": "classes",
+    "side": "side, pixels",
+    "real_batch": "real images a class",
+}
 
 
 def growth_figure(table: pd.DataFrame) -> plt.Figure:
@@ -213,12 +220,12 @@ def growth_figure(table: pd.DataFrame) -> plt.Figure:
     for (above, below), (what, part) in zip(axes.T, kinds, strict=True):
         above.plot(part["size"], part.step_s, "o-", color=blue, label="measured")
         above.plot(part["size"], part.bound_s, "--", color="0.4", label="arithmetic bound")
-        below.plot(part["size"], part.peak_mb / 1e3, "o-", color=orange)
-        above.set(ylim=(0, None))
-        below.set(xlabel=what.replace("_", " "), ylim=(0, None), xticks=part["size"])
-    axes[0, 0].set(ylabel="seconds a step")
+        below.plot(part["size"], part.peak_gb, "o-", color=orange)
+        below.set(xlabel=AXES[what], xticks=part["size"])
+    # Once all is drawn: the panels of a row share their limits.
+    axes[0, 0].set(ylabel="seconds a step", ylim=(0, None))
     axes[0, 0].legend(frameon=False, fontsize=8)
-    axes[1, 0].set(ylabel="peak memory, GB")
+    axes[1, 0].set(ylabel="peak memory, GB", ylim=(0, None))
     return figure
 
 
@@ -292,6 +299,24 @@ def bandwidth(device: torch.device) -> float:
     )
 
 
+def same_accuracy(table: pd.DataFrame) -> str:
+    """Whether bfloat16 and float32 differ, tested over seeds in pairs."""
+    narrow, wide = (table[table.precision == kind].accuracy for kind in ("bfloat16", "float32"))
+    return (
+        f"bfloat16 {narrow.mean():.2f} %, float32 {wide.mean():.2f} %: paired t-test over "
+        f"{len(wide)} seeds, p = {ttest_rel(narrow, wide).pvalue:.2g}."
+    )
+
+
+def readable(table: pd.DataFrame) -> str:
+    """The table in Markdown, without what its notes say."""
+    shown = table.drop(columns=["how", "matrix_gflops"], errors="ignore")
+    for column in shown.select_dtypes("float"):
+        shown[column] = shown[column].map(lambda value: "" if pd.isna(value) else f"{value:.3g}")
+    shown = shown.rename(columns=lambda column: column.replace("_", " ")).fillna("")
+    return shown.to_markdown(index=False, disable_numparse=True)
+
+
 def main() -> None:
     """Measure, print, and write reports/bench/<hardware>/."""
     sections = {"speed": speed, "growth": growth, "exactness": exactness, "accuracy": accuracy}
@@ -300,32 +325,25 @@ def main() -> None:
     device, only = pick_device(None), parser.parse_args().only
     folder = Path("reports/bench") / re.sub(r"\W+", "-", provenance.hardware()).strip("-").lower()
     libraries = ", ".join(f"{k} {v}" for k, v in provenance.versions().items())
-    copied = bandwidth(device) / 1e9
-    about = f"{provenance.hardware()}, memory copied at {copied:.0f} GB/s; {libraries}."
+    about = f"{provenance.hardware()}, memory copied at {bandwidth(device) / 1e9:.0f} GB/s"
     for name in only:
         table = sections[name](device)
-        with atomic_write(folder / f"{name}.csv") as partial_file:
-            table.to_csv(partial_file, index=False, float_format="%.5g")
-        shown = table.rename(columns=lambda column: column.replace("_", " "))
-        text = (
-            shown.astype(object).where(shown.notna(), "").to_markdown(index=False, floatfmt=".3g")
-        )
-        notes = [sections[name].__doc__, about, __doc__]
+        with atomic_write(folder / f"{name}.csv") as part:
+            table.to_csv(part, index=False, float_format="%.5g")
+        text = readable(table)
+        notes = [" ".join(sections[name].__doc__.split()), f"{about}; {libraries}.", __doc__]
+        if "how" in table:
+            notes.insert(1, f"How: {', '.join(table.how.unique())}.")
+        if "matrix_gflops" in table:
+            low, high = table.matrix_gflops.min(), table.matrix_gflops.max()
+            notes.insert(2, f"Matrix products at {low:.0f} to {high:.0f} GFLOP/s.")
         if name == "accuracy":
-            narrow, wide = (
-                table[table.precision == kind].accuracy for kind in ("bfloat16", "float32")
-            )
-            p = ttest_rel(narrow, wide).pvalue
-            notes.insert(
-                0,
-                f"bfloat16 {narrow.mean():.2f} %, float32 {wide.mean():.2f} %: paired t-test over "
-                f"{len(wide)} seeds, p = {p:.2g}.",
-            )
-        with atomic_write(folder / f"{name}.md") as partial_file:
-            partial_file.write_text("\n\n".join([text, *notes]))
+            notes.insert(0, same_accuracy(table))
+        with atomic_write(folder / f"{name}.md") as part:
+            part.write_text("\n\n".join([text, *notes]))
         if name == "growth":
             write_figure(growth_figure(table), folder, "growth")
-        print(f"{text}\n\n{about}\nreport: {folder}/{name}.md\n")
+        print(f"{text}\n\nreport: {folder}/{name}.md\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,206 @@
+"""A run that is killed ends, once it goes on, with the bytes of one that never was."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from atomlib import resume
+from atomlib.config import DistillConfig, EvalConfig
+from atomlib.distill import Step, distill, trajectory
+from atomlib.evaluate import Trainer, evaluate
+from atomlib.resume import Bookmark
+
+RUN = DistillConfig(iterations=12, width=16, real_batch=4, ipc=2, compile="off")
+TRAIN = EvalConfig(epochs=2, networks=4, width=16, compile="off")
+STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2])}
+
+KILLS = int(os.environ.get("ATOM_KILLS", 4))
+"""How often the test below kills a run; ``make torture`` asks for more."""
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    """Written after every step."""
+    monkeypatch.setattr(resume, "EVERY_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def data(make_data):
+    return make_data()
+
+
+class Cut(Exception):
+    """Raised where a kill would strike."""
+
+
+def cut_at(monkeypatch, owner, name, call):
+    """Have the ``call``-th call of a method fail; returns how many there were."""
+    plain, calls = getattr(owner, name), []
+
+    def method(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == call:
+            raise Cut
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(owner, name, method)
+    return calls
+
+
+# The file
+
+
+def test_what_was_written_is_read(tmp_path):
+    kept = Bookmark(tmp_path / "x", "run")
+    assert kept.read() is None
+    kept.write(STATE)
+    found = Bookmark(tmp_path / "x", "run").read()
+    assert found.keys() == STATE.keys()
+    assert all(torch.equal(found[name], STATE[name]) for name in STATE)
+    kept.end()
+    assert kept.read() is None and not any(tmp_path.iterdir())
+
+
+def test_another_runs_file_is_not_read(tmp_path, monkeypatch):
+    Bookmark(tmp_path / "x", "run").write(STATE)
+    assert Bookmark(tmp_path / "x", "other run").read() is None
+    monkeypatch.setattr(resume, "versions", lambda: {"torch": "9.9"})
+    assert Bookmark(tmp_path / "x", "run").read() is None
+
+
+def test_a_file_with_any_byte_changed_or_cut_is_not_read(tmp_path):
+    path = tmp_path / "x"
+    Bookmark(path, "run").write(STATE)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        found = Bookmark(path, "run").read()
+        # A byte may be changed without a meaning, such as a space of the header's end.
+        assert found is None or all(torch.equal(found[name], STATE[name]) for name in STATE)
+        path.write_bytes(whole[:place])
+        assert Bookmark(path, "run").read() is None
+
+
+def test_without_a_file_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kept = Bookmark(None, "run")
+    kept.write(STATE)
+    assert kept.read() is None and not kept.due() and not any(tmp_path.iterdir())
+
+
+def test_it_is_written_now_and_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "EVERY_SECONDS", 3600.0)
+    kept = Bookmark(tmp_path / "x", "run")
+    assert not kept.due()
+    kept.written -= 3601
+    assert kept.due()
+    kept.write(STATE)
+    assert not kept.due()
+
+
+# Distillation
+
+
+@pytest.mark.parametrize("settings", [{}, {"norm": "batch"}, {"image_momentum": 0.0}])
+def test_a_distillation_cut_anywhere_ends_with_the_same_bytes(
+    data, tmp_path, monkeypatch, settings
+):
+    config = RUN.but(**settings)
+    whole = distill(data, config, progress=False).save(tmp_path / "whole").read_bytes()
+    for call in (1, 2, 7, 12):
+        path = tmp_path / "unfinished"
+        with monkeypatch.context() as patch, pytest.raises(Cut):
+            cut_at(patch, Step, "__call__", call)
+            distill(data, config, progress=False, resume=path)
+        assert path.exists() == (call > 1)
+        with monkeypatch.context() as patch:
+            calls = cut_at(patch, Step, "__call__", 0)
+            made = distill(data, config, progress=False, resume=path)
+        assert len(calls) == 12 - (call - 1)
+        assert made.save(tmp_path / "cut").read_bytes() == whole
+        assert not path.exists()
+
+
+def test_a_run_past_a_checkpoint_that_is_asked_for_starts_anew(data, tmp_path, monkeypatch):
+    path = tmp_path / "unfinished"
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_at(patch, Step, "__call__", 8)
+        distill(data, RUN, progress=False, resume=path)
+    early, late = trajectory(data, RUN, (5,), progress=False, resume=path)
+    expected = list(trajectory(data, RUN, (5,), progress=False))
+    assert torch.equal(early.trained, expected[0].trained)
+    assert torch.equal(late.trained, expected[1].trained)
+
+
+def test_another_setting_does_not_go_on_from_it(data, tmp_path, monkeypatch):
+    path = tmp_path / "unfinished"
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_at(patch, Step, "__call__", 8)
+        distill(data, RUN, progress=False, resume=path)
+    made = distill(data, RUN.but(seed=1), progress=False, resume=path)
+    assert torch.equal(made.trained, distill(data, RUN.but(seed=1), progress=False).trained)
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_an_evaluation_goes_on_at_the_network_it_was_at(data, tmp_path, monkeypatch, together):
+    made = distill(data, RUN.but(iterations=0), progress=False)
+    config, path = TRAIN.but(together=together), tmp_path / "unfinished"
+    whole = evaluate(made, data, config, progress=False)
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_at(patch, Trainer, "_passes", 2)
+        evaluate(made, data, config, progress=False, resume=path)
+    with monkeypatch.context() as patch:
+        calls = cut_at(patch, Trainer, "_passes", 0)
+        assert torch.equal(evaluate(made, data, config, progress=False, resume=path), whole)
+    assert len(calls) == 4 // together - 1
+    assert not path.exists()
+
+
+# Kills
+
+
+def finish(data, config, path):
+    torch.set_num_threads(1)
+    distill(data, config, progress=False, resume=path / "unfinished").save(path / "set")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its runs by fork")
+def test_killed_at_random_moments_nothing_is_lost(data, tmp_path):
+    config = RUN.but(iterations=60)
+    whole = distill(data, config, progress=False).save(tmp_path / "whole").read_bytes()
+    chance, kills, reached = random.Random(0), 0, []
+    while kills < KILLS:
+        run = multiprocessing.get_context("fork").Process(
+            target=finish, args=(data, config, tmp_path)
+        )
+        run.start()
+        time.sleep(chance.uniform(0.02, 0.4))
+        os.kill(run.pid, signal.SIGKILL)
+        run.join()
+        if run.exitcode == 0:  # over before it was struck: another one
+            (tmp_path / "set").unlink()
+            continue
+        kills += 1
+        about = f"{config.resolve(data).model_dump_json()} {data.fingerprint} eager float32 on cpu"
+        state = Bookmark(tmp_path / "unfinished", about).read()
+        reached.append(0 if state is None else len(state["losses"]))
+        assert (tmp_path / "unfinished").exists() == (state is not None)
+    finish(data, config, tmp_path)
+    assert (tmp_path / "set").read_bytes() == whole
+    print(f"{kills} kills survived, at iterations {reached}")
