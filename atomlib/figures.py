@@ -18,7 +18,7 @@ from atomlib.datasets import ImageData
 from atomlib.distilled import DistilledSet
 from atomlib.files import atomic_write
 from atomlib.preprocess import fitted
-from atomlib.report import LABELS, lasts
+from atomlib.records import LABELS, lasts
 
 _PALETTE = sns.color_palette("colorblind")
 COLOURS = {

@@ -1,6 +1,5 @@
-"""From records to the tables and sentences of a report: published beside measured."""
+"""From records to the tables of a report: published beside measured."""
 
-import re
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -10,34 +9,21 @@ import numpy as np
 import pandas as pd
 import scipy  # its stats load where they are first used: half a second
 
-from atomlib.config import BY_FEATURES, METHODS, TERMS, DistillConfig, DSAConfig, EvalConfig
+from atomlib.config import METHODS, TERMS, DistillConfig, DSAConfig, EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.distilled import DistilledSet
 from atomlib.files import atomic_write
-from atomlib.whole import WHOLE_EPOCHS
-
-LABELS = {
-    "random": "Random",
-    "herding": "Herding",
-    "kcenter": "K-Center",
-    "dm": "DM",
-    "datadam": "DataDAM",
-    "atom": "ATOM",
-    "whole": "whole data set",
-    "convnet": "ConvNet",
-    "alexnet": "AlexNet",
-    "vgg11": "VGG-11",
-    "resnet18": "ResNet-18",
-    "vit": "ViT",
-    "early stopping": "early stopping",
-    "digits": "digits (8 x 8)",
-    "digits32": "digits (32 x 32)",
-    "cifar10": "CIFAR-10",
-    "cifar10-jpeg": "CIFAR-10 (JPEG)",
-    "cifar100": "CIFAR-100",
-    "tinyimagenet": "TinyImageNet",
-}
-"""How methods, networks and data sets are written for a reader."""
+from atomlib.records import (
+    LABELS,
+    SIZES,
+    by_run,
+    changes,
+    is_reduced,
+    iterations_of,
+    lasts,
+    place,
+    plain,
+)
 
 PUBLISHED_AS = {"cifar10-jpeg": "cifar10"}
 """Data sets that stand beside another one's published figures, under their own label."""
@@ -50,44 +36,6 @@ def published() -> pd.DataFrame:
     """The published figures: dataset, ipc, method, accuracy, std, source, checked."""
     with (files("atomlib") / "published.csv").open() as file:
         return pd.read_csv(file, dtype={"ipc": str}).assign(checked=lambda t: t.checked == "yes")
-
-
-def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings of a record that differ from the defaults, which are the paper's: (ours, paper's).
-
-    Settings that depend on the data are no change, nor are method, network, seed and IPC, nor how
-    the arithmetic ran.
-    """
-    ignored = {"method", "ipc", "seed", "variant", "model", *HOW}
-    of_method = {
-        "random": {"init"},
-        "whole": set(),
-        **{method: {"feature_epochs"} for method in BY_FEATURES},
-    }
-    whole = {"epochs": WHOLE_EPOCHS} if record["method"] == "whole" else {}
-    found = {}
-    for part, config in (("distill", DistillConfig()), ("evaluate", EvalConfig(**whole))):
-        ours, papers = _flat(record[part]), _flat(config.model_dump(mode="json"))
-        for key, default in papers.items():
-            matters = key not in ignored
-            if part == "distill":
-                own = of_method.get(record["method"], set(papers) - {"feature_epochs"})
-                matters = matters and key in own | {"zca"}
-            if matters and default is not None and ours[key] != default:
-                found[key] = (ours[key], default)
-    return found
-
-
-HOW = ("precision", "compile", "graphs", "together")
-"""Settings of how arithmetic runs, which change no result by more than rounding."""
-
-SIZES = ("iterations", "real_batch", "width", "networks", "epochs", "feature_epochs")
-"""Settings that make a run cheaper; one below the paper's makes a result reduced."""
-
-
-def is_reduced(record: dict[str, Any]) -> bool:
-    """Whether any setting that costs time is below the paper's."""
-    return any(ours < papers for key, (ours, papers) in changes(record).items() if key in SIZES)
 
 
 def provenance(records: Iterable[dict[str, Any]]) -> str:
@@ -129,113 +77,8 @@ def _differences(records: list[dict[str, Any]]) -> list[str]:
             only = f" for {' and '.join(LABELS[method] for method in given)}"
         kind = "Reduced" if key in SIZES and ours < papers else "Changed"
         name = key.replace("_", " ")
-        differ[kind].append(f"{name} {_plain(ours)}{only} (default {_plain(papers)})")
+        differ[kind].append(f"{name} {plain(ours)}{only} (default {plain(papers)})")
     return [f"{kind}: {'; '.join(texts)}." for kind, texts in differ.items() if texts]
-
-
-def lasts(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without checkpoints: of each distillation, the record of its last iteration."""
-    return [max(reversed(run), key=_iterations) for run in _by_run(records).values()]
-
-
-def _by_run(records: Iterable[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]]]:
-    """The checkpoints of each distillation, by data set, IPC, method, seed and variant."""
-    runs: dict[tuple, list[dict[str, Any]]] = {}
-    for r in records:
-        # The end of a variant's name that distill.as_checkpoint gives it.
-        variant = re.sub(r"\.?it\d+$", "", r.get("variant", ""))
-        run = (*(r[key] for key in ("dataset", "ipc", "method", "seed")), variant)
-        runs.setdefault(run, []).append(r)
-    return runs
-
-
-def _iterations(record: dict[str, Any]) -> int:
-    return record["distill"].get("iterations", 0)
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings under joined names: {"dsa": {"crop": 0}} becomes {"dsa crop": 0}."""
-    flat = {}
-    for key, value in settings.items():
-        inner = _flat(value) if isinstance(value, dict) else {"": value}
-        flat |= {f"{key} {name}".strip(): entry for name, entry in inner.items()}
-    return flat
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, list):
-        return "/".join(map(_plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """One sentence on whether two records differ: Welch's t-test over their networks."""
-    first, second = (r.get("variant") or LABELS[r["method"]] for r in (ours, theirs))
-    a, b = ours["accuracies"], theirs["accuracies"]
-    gap = float(np.mean(a) - np.mean(b))
-    if min(len(a), len(b)) < 2:
-        return f"{first} and {second} are {gap:+.1f} points apart; one network tells no more."
-    return _verdict(
-        first,
-        second,
-        gap,
-        _welch(ours, theirs),
-        f"Welch's t-test over {len(a)} and {len(b)} networks of one seed",
-    )
-
-
-def _welch(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
-    """p of Welch's t-test over networks, two at the least on each side."""
-    return float(
-        scipy.stats.ttest_ind(ours["accuracies"], theirs["accuracies"], equal_var=False).pvalue
-    )
-
-
-def _p(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    alone = min(len(ours["accuracies"]), len(theirs["accuracies"])) < 2
-    return "no p with one network" if alone else f"p = {_welch(ours, theirs):.2g}"
-
-
-def findings(records: Iterable[dict[str, Any]], method: str = "atom") -> list[str]:
-    """One sentence a data set, IPC and rival: how ``method`` stands to it, tested.
-
-    Networks trained on one set are draws of one seed's outcome; so with one distillation
-    seed the test is over its networks, and with several over the seeds' means, in pairs:
-    methods of one seed start from the same images.
-    """
-    cells: dict[tuple, dict[str, list[dict[str, Any]]]] = {}
-    for r in lasts(records):
-        if r["method"] != "whole":
-            cells.setdefault((r["dataset"], r["ipc"]), {}).setdefault(r["method"], []).append(r)
-    sentences = []
-    for (dataset, ipc), by_method in cells.items():
-        where = f"{LABELS.get(dataset, dataset)}, IPC {ipc}"
-        ours = by_method.get(method, [])
-        rivals = [by_method[m] for m in METHODS if m in by_method and m != method] if ours else []
-        sentences += [f"{where}: {_compare_seeds(ours, rival)}" for rival in rivals]
-    return sentences
-
-
-def _compare_seeds(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
-    means = [
-        {r["seed"]: float(np.mean(r["accuracies"])) for r in records} for records in (ours, theirs)
-    ]
-    seeds = sorted(set(means[0]) & set(means[1]))
-    if len(seeds) < 2:
-        return compare(ours[0], theirs[0])
-    a, b = ([mean[seed] for seed in seeds] for mean in means)
-    p = float(scipy.stats.ttest_rel(a, b).pvalue)
-    return _verdict(
-        LABELS[ours[0]["method"]], LABELS[theirs[0]["method"]], float(np.mean(a) - np.mean(b)),
-        p, f"paired t-test over {len(seeds)} distillation seeds",
-    )  # fmt: skip
-
-
-def _verdict(first: str, second: str, gap: float, p: float, test: str) -> str:
-    verdict = f"{'above' if gap > 0 else 'below'}" if p < 0.05 else "not told apart from"
-    return f"{first} is {verdict} {second}: {gap:+.1f} points ({test}, p = {p:.2g})."
 
 
 def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -251,7 +94,7 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     costs time is below the paper's.
     """
     cells: dict[tuple, list[dict[str, Any]]] = {}
-    for (dataset, ipc, method, *_), checkpoints in _by_run(records).items():
+    for (dataset, ipc, method, *_), checkpoints in by_run(records).items():
         cells.setdefault((dataset, ipc, method), []).append(_summary(checkpoints))
     rows = []
     for (dataset, ipc, method), seeds in cells.items():
@@ -295,11 +138,11 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 def _summary(checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
     """One distillation: its last iterate, and the best of the checkpoints that were evaluated."""
-    last = max(checkpoints, key=_iterations)
-    means = {_iterations(r): float(np.mean(r["accuracies"])) for r in checkpoints}
+    last = max(checkpoints, key=iterations_of)
+    means = {iterations_of(r): float(np.mean(r["accuracies"])) for r in checkpoints}
     best_at = max(means, key=means.__getitem__)
     return {
-        "mean": means[_iterations(last)],
+        "mean": means[iterations_of(last)],
         "variance": float(np.var(last["accuracies"])),
         "networks": len(last["accuracies"]),
         "best": means[best_at],
@@ -349,42 +192,12 @@ def readable_transfer(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def transfer_findings(records: Iterable[dict[str, Any]], method: str = "atom") -> list[str]:
-    """One sentence a network and rival: how ``method`` stands to it there, tested."""
-    by_network: dict[str, list[dict[str, Any]]] = {}
-    for r in records:
-        by_network.setdefault(r["evaluate"]["model"], []).append(r)
-    return [
-        f"{LABELS[network]}: {sentence}"
-        for network, part in by_network.items()
-        for sentence in findings(part, method)
-    ]
-
-
 def curve_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """One row a checkpoint, in the order of iterations: the columns of ``variant_table``, but
     ``iterations`` in place of the variant."""
-    records = sorted(records, key=lambda r: (*_place(r), r["seed"], _iterations(r)))
+    records = sorted(records, key=lambda r: (*place(r), r["seed"], iterations_of(r)))
     table = variant_table(records)
-    return table.assign(iterations=[_iterations(r) for r in records]).drop(columns="variant")
-
-
-def _place(record: dict[str, Any]) -> tuple:
-    return record["dataset"], record["ipc"], METHODS.index(record["method"])
-
-
-def against(records: Iterable[dict[str, Any]], base: str) -> list[str]:
-    """One sentence a variant: how it stands to the variant ``base``, tested."""
-    records = list(records)
-    sentences = []
-    for rival in (r for r in records if r["variant"] == base):
-        cell = [rival[key] for key in ("dataset", "ipc", "seed")]
-        sentences += [
-            compare(r, rival)
-            for r in records
-            if r is not rival and [r[key] for key in ("dataset", "ipc", "seed")] == cell
-        ]
-    return sentences
+    return table.assign(iterations=[iterations_of(r) for r in records]).drop(columns="variant")
 
 
 def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
@@ -410,44 +223,6 @@ def readable_curve(table: pd.DataFrame) -> pd.DataFrame:
     shown.insert(1, "method", table.method.map(LABELS))
     shown["variant"] = table.iterations
     return shown.rename(columns={"variant": "iterations"})
-
-
-def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
-    """One sentence a distillation: what the iterations brought, and best against last."""
-    sentences = []
-    for (dataset, ipc, method, seed, _), run in _by_run(records).items():
-        first, last = min(run, key=_iterations), max(run, key=_iterations)
-        best = max(run, key=lambda r: float(np.mean(r["accuracies"])))
-        gain, gap = (
-            float(np.mean(a["accuracies"]) - np.mean(b["accuracies"]))
-            for a, b in ((last, first), (best, last))
-        )
-        kept = "the last iterate is the best" if best is last else (
-            f"the best, at {_iterations(best)}, is {gap:.1f} above the last "
-            f"({_p(best, last)}, not corrected for having been chosen)"
-        )  # fmt: skip
-        sentences.append(
-            f"{LABELS[method]}, {LABELS.get(dataset, dataset)}, IPC {ipc}, seed {seed}: "
-            f"{_iterations(last)} iterations bring {gain:+.1f} points over {_iterations(first)} "
-            f"(Welch's t-test over networks, {_p(last, first)}); {kept}."
-        )
-    return sentences
-
-
-def cost_findings(table: pd.DataFrame) -> list[str]:
-    """One sentence an IPC: how the methods' iterations compare in time and memory."""
-    sentences = []
-    for ipc, part in table.groupby("ipc"):
-        part = part.set_index("method")
-        if not {"dm", "atom"} <= set(part.index):
-            continue
-        dm, atom = part.loc["dm"], part.loc["atom"]
-        sentences.append(
-            f"IPC {ipc}: an iteration of ATOM takes {atom.step_s / dm.step_s:.2f} times one of DM "
-            f"and {atom.peak_mb / dm.peak_mb:.2f} times its memory; it stands at "
-            f"{atom.times_bound:.2g} times the arithmetic bound, DM's at {dm.times_bound:.2g}."
-        )
-    return sentences
 
 
 def readable_nas(table: pd.DataFrame) -> pd.DataFrame:
@@ -487,7 +262,7 @@ def nas_note(
     reduced = (
         f"Reduced: {tried} of the {space} networks" if tried < space else f"All {space} networks"
     )
-    kept = "".join(f", {name} {_plain(values)} alone" for name, values in restrict.items())
+    kept = "".join(f", {name} {plain(values)} alone" for name, values in restrict.items())
     trained = ", ".join(f"{LABELS.get(name, name)} {count}" for name, count in epochs.items())
     return (
         f"Data: {LABELS.get(data.name, data.name)}. {reduced}{kept}. Epochs: {trained} (the DC "
@@ -495,30 +270,6 @@ def nas_note(
         "bootstrap over networks, 1000 draws. Seconds are those of all networks together, each on "
         "one thread; the last column is the chosen network's accuracy when trained on all images."
     )
-
-
-def nas_findings(table: pd.DataFrame) -> list[str]:
-    """One sentence a proxy, the best correlated first, and the reference."""
-    rivals = table[table["proxy"] != "whole"].sort_values("correlation", ascending=False)
-    whole = table.set_index("proxy").loc["whole"]
-    sentences = []
-    for cell in rivals.itertuples():
-        sentences.append(
-            f"{LABELS.get(cell.proxy, cell.proxy)}: Spearman {cell.correlation:.2f} "
-            f"({cell.low:.2f} to {cell.high:.2f}) with training on all images, in "
-            f"{100 * cell.seconds / whole.seconds:.0f} % of its time; it chose a network that "
-            f"reaches {cell.accuracy:.1f} %, {cell.accuracy - cell.best_accuracy:+.1f} points from "
-            "the best there is."
-        )
-    first, last = rivals.iloc[0], rivals.iloc[-1]
-    if rivals.low.max() <= rivals.high.min():
-        verdict = "All proxies' intervals overlap: this sample does not tell them apart."
-    elif first.low > last.high:
-        pair = " and ".join(LABELS.get(cell["proxy"], cell["proxy"]) for cell in (first, last))
-        verdict = f"The intervals of {pair} do not overlap."
-    else:
-        verdict = "Some intervals overlap and some do not; the first and last proxy's do."
-    return [*sentences, verdict]
 
 
 def readable_costs(table: pd.DataFrame) -> pd.DataFrame:
@@ -600,7 +351,7 @@ def hyperparameters() -> pd.DataFrame:
 def _default(value: Any) -> str:
     if value is None:
         return "by data, method or device"
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else _plain(value)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else plain(value)
 
 
 def _allowed(schema: dict[str, Any]) -> str:
@@ -617,7 +368,7 @@ def _allowed(schema: dict[str, Any]) -> str:
         return "on, off"
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     limits = [
-        f"{sign} {_plain(schema[key])}"
+        f"{sign} {plain(schema[key])}"
         for key, sign in signs.items()
         if key in schema and schema[key] < 2**53
     ]

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from atomlib.config import DistillConfig
 from atomlib.cost import costs, matrix_rate, peak_memory, seconds, step_cost
 from atomlib.distill import Step, initial_images, step_operations
-from atomlib.report import cost_findings, readable_costs
+from atomlib.report import readable_costs
+from atomlib.verdicts import cost_findings
 
 CPU = torch.device("cpu")
 SMALL = {"width": 16, "real_batch": 4, "compile": "off", "depth": 2}

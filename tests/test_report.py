@@ -8,20 +8,13 @@ import torch
 from PIL import Image
 from scipy.stats import ttest_ind, ttest_rel
 
-from atomlib import report
+from atomlib import report, verdicts
 from atomlib.config import DistillConfig, DSAConfig, EvalConfig
 from atomlib.distilled import DistilledSet
 from atomlib.figures import distilled_grid, image_grid, write_figure
-from atomlib.report import (
-    changes,
-    compare,
-    is_reduced,
-    main_table,
-    provenance,
-    published,
-    readable,
-    write_table,
-)
+from atomlib.records import changes, is_reduced, lasts
+from atomlib.report import main_table, provenance, published, readable, write_table
+from atomlib.verdicts import compare
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +102,7 @@ def test_best_checkpoint_and_last_iterate_are_both_given_seed_by_seed():
     shown = row(readable(main_table(records)), method="ATOM")
     assert shown["IPC 1"] == "24.0 ± 0.5 (seeds ± 16.5)"
     assert shown["IPC 1, best of 3"] == "31.2"
-    assert [r["distill"]["iterations"] for r in report.lasts(records)] == [90, 90]
+    assert [r["distill"]["iterations"] for r in lasts(records)] == [90, 90]
 
 
 def whole(dataset="digits", accuracies=(90.0, 92.0), **evaluation):
@@ -128,7 +121,7 @@ def test_the_whole_data_set_is_the_last_row_and_the_ceiling_of_every_ipc():
     assert row(table, dataset="cifar10", ipc="whole").published == 84.8
     shown = row(readable(table), data="CIFAR-10", method="whole data set")
     assert shown["IPC 1"] == shown["IPC 10"] == "91.0 ± 1.0"
-    assert report.findings(records) == []  # ATOM has no rival here
+    assert verdicts.findings(records) == []  # ATOM has no rival here
 
 
 def test_the_note_tells_the_settings_of_the_whole_data_set_apart():
@@ -144,15 +137,15 @@ def test_one_seed_is_compared_over_networks_and_several_over_seeds():
             record("digits", method, seed=s, accuracies=(m - 1, m + 1)) for s, m in enumerate(means)
         ]
 
-    (one,) = report.findings([*records("atom", 50), *records("dm", 40)])
+    (one,) = verdicts.findings([*records("atom", 50), *records("dm", 40)])
     assert "Welch's t-test over 2 and 2 networks of one seed" in one
-    (three,) = report.findings([*records("atom", 50, 61, 72), *records("dm", 40, 50, 60)])
+    (three,) = verdicts.findings([*records("atom", 50, 61, 72), *records("dm", 40, 50, 60)])
     p = ttest_rel([50, 61, 72], [40, 50, 60]).pvalue
     assert three == (
         f"digits (8 x 8), IPC 1: ATOM is above DM: +11.0 points (paired t-test over 3 "
         f"distillation seeds, p = {p:.2g})."
     )
-    (unsure,) = report.findings([*records("atom", 50, 40, 60), *records("dm", 49, 44, 50)])
+    (unsure,) = verdicts.findings([*records("atom", 50, 40, 60), *records("dm", 49, 44, 50)])
     assert "ATOM is not told apart from DM" in unsure
 
 

@@ -8,19 +8,16 @@ from scipy import stats
 from atomlib import figures
 from atomlib.config import DistillConfig, EvalConfig
 from atomlib.report import (
-    against,
-    curve_findings,
     curve_table,
     hyperparameters,
-    nas_findings,
     provenance,
     readable_curve,
     readable_nas,
     readable_transfer,
-    transfer_findings,
     transfer_table,
     variant_table,
 )
+from atomlib.verdicts import against, curve_findings, nas_findings, transfer_findings
 
 
 def record(variant, accuracies, **changes):
