@@ -10,16 +10,21 @@ atomlib.run) are as good as absent: what came with a clone is made again, not re
     <folder>/results/<stem>-on-<model>.json  the same for another network than the ConvNet
     <folder>/results/<dataset>-whole.json    the same for the whole training set
     <folder>/unfinished/                     where runs are, or were when they were killed
+
+Of two processes that ask for one result, one makes it; the other waits, and reads it.
 """
 
 import hashlib
 import json
 import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from atomlib.config import DistillConfig, EvalConfig
@@ -53,6 +58,12 @@ class Store:
         Read where they were made before; otherwise one run makes them all.
         """
         config = config.resolve(data)
+        with self._alone(stem(data.name, config)):
+            return self._trajectory(data, config, at)
+
+    def _trajectory(
+        self, data: ImageData, config: DistillConfig, at: Sequence[int]
+    ) -> list[DistilledSet]:
         steps = [*sorted({*at} - {config.iterations}), config.iterations]
         found = {step: self._find(data, as_checkpoint(config, step)) for step in steps}
         missing = [step for step, old in found.items() if old is None]
@@ -69,6 +80,22 @@ class Store:
             self._record(distilled, distilled.stem, distillation=_run(seconds))
             found[step] = distilled
         return list(found.values())
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Hold other processes off this result; a process that dies lets go of it."""
+        path = self.folder / "unfinished" / f".{name}.lock"
+        path.parent.mkdir(exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"{name}: another process is at it; waiting", file=sys.stderr)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _unfinished(self, name: str) -> Path:
         """Where a run keeps where it is; what came with a clone is no run of this one."""
@@ -103,15 +130,16 @@ class Store:
         name = distilled.stem
         if config.model != "convnet":  # another network than it was made with: a record of its own
             name += f"-on-{config.model}"
-        record = self._read(name)
-        if record.get("key") == key:
-            return record
-        resume = self._unfinished(f"{name}-evaluation")
-        measured = _measure(
-            lambda: evaluate(distilled, data, config, progress=self.progress, resume=resume)
-        )
-        entries = {"key": key, "evaluate": config.model_dump(mode="json"), **measured}
-        return self._record(distilled, name, **entries)
+        with self._alone(f"{name}-evaluation"):
+            record = self._read(name)
+            if record.get("key") == key:
+                return record
+            resume = self._unfinished(f"{name}-evaluation")
+            measured = _measure(
+                lambda: evaluate(distilled, data, config, progress=self.progress, resume=resume)
+            )
+            entries = {"key": key, "evaluate": config.model_dump(mode="json"), **measured}
+            return self._record(distilled, name, **entries)
 
     def whole(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
         """The record of networks trained on the whole training set: method and IPC "whole"."""

@@ -1,7 +1,9 @@
 """Results kept: read where they were made from the same things, made again where not."""
 
 import json
+import multiprocessing
 import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -275,3 +277,49 @@ def test_the_whole_set_is_trained_on_once(results, data, monkeypatch):
     results.whole(data, BRIEF.but(epochs=1), zca=False)
     assert len(asked) == 2
     assert files(results, "results") == ["toy-whole.json"]
+
+
+# Two processes
+
+
+def ask(folder, data, started):
+    torch.set_num_threads(1)
+    results = Store(folder, progress=False)
+    plain = store.trajectory
+
+    def slow(*args, **kwargs):
+        with open(started, "a") as file:
+            file.write("x")
+        time.sleep(0.5)  # so that the other one is sure to ask meanwhile
+        return plain(*args, **kwargs)
+
+    store.trajectory = slow
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its processes by fork")
+def test_of_two_processes_that_ask_for_one_result_one_makes_it(data, tmp_path):
+    started = tmp_path / "started"
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=ask, args=(tmp_path / "report", data, started)) for _ in "ab"]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    assert started.read_text() == "x"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its processes by fork")
+def test_a_process_that_is_killed_lets_go_of_its_result(data, tmp_path):
+    started = tmp_path / "started"
+    process = multiprocessing.get_context("fork").Process(
+        target=ask, args=(tmp_path / "report", data, started)
+    )
+    process.start()
+    while not started.exists():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    Store(tmp_path / "report", progress=False).distilled(data, SMALL)
+    assert len(files(Store(tmp_path / "report", progress=False), "distilled")) == 1

@@ -1,0 +1,112 @@
+"""A result made again from its record alone: equal where nothing changed, told where not."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from atomlib import verify as module
+from atomlib.config import DistillConfig, EvalConfig
+from atomlib.distilled import DistilledSet
+from atomlib.store import Store
+from atomlib.verify import main, verify
+
+SMALL = DistillConfig(iterations=2, width=16, real_batch=4, compile="off")
+BRIEF = EvalConfig(epochs=2, networks=3, width=16, compile="off")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def data(make_data):
+    return make_data()
+
+
+@pytest.fixture
+def report(tmp_path, data):
+    """A report of one set."""
+    results = Store(tmp_path / "report", progress=False)
+    made = results.distilled(data, SMALL.but(method="dm"))
+    results.accuracies(made, data, BRIEF)
+    return results.folder
+
+
+@pytest.fixture
+def record(report):
+    return report / "results" / "toy-dm-ipc1-seed0.json"
+
+
+def edit(record, **entries):
+    record.write_text(json.dumps({**json.loads(record.read_text()), **entries}))
+
+
+def test_a_result_made_again_is_the_same_bytes(data, record):
+    found = verify(record, data, progress=False)
+    assert found.identical and found.same_images and found.same_accuracies
+    assert found.accuracies == json.loads(record.read_text())["accuracies"]
+    assert found.changed == []
+
+
+def test_the_whole_data_sets_record_can_be_made_again(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("ATOM_CACHE", str(tmp_path / "cache"))
+    results = Store(tmp_path / "report", progress=False)
+    results.whole(data, BRIEF, zca=False)
+    monkeypatch.setenv("ATOM_CACHE", str(tmp_path / "empty"))
+    found = verify(results.folder / "results" / "toy-whole.json", data, progress=False)
+    assert found.identical and found.same_images is None
+
+
+def test_other_images_than_the_record_tells_of_are_noticed(data, report, record):
+    path = report / "distilled" / "toy-dm-ipc1-seed0.safetensors"
+    kept = DistilledSet.load(path)
+    kept.trained[0, 0, 0, 0] += 1e-6
+    kept.save(path)
+    found = verify(record, data, progress=False)
+    assert found.same_images is False and not found.identical and found.same_accuracies
+
+
+def test_other_accuracies_and_versions_are_told(data, record):
+    before = json.loads(record.read_text())
+    made = {**before["evaluation"], "versions": {**before["evaluation"]["versions"], "torch": "9"}}
+    edit(record, accuracies=[99.0, 99.5, 100.0], evaluation=made)
+    found = verify(record, data, progress=False)
+    assert not found.same_accuracies and found.accuracies == before["accuracies"]
+    assert "now is below then" in found.verdict
+    assert found.changed == [f"torch was 9, is {before['evaluation']['versions']['torch']}"]
+
+
+def test_other_data_is_refused(make_data, record, complains):
+    with complains("toy with fingerprint", "the data it was made from"):
+        verify(record, make_data(seed=1), progress=False)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"dataset": "toy"}'])
+def test_what_is_no_record_is_refused(tmp_path, data, complains, text):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with complains("no record of an evaluation", "<report>/results/"):
+        verify(path, data)
+
+
+def test_the_exit_status_says_whether_accuracies_hold(data, record, monkeypatch, capsys):
+    monkeypatch.setattr(module, "load_dataset", lambda name: data)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setattr(sys, "argv", ["verify", str(record)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "images: the same bytes" in capsys.readouterr().out
+    edit(record, accuracies=[99.0, 99.5, 100.0])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    monkeypatch.setattr(sys, "argv", ["verify", str(record.parent / "missing.json")])
+    with pytest.raises(SystemExit, match=r"error: .*missing\.json is no record"):
+        main()
