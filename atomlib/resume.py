@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from atomlib.files import atomic_write
+from atomlib.files import atomic_write, check_writable
 from atomlib.provenance import versions
 
 EVERY_SECONDS = 30.0
@@ -24,11 +24,14 @@ EVERY_SECONDS = 30.0
 class Bookmark:
     """The tensors that a run needs to go on, in the file ``path``; nothing where that is None.
 
-    ``run`` names everything that decides the result: settings, data, how arithmetic runs.
+    ``run`` names everything that decides the result: settings, data, how arithmetic runs. Raises
+    SettingError, before any work, where the file's folder cannot be written.
     """
 
     def __init__(self, path: str | Path | None, run: str):
         self.path = None if path is None else Path(path)
+        if self.path is not None:
+            check_writable(self.path.parent)
         about = f"{run} {versions()} {torch.get_num_threads()}"
         self.key = hashlib.sha256(about.encode()).hexdigest()
         self.written = time.monotonic()

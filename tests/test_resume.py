@@ -101,6 +101,12 @@ def test_without_a_file_nothing_is_kept(tmp_path, monkeypatch):
     assert kept.read() is None and not kept.due() and not any(tmp_path.iterdir())
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(data, tmp_path, complains):
+    (tmp_path / "file").touch()
+    with complains("cannot be written", "a writable folder"):
+        distill(data, RUN, progress=False, resume=tmp_path / "file" / "x")
+
+
 def test_it_is_written_now_and_then(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "EVERY_SECONDS", 3600.0)
     kept = Bookmark(tmp_path / "x", "run")
