@@ -131,7 +131,7 @@ def keep_freed_memory() -> None:
     """Have this process keep the memory that tensors give back, rather than return it at once.
 
     glibc hands every block above 32 MB back to the system and asks for it anew, and the system
-    clears it page by page: a fifth of a step's time. ``ATOM_KEEP_MEMORY=0`` leaves it so, and so
+    clears it page by page. ``ATOM_KEEP_MEMORY=0`` leaves it so, and so
     does a system without glibc.
     """
     if os.environ.get("ATOM_KEEP_MEMORY", "1") == "0" or not sys.platform.startswith("linux"):

@@ -56,3 +56,17 @@ def complains():
             assert str(part) in sentence
 
     return expect
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The learning rate of each optimiser step, and whether it starts without momentum."""
+    seen = []
+
+    class Recording(torch.optim.SGD):
+        def step(self, *args):
+            seen.append((self.param_groups[0]["lr"], not self.state))
+            return super().step(*args)
+
+    monkeypatch.setattr(torch.optim, "SGD", Recording)
+    return seen

@@ -170,22 +170,14 @@ def test_one_draw_of_several_generators_is_theirs_one_after_the_other():
 
 
 @pytest.mark.parametrize("schedule", ["halfway", "step"])
-def test_rate_and_momentum_go_as_they_do_alone(data, schedule, monkeypatch):
-    seen = []
-
-    class Recording(torch.optim.SGD):
-        def step(self, *args):
-            seen.append((self.param_groups[0]["lr"], not self.state))
-            return super().step(*args)
-
-    monkeypatch.setattr(torch.optim, "SGD", Recording)
+def test_rate_and_momentum_go_as_they_do_alone(data, schedule, steps):
     config = config_for(data, schedule=schedule, step_size=2, epochs=5)
     together(data, config)
-    of_group = seen.copy()
-    seen.clear()
+    of_group = steps.copy()
+    steps.clear()
     alone(data, config, SEEDS[:1])
-    assert of_group == seen
-    assert len(dict(seen)) > 1 and sum(fresh for _, fresh in seen) == 1 + (schedule == "halfway")
+    assert of_group == steps
+    assert len(dict(steps)) > 1 and sum(fresh for _, fresh in steps) == 1 + (schedule == "halfway")
 
 
 def test_a_group_inherits_nothing_from_the_one_trained_before_it(data):

@@ -74,20 +74,6 @@ def batches(monkeypatch):
     return seen
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """The learning rate of each optimiser step, and whether it starts without momentum."""
-    seen = []
-
-    class Recording(torch.optim.SGD):
-        def step(self, *args):
-            seen.append((self.param_groups[0]["lr"], not self.state))
-            return super().step(*args)
-
-    monkeypatch.setattr(torch.optim, "SGD", Recording)
-    return seen
-
-
 def test_learning_rate_falls_to_a_tenth_halfway_and_momentum_is_lost_there(data, steps):
     """After epoch E // 2 + 1, counted from 0; of E + 1 passes in all."""
     accuracies(data, epochs=10, lr=0.01)

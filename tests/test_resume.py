@@ -29,14 +29,6 @@ def always(monkeypatch):
     monkeypatch.setattr(resume, "EVERY_SECONDS", 0.0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def data(make_data):
     return make_data()
@@ -182,7 +174,6 @@ def test_an_evaluation_goes_on_at_the_network_it_was_at(data, tmp_path, monkeypa
 
 
 def finish(data, config, path):
-    torch.set_num_threads(1)
     distill(data, config, progress=False, resume=path / "unfinished").save(path / "set")
 
 

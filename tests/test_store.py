@@ -20,15 +20,6 @@ SMALL = DistillConfig(iterations=2, width=16, real_batch=4, compile="off")
 BRIEF = EvalConfig(epochs=2, networks=2, width=16, compile="off")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads that wait for each other cost more than such small networks do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def results(tmp_path):
     return Store(tmp_path / "report", progress=False)
@@ -283,7 +274,6 @@ def test_the_whole_set_is_trained_on_once(results, data, monkeypatch):
 
 
 def ask(folder, data, started):
-    torch.set_num_threads(1)
     results = Store(folder, progress=False)
     plain = store.trajectory
 

@@ -4,7 +4,6 @@ import json
 import sys
 
 import pytest
-import torch
 
 from atomlib import verify as module
 from atomlib.config import DistillConfig, EvalConfig
@@ -14,14 +13,6 @@ from atomlib.verify import main, verify
 
 SMALL = DistillConfig(iterations=2, width=16, real_batch=4, compile="off")
 BRIEF = EvalConfig(epochs=2, networks=3, width=16, compile="off")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
