@@ -65,8 +65,8 @@ test: $(READY)  ## everything that guards the package: style, oracles, notebooks
 verify: $(READY)  ## make RESULT=reports/.../results/....json again from its record alone, and compare
 	$(BIN)/python -m atomlib.verify $(RESULT)
 
-torture: $(READY)  ## kill runs at twenty random moments and see that nothing is lost
-	ATOM_KILLS=20 $(BIN)/python -m pytest -q -s tests/test_resume.py -k killed
+torture: $(READY)  ## kills, full disks, damaged files, random settings, lost cluster nodes: as many as the README counts
+	ATOM_TORTURE=1 $(BIN)/python -m pytest -m torture
 
 bench: $(READY)  ## time and memory of a step and an evaluation beside plain loops, in one run, into reports/bench/
 	$(BIN)/python -m tests.bench

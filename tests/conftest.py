@@ -1,7 +1,10 @@
 """What several tests share: folders of their own, a small data set, the form of a complaint."""
 
+import os
+from collections import Counter
 from contextlib import contextmanager
 
+import hypothesis
 import pytest
 import torch
 
@@ -10,6 +13,38 @@ from atomlib.errors import SettingError
 
 # On networks this small a second thread costs more than it brings.
 torch.set_num_threads(1)
+
+TORTURE = os.environ.get("ATOM_TORTURE") == "1"
+"""Whether tests marked "torture" try as often as ``make torture`` asks, or a little."""
+
+# The same examples at every run, and no limit on the time of one: a machine may be busy.
+hypothesis.settings.register_profile("atomlib", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("atomlib")
+
+_tallies = Counter()
+
+
+def often(torture: int, short: int) -> int:
+    """How often a test marked "torture" tries: in ``make torture``, and otherwise."""
+    return torture if TORTURE else short
+
+
+@pytest.fixture
+def tally():
+    """Count what was tried, ``tally("kills survived")``; printed when all tests are over."""
+
+    def count(name, by=1):
+        _tallies[name] += by
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What tests marked "torture" tried, in words."""
+    if _tallies:
+        terminalreporter.section("tried", sep="-")
+        for name, count in _tallies.items():
+            terminalreporter.line(f"{count:6,} {name}")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from conftest import often
 
 from atomlib import resume
 from atomlib.config import DistillConfig, EvalConfig
@@ -18,9 +19,6 @@ from atomlib.resume import Bookmark
 RUN = DistillConfig(iterations=12, width=16, real_batch=4, ipc=2, compile="off")
 TRAIN = EvalConfig(epochs=2, networks=4, width=16, compile="off")
 STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2])}
-
-KILLS = int(os.environ.get("ATOM_KILLS", 4))
-"""How often the test below kills a run; ``make torture`` asks for more."""
 
 
 @pytest.fixture(autouse=True)
@@ -177,12 +175,13 @@ def finish(data, config, path):
     distill(data, config, progress=False, resume=path / "unfinished").save(path / "set")
 
 
+@pytest.mark.torture
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its runs by fork")
-def test_killed_at_random_moments_nothing_is_lost(data, tmp_path):
+def test_killed_at_random_moments_nothing_is_lost(data, tmp_path, tally):
     config = RUN.but(iterations=60)
     whole = distill(data, config, progress=False).save(tmp_path / "whole").read_bytes()
-    chance, kills, reached = random.Random(0), 0, []
-    while kills < KILLS:
+    chance, kills = random.Random(0), 0
+    while kills < often(20, 4):
         run = multiprocessing.get_context("fork").Process(
             target=finish, args=(data, config, tmp_path)
         )
@@ -196,8 +195,7 @@ def test_killed_at_random_moments_nothing_is_lost(data, tmp_path):
         kills += 1
         about = f"{config.resolve(data).model_dump_json()} {data.fingerprint} eager float32 on cpu"
         state = Bookmark(tmp_path / "unfinished", about).read()
-        reached.append(0 if state is None else len(state["losses"]))
         assert (tmp_path / "unfinished").exists() == (state is not None)
     finish(data, config, tmp_path)
     assert (tmp_path / "set").read_bytes() == whole
-    print(f"{kills} kills survived, at iterations {reached}")
+    tally("distillations killed, continued to the same bytes", kills)
