@@ -186,15 +186,19 @@ class Dropout(nn.Dropout):
             seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
             self.seed = int(seed)
 
+    def stream(self, device: torch.device) -> torch.Generator | None:
+        """Where masks on ``device`` come from; None is PyTorch's global generator."""
+        if self.seed is not None and device not in self.generators:
+            self.generators[device] = torch.Generator(device).manual_seed(self.seed)
+        return self.generators.get(device)
+
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """x / (1 - p) with a fraction p set to zero; in eval mode x itself."""
         return self._drop(x) if self.training else x
 
     def _drop(self, x: Tensor) -> Tensor:
-        if self.seed is not None and x.device not in self.generators:
-            self.generators[x.device] = torch.Generator(x.device).manual_seed(self.seed)
         kept = torch.empty_like(x, dtype=torch.bool)
-        kept.bernoulli_(1 - self.p, generator=self.generators.get(x.device))
+        kept.bernoulli_(1 - self.p, generator=self.stream(x.device))
         return x * kept / (1 - self.p)
 
 

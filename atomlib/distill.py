@@ -39,7 +39,7 @@ def distill(
     *,
     device: str | torch.device | None = None,
     progress: bool = True,
-    resume: str | Path | None = None,
+    resume: str | Path | Bookmark | None = None,
 ) -> DistilledSet:
     """Make a distilled set of ``data``.
 
@@ -60,7 +60,7 @@ def trajectory(
     *,
     device: str | torch.device | None = None,
     progress: bool = True,
-    resume: str | Path | None = None,
+    resume: str | Path | Bookmark | None = None,
 ) -> Iterator[DistilledSet]:
     """The distilled set after each number of iterations in ``at``, then after all of them.
 
@@ -85,7 +85,7 @@ def _run(
     at: set[int],
     device: torch.device,
     progress: bool,
-    resume: str | Path | None,
+    resume: str | Path | Bookmark | None,
 ) -> Iterator[DistilledSet]:
     images = initial_images(data, config, device)
     if not config.iterations:
@@ -98,8 +98,9 @@ def _run(
         momentum=config.image_momentum,
         weight_decay=config.image_weight_decay,
     )
-    kept = Bookmark(resume, f"{config.model_dump_json()} {data.fingerprint} {step.execution}")
-    losses = _go_on(kept.read(), images, optimizer, step, at)
+    run = f"{config.model_dump_json()} {data.fingerprint} {step.execution}"
+    kept = Bookmark.of(resume, run)
+    losses = _go_on(kept, images, optimizer, step, at)
     if 0 in at:
         yield _set(images, losses, data, as_checkpoint(config, 0), device)
     recent: list[Tensor] = []
@@ -121,7 +122,8 @@ def _run(
             if iteration in at:
                 yield _set(images, losses, data, as_checkpoint(config, iteration), device)
             if not recent and kept.due():
-                kept.write(_state(images, losses, optimizer, step))
+                state = _state(images, losses, optimizer, step)
+                kept.write(state, iteration, config.iterations)
     yield _set(images, losses, data, config, device)
     kept.end()  # after the set is taken, and kept by whoever took it
 
@@ -138,14 +140,18 @@ def _state(
 
 
 def _go_on(
-    state: dict[str, Tensor] | None,
+    kept: Bookmark,
     images: Tensor,
     optimizer: torch.optim.SGD,
     step: "Step",
     at: set[int],
 ) -> list[float]:
-    """Put all as it was in ``state``; the losses until then, none where the run starts anew."""
-    if state is None or any(iteration <= len(state["losses"]) for iteration in at):
+    """Put all as it was when it was kept; the losses until then, none where a run starts anew."""
+    begun = _state(images, [], optimizer, step)
+    begun.pop("losses")  # grows
+    state = kept.read(like=begun)
+    if not state or any(iteration <= len(state["losses"]) for iteration in at):
+        kept.before = 0.0
         return []
     with torch.no_grad():
         images.copy_(state["images"])

@@ -38,19 +38,21 @@ class Ensemble:
     @torch.no_grad()
     def reset_parameters(self, generators: Sequence[torch.Generator]) -> None:
         """Draw every network anew, in place, each from its generator, as if it were alone."""
-        state = self.state
+        state = self.state_dict()
         for index, generator in enumerate(generators):
             reset_parameters(self.network, generator)
             for name, own in self.network.state_dict().items():
                 state[name][index].copy_(own)
 
-    @property
-    def state(self) -> dict[str, Float[Tensor, "networks *shape"]]:
+    def state_dict(self) -> dict[str, Float[Tensor, "networks *shape"]]:
         """Weights and buffers by the names that they have in one network."""
         return self.weights | self.buffers
 
     def parameters(self) -> Iterable[Float[Tensor, "networks *shape"]]:
         return self.weights.values()
+
+    def modules(self) -> Iterable[nn.Module]:
+        return self.network.modules()
 
     def train(self) -> None:
         self.network.train()
@@ -66,4 +68,5 @@ class Ensemble:
         def scores(state: dict[str, Tensor], images: Tensor) -> Tensor:
             return functional_call(self.network, state, (images,))
 
-        return vmap(scores, in_dims=(0, 0 if images.dim() == 5 else None))(self.state, images)
+        shared = images.dim() == 4
+        return vmap(scores, in_dims=(0, None if shared else 0))(self.state_dict(), images)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from atomlib import preprocess
+from atomlib.architectures import Dropout
 from atomlib.config import EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.distilled import DistilledSet
@@ -38,11 +39,11 @@ def evaluate(
     *,
     device: str | torch.device | None = None,
     progress: bool = True,
-    resume: str | Path | None = None,
+    resume: str | Path | Bookmark | None = None,
 ) -> Float[Tensor, "networks"]:
     """Test accuracy, in percent, of each network trained on the distilled set.
 
-    With ``resume``, a file, an evaluation that was killed goes on at the network it was at; see
+    With ``resume``, a file, an evaluation that was killed goes on at the pass it was at; see
     atomlib.resume. Network i has its own initialisation, order and augmentation, drawn from the
     config's seed and i. Raises SettingError where the set was made from other data.
     """
@@ -67,28 +68,28 @@ def evaluate(
             return Trainer(network, config, execution)
         return EnsembleTrainer(Ensemble(network, networks), config, execution)
 
-    kept = Bookmark(resume, f"{distilled.digest()} {config.model_dump_json()} {execution} {size}")
-    accuracies = (kept.read() or {"accuracies": torch.empty(0)})["accuracies"].tolist()
+    about = f"{distilled.digest()} {config.model_dump_json()} {execution} {size}"
+    kept = Bookmark.of(resume, about)
+    state = kept.read()
+    accuracies = state.pop("accuracies", torch.empty(0)).tolist()
     name = f"evaluate {distilled.config.method} {data.name} ipc {distilled.ipc}"
     passes = config.epochs + 1
+    total = config.networks * passes
     quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-    done = len(accuracies)
-    with tqdm(
-        total=config.networks * passes, initial=done * passes, desc=name, unit="epoch", **quiet
-    ) as bar:
-        for first in range(done, config.networks, size):
+    done = len(accuracies) * passes
+    with tqdm(total=total, initial=done, desc=name, unit="epoch", **quiet) as bar:
+        for first in range(len(accuracies), config.networks, size):
             group = range(first, min(first + size, config.networks))
             chance = [stream(config.seed, "evaluate", index, device=device) for index in group]
             trainer = trainer_of(len(group))
-            if len(group) == 1:
-                trainer.train(images, labels, chance[0], bar)
-                accuracies.append(trainer.accuracy(test, test_labels))
-            else:
-                trainer.train(images, labels, chance, bar)
-                accuracies += trainer.accuracies(test, test_labels)
+            reached = {"accuracies": torch.tensor(accuracies, dtype=torch.float64)}
+            for epoch in trainer.passes(images, labels, chance, state):
+                bar.update(len(group) * epoch + first * passes - bar.n)
+                if kept.due():
+                    kept.write(reached | trainer.state(), bar.n, total)
+            state = {}
+            accuracies += trainer.accuracies(test, test_labels)
             bar.set_postfix(accuracy=f"{accuracies[-1]:.2f} %")
-            if len(accuracies) < config.networks:
-                kept.write({"accuracies": torch.tensor(accuracies, dtype=torch.float64)})
     kept.end()
     return torch.tensor(accuracies)
 
@@ -122,36 +123,81 @@ class Trainer:
         self._loss = execution.compiled(self._training_loss)
         self._scores = execution.compiled(self._test_scores)
 
-    def train(self, images: Tensor, labels: Tensor, generator: torch.Generator, bar: tqdm) -> None:
+    def train(
+        self, images: Tensor, labels: Tensor, generators: Sequence[torch.Generator]
+    ) -> None:
         """E + 1 passes over the set, from a network drawn afresh, as are order and DSA."""
-        reset_parameters(self.network, generator)
-        for _ in self._passes(images, labels, [generator]):
-            bar.update()
+        for _ in self.passes(images, labels, generators):
+            pass
 
-    def _passes(
+    def passes(
         self,
         images: Float[Tensor, "n c s s"],
         labels: Int[Tensor, "n"],
         generators: Sequence[torch.Generator],
-    ) -> Iterator[None]:
-        """E + 1 passes over the set, with a stop after each; order and DSA from the generators."""
+        state: dict[str, Tensor] | None = None,
+    ) -> Iterator[int]:
+        """The same with a stop after each pass, which gives how many are done.
+
+        ``state`` is what ``state()`` gave at such a stop of the same training: it goes on from
+        there. One generator a network, for its initialisation, order and DSA.
+        """
         config = self.config
+        self.generators, self.epoch = generators, 0
+        self._reset()
         self.network.train()
-        optimizer = self._optimizer()
-        for epoch in range(config.epochs + 1):
-            if self._decay(epoch, optimizer):
+        self.optimizer = self._optimizer()
+        if state:
+            self._go_on(state)
+        while self.epoch <= config.epochs:
+            if self._decay(self.epoch, self.optimizer):
                 # The DC family rebuilds its optimiser here, and with it loses the momentum.
-                optimizer.state.clear()
+                self.optimizer.state.clear()
             for rows in self._order(images, generators).split(config.batch_size, dim=-1):
                 drawn = None
                 if config.dsa.strategies:
                     size, side = rows.shape[-1], images.shape[-1]
                     drawn = draw(size, side, config.dsa, *generators, one_strategy=True)
                 self.execution.begin_step()
-                optimizer.zero_grad(set_to_none=True)
+                self.optimizer.zero_grad(set_to_none=True)
                 self._loss(images[rows], labels[rows], drawn).backward()
-                optimizer.step()
-            yield
+                self.optimizer.step()
+            self.epoch += 1
+            yield self.epoch
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the passes to come depend on."""
+        momenta = [self.optimizer.state[p].get("momentum_buffer") for p in self._parameters()]
+        state = {f"network {name}": value for name, value in self.network.state_dict().items()}
+        state |= {f"momentum {i}": m for i, m in enumerate(momenta) if m is not None}
+        state |= {f"random {i}": g.get_state() for i, g in enumerate(self._streams())}
+        return {**state, "epoch": torch.tensor(self.epoch)}
+
+    def _go_on(self, state: dict[str, Tensor]) -> None:
+        network = self.network.state_dict()
+        with torch.no_grad():
+            for name, value in network.items():
+                value.copy_(state[f"network {name}"])
+        for i, parameter in enumerate(self._parameters()):
+            if f"momentum {i}" in state:
+                momentum = state[f"momentum {i}"].to(parameter.device)
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum
+        for i, generator in enumerate(self._streams()):
+            generator.set_state(state[f"random {i}"])
+        self.epoch = int(state["epoch"])
+
+    def _parameters(self) -> list[Tensor]:
+        return self.optimizer.param_groups[0]["params"]
+
+    def _streams(self) -> list[torch.Generator]:
+        """All that chance comes from: of each network, and of each Dropout in it."""
+        device = self.generators[0].device
+        drops = [m for m in self.network.modules() if isinstance(m, Dropout)]
+        return [*self.generators, *(drop.stream(device) for drop in drops)]
+
+    def _reset(self) -> None:
+        (generator,) = self.generators
+        reset_parameters(self.network, generator)
 
     def _order(self, images: Tensor, generators: Sequence[torch.Generator]) -> Int[Tensor, "n"]:
         (generator,) = generators
@@ -192,9 +238,10 @@ class Trainer:
         with self.execution.autocast():
             return self.network(images)
 
-    def accuracy(self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]) -> float:
-        """Percent of ``images`` given their label."""
-        return 100 * int(self._right(images, labels)) / len(labels)
+    def accuracies(self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]) -> list[float]:
+        """Percent of ``images`` given their label, network by network: here of the one."""
+        right = self._right(images, labels).flatten().tolist()
+        return [100 * count / len(labels) for count in right]
 
     @torch.no_grad()
     def _right(self, images: Tensor, labels: Tensor) -> Int[Tensor, "*networks"]:
@@ -209,13 +256,8 @@ class Trainer:
 class EnsembleTrainer(Trainer):
     """Trains the networks of an Ensemble side by side, each as a Trainer would train it alone."""
 
-    def train(
-        self, images: Tensor, labels: Tensor, generators: Sequence[torch.Generator], bar: tqdm
-    ) -> None:
-        """As Trainer.train, one generator a network: initialisation, order and DSA are its own."""
-        self.network.reset_parameters(generators)
-        for _ in self._passes(images, labels, generators):
-            bar.update(self.network.size)
+    def _reset(self) -> None:
+        self.network.reset_parameters(self.generators)
 
     def _order(
         self, images: Tensor, generators: Sequence[torch.Generator]
@@ -234,7 +276,3 @@ class EnsembleTrainer(Trainer):
             scores = self.network(flat.view_as(images))
         total = F.cross_entropy(scores.flatten(0, 1).float(), labels.flatten(), reduction="sum")
         return total / labels.shape[1]
-
-    def accuracies(self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]) -> list[float]:
-        """Percent of ``images`` given their label, network by network."""
-        return [100 * right / len(labels) for right in self._right(images, labels).tolist()]

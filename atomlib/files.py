@@ -1,11 +1,16 @@
 """Writing files so that a kill, a full disk or a read-only folder leaves nothing half-written."""
 
+import glob
 import hashlib
 import os
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from atomlib.errors import SettingError
 
@@ -20,6 +25,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         yield partial
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
@@ -35,6 +41,41 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # its folder is a file, say: then there is nothing to remove
             partial.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a kill in the midst of writing ``path`` left, once no one can be at it still."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                left.unlink()
+
+
+LEFT_SECONDS = 3600.0
+"""After which a partial file is nobody's."""
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold other processes off what makes ``path``; a process that dies lets go of it.
+
+    Where another is at it, wait, and say so: what it made can be read then.
+    """
+    lock = lock_of(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"{path.name}: another process is at it; waiting", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def lock_of(path: Path) -> FileLock:
+    """The lock that ``alone`` takes."""
+    return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def check_writable(folder: Path) -> Path:

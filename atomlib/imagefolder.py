@@ -7,7 +7,6 @@ An archive is never unpacked to disk: members are read by name and decoded in me
 
 import hashlib
 import io
-import json
 import lzma
 import tarfile
 import zipfile
@@ -20,17 +19,16 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tqdm import tqdm
 
+from atomlib.artifact import DamagedError, read_tensors, set_aside, write_tensors
 from atomlib.datasets import ImageData
 from atomlib.errors import DataError
-from atomlib.files import atomic_write, cache_folder, sha256_file
+from atomlib.files import cache_folder, sha256_file
 
 IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 LISTS = {"wnids.txt", "words.txt", "val_annotations.txt"}
-CACHE_FORMAT = 1  # raise it when decoding changes, so that old caches are not read
+CACHE_FORMAT = 2  # raise it when decoding changes, so that old caches are not read
 
 LAYOUT = "allowed: train/<class>/<image> and test/ or val/ likewise, or TinyImageNet's own layout"
 
@@ -45,29 +43,29 @@ def load_folder(path: Path, resize: int | None) -> ImageData:
     source = _folder_state(path) if path.is_dir() else sha256_file(path)
     key = hashlib.sha256(f"{CACHE_FORMAT} {source} {resize}".encode()).hexdigest()[:16]
     cached = cache_folder() / "data" / f"{name}-{key}.safetensors"
-    if not cached.exists():
+    data = _read_cache(cached)
+    if data is None:
         data = _decode(name, path, resize)
-        tensors = {
-            "train_images": data.train_images,
-            "train_labels": data.train_labels,
-            "test_images": data.test_images,
-            "test_labels": data.test_labels,
-        }
-        about = {"class_names": data.class_names, "fingerprint": data.fingerprint}
-        with atomic_write(cached) as partial:
-            save_file(tensors, partial, {"about": json.dumps(about)})
+        tensors = {key: getattr(data, key) for key in TENSORS}
+        about = {"name": name, "class_names": data.class_names, "fingerprint": data.fingerprint}
+        write_tensors(cached, tensors, about)
+    return data
+
+
+TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def _read_cache(path: Path) -> ImageData | None:
+    """What was decoded before; None where that is not there, or damaged."""
+    if not path.exists():
+        return None
     try:
-        with safe_open(cached, "pt") as file:
-            about = json.loads(file.metadata()["about"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError:
-        raise DataError(f"cache file {cached} is damaged; delete it and run again") from None
-    return ImageData(
-        name=name,
-        class_names=tuple(about["class_names"]),
-        fingerprint=about["fingerprint"],
-        **tensors,
-    )
+        tensors, about = read_tensors(path)
+    except DamagedError as error:
+        set_aside(path, path.parent / "damaged", error)
+        return None
+    about["class_names"] = tuple(about["class_names"])
+    return ImageData(**tensors, **about)
 
 
 def _folder_state(folder: Path) -> str:

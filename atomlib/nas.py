@@ -20,8 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 import torch
@@ -30,16 +29,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from atomlib import preprocess
+from atomlib import identity, preprocess
+from atomlib.artifact import is_whole, sealed
 from atomlib.config import EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.distilled import DistilledSet
 from atomlib.errors import SettingError, check_choice
 from atomlib.evaluate import Trainer
 from atomlib.execution import Execution, operations, pick_device
-from atomlib.files import check_writable
+from atomlib.files import alone, check_writable
 from atomlib.models import build_model
 from atomlib.randomness import stream
+from atomlib.resume import Bookmark
 from atomlib.store import counts
 from atomlib.workers import in_processes, named, one_thread, processors
 
@@ -226,29 +227,31 @@ def evaluate_candidates(
     """
     keep, device = Path(keep), pick_device(device)
     config = _check(proxy, candidates, data, config or EvalConfig(), zca, workers, device)
-    check_writable(keep.parent)
-    _append(keep, b"")
-    kept = _read(keep)
+    unfinished = check_writable(keep.parent / "unfinished").absolute()
     keys = {candidate: _key(proxy, candidate, config) for candidate in candidates}
-    pending = [candidate for candidate in candidates if keys[candidate] not in kept]
-    if pending:
-        costs = _costs(pending, data, config, proxy)
-        # The expensive ones first, so that none of them is left running alone at the end.
-        pending.sort(key=costs.get, reverse=True)
-        bench = _Bench(_tensors(proxy, data, config, device), config, data.num_classes)
-        workers = min(len(pending), workers or processors(device))
-        quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-        # Counted in operations, not in candidates, for the time left to mean something.
-        total = sum(costs.values())
-        bar = tqdm(total=total, desc=f"nas {proxy.name}", unit="FLOP", unit_scale=True, **quiet)
-        with bar, closing(_measured(bench, pending, workers)) as results:
-            for done, (candidate, measured) in enumerate(results, start=1):
-                key = keys[candidate]
-                kept[key] = measured
-                about = {"key": key, "proxy": proxy.name, "name": candidate.name}
-                _append(keep, json.dumps({**about, **measured}).encode() + b"\n")
-                bar.set_postfix(candidates=f"{done}/{len(pending)}", refresh=False)
-                bar.update(costs[candidate])
+    with alone(unfinished / keep.name):
+        _append(keep, b"")
+        kept = _read(keep)
+        pending = [candidate for candidate in candidates if keys[candidate] not in kept]
+        if pending:
+            costs = _costs(pending, data, config, proxy)
+            # The expensive ones first, so that none of them is left running alone at the end.
+            pending.sort(key=costs.get, reverse=True)
+            tensors = _tensors(proxy, data, config, device)
+            bench = _Bench(tensors, config, data.num_classes, unfinished, keys)
+            workers = min(len(pending), workers or processors(device))
+            quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+            # Counted in operations, not in candidates, for the time left to mean something.
+            total = sum(costs.values())
+            bar = tqdm(total=total, desc=f"nas {proxy.name}", unit="FLOP", unit_scale=True, **quiet)
+            with bar, closing(_measured(bench, pending, workers)) as results:
+                for done, (candidate, measured) in enumerate(results, start=1):
+                    kept[keys[candidate]] = measured
+                    about = {"proxy": proxy.name, "name": candidate.name, "key": keys[candidate]}
+                    line = json.dumps(sealed({**about, **measured}))
+                    _append(keep, line.encode() + b"\n")
+                    bar.set_postfix(candidates=f"{done}/{len(pending)}", refresh=False)
+                    bar.update(costs[candidate])
     return pd.DataFrame(
         {"name": candidate.name, **asdict(candidate), **kept[keys[candidate]]}
         for candidate in candidates
@@ -315,7 +318,8 @@ def _check(
 def _key(proxy: Proxy, candidate: Candidate, config: EvalConfig) -> str:
     """What a result depends on. As in atomlib.store, defaults do not enter."""
     asked = config.but(**asdict(candidate)).model_dump_json(exclude_defaults=True)
-    return hashlib.sha256(f"{proxy.digest} {candidate.name} {asked}".encode()).hexdigest()
+    about = f"{proxy.digest} {candidate.name} {asked} {identity.now('nas')}"
+    return hashlib.sha256(about.encode()).hexdigest()
 
 
 def _costs(
@@ -346,10 +350,6 @@ def _tensors(
     return tensors
 
 
-_NO_BAR = SimpleNamespace(update=lambda: None)
-"""Even a tqdm that shows nothing makes a lock, which a worker that is ended leaves behind."""
-
-
 @dataclass(frozen=True, eq=False)
 class _Bench:
     """Trains and tests one candidate after another, in this process."""
@@ -357,13 +357,17 @@ class _Bench:
     tensors: dict[str, Tensor]
     config: EvalConfig
     num_classes: int
+    unfinished: Path
+    """Where a training keeps where it is."""
+    keys: dict[Candidate, str]
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Validation and test accuracy in percent, and the seconds that both took.
 
         A training that diverges is a result like any other: accuracy is what argmax says.
         """
-        start = time.perf_counter()
+        key = self.keys[candidate]
+        kept = Bookmark.of(self.unfinished / f"{candidate.name}-{key[:8]}.safetensors", key)
         images, labels = self.tensors["images"], self.tensors["labels"]
         config, device = self.config.but(**asdict(candidate)), images.device
         shape = {"in_channels": images.shape[1], "image_size": images.shape[-1]}
@@ -372,12 +376,16 @@ class _Bench:
         ).to(device)
         trainer = Trainer(network, config, Execution(config, device, 0))
         chance = stream(config.seed, "nas", search_space().index(candidate), device=device)
-        trainer.train(images, labels, chance, _NO_BAR)
+        for epoch in trainer.passes(images, labels, [chance], kept.read()):
+            if kept.due():
+                kept.write(trainer.state(), epoch, config.epochs + 1)
         accuracies = {
-            half: trainer.accuracy(self.tensors[f"{half}_images"], self.tensors[f"{half}_labels"])
+            half: trainer.accuracies(self.tensors[f"{half}_images"], self.tensors[f"{half}_labels"])
             for half in ("validation", "test")
         }
-        return {**accuracies, "seconds": round(time.perf_counter() - start, 3)}
+        kept.end()
+        measured = {half: accuracy for half, (accuracy,) in accuracies.items()}
+        return {**measured, "seconds": round(kept.seconds, 3)}
 
 
 def _measured(
@@ -403,13 +411,14 @@ def _in_processes(
         path = Path(folder) / "tensors.safetensors"
         save_file({name: t.cpu().contiguous() for name, t in bench.tensors.items()}, path)
         device = str(bench.tensors["images"].device)
-        arguments = (path, bench.config, bench.num_classes, device)
+        arguments = (path, bench.config, bench.num_classes, bench.unfinished, bench.keys, device)
         yield from in_processes(candidates, workers, _measure_from, arguments)
 
 
-def _measure_from(path: Path, config: EvalConfig, num_classes: int, device: str) -> Callable:
+def _measure_from(path: Path, *about: Any) -> Callable:
     """What a worker does with each candidate."""
-    return _Bench(load_file(path, device=device), config, num_classes).measure
+    *about, device = about
+    return _Bench(load_file(path, device=device), *about).measure
 
 
 def _append(path: Path, line: bytes) -> None:
@@ -436,5 +445,6 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
     for line in text.split(b"\n"):
         with suppress(ValueError, TypeError, KeyError):
             record = json.loads(line)
-            kept[record["key"]] = {name: float(record[name]) for name in MEASURED}
+            if is_whole(record):
+                kept[record["key"]] = {name: float(record[name]) for name in MEASURED}
     return kept

@@ -11,12 +11,11 @@ from typing import Self
 import torch
 from jaxtyping import Float, Num
 from kornia.enhance import ZCAWhitening
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from atomlib.artifact import DamagedError, read_tensors, set_aside, write_tensors
 from atomlib.datasets import ImageData
-from atomlib.files import atomic_write, cache_folder
+from atomlib.files import cache_folder
 
 # Mean and standard deviation by channel as the field uses them (facts, "Pixel statistics");
 # the deviations of CIFAR are means of deviations of single images. Any other data set's
@@ -114,12 +113,15 @@ def _fit_zca(data: ImageData, plain: Preprocess) -> ZCAWhitening:
     zca = ZCAWhitening(dim=0, eps=ZCA_EPS, compute_inv=True)
     path = cache_folder() / "zca" / f"{data.name}-{data.fingerprint[:16]}.safetensors"
     if path.exists():
-        with safe_open(path, "pt") as file:
+        try:
+            matrices, _ = read_tensors(path)
             for name in ZCA_MATRICES:
-                setattr(zca, name, file.get_tensor(name))
-        zca.fitted = True
-        return zca
+                setattr(zca, name, matrices[name])
+            zca.fitted = True
+            return zca
+        except DamagedError as error:
+            set_aside(path, path.parent / "damaged", error)
     zca.fit(plain(data.train_images))
-    with atomic_write(path) as partial:
-        save_file({name: getattr(zca, name).contiguous() for name in ZCA_MATRICES}, partial)
+    matrices = {name: getattr(zca, name) for name in ZCA_MATRICES}
+    write_tensors(path, matrices, {"fitted to": data.name})
     return zca

@@ -8,13 +8,13 @@ run that goes on ends with the bytes of one that was never cut (on a CPU).
 import hashlib
 import time
 from pathlib import Path
+from typing import Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from atomlib.files import atomic_write, check_writable
+from atomlib.artifact import DamagedError, read_tensors, write_tensors
+from atomlib.files import check_writable
 from atomlib.provenance import versions
 
 EVERY_SECONDS = 30.0
@@ -22,44 +22,66 @@ EVERY_SECONDS = 30.0
 
 
 class Bookmark:
-    """The tensors that a run needs to go on, in the file ``path``; nothing where that is None.
+    """The tensors that a run needs to go on, in the file ``path``; nothing where that is None."""
 
-    ``run`` names everything that decides the result: settings, data, how arithmetic runs. Raises
-    SettingError, before any work, where the file's folder cannot be written.
-    """
-
-    def __init__(self, path: str | Path | None, run: str):
+    def __init__(self, path: str | Path | None = None):
         self.path = None if path is None else Path(path)
-        if self.path is not None:
-            check_writable(self.path.parent)
-        about = f"{run} {versions()} {torch.get_num_threads()}"
-        self.key = hashlib.sha256(about.encode()).hexdigest()
-        self.written = time.monotonic()
+        self.key = ""
+        self.start = self.written = time.monotonic()
+        self.before = 0.0
 
-    def read(self) -> dict[str, Tensor] | None:
-        """What ``write`` wrote last; None where that is another run's, damaged or not there."""
+    @classmethod
+    def of(cls, resume: "str | Path | Bookmark | None", run: str) -> Self:
+        """The bookmark of a run, in a file or as somebody made it.
+
+        ``run`` names everything that decides the result: settings, data, how arithmetic runs.
+        Raises SettingError, before any work, where the file's folder cannot be written.
+        """
+        made = resume if isinstance(resume, cls) else cls(resume)
+        if made.path is not None:
+            check_writable(made.path.parent)
+        about = f"{run} {versions()} {torch.get_num_threads()}"
+        made.key = hashlib.sha256(about.encode()).hexdigest()
+        return made
+
+    @property
+    def seconds(self) -> float:
+        """What the run has taken so far, what was before it was killed included."""
+        return self.before + time.monotonic() - self.start
+
+    def read(self, like: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """What ``write`` wrote last; nothing where that is another run's, damaged or not there.
+
+        Tensors named in ``like`` must be there, in the same shape and type.
+        """
         if self.path is None or not self.path.is_file():
-            return None
+            return {}
         try:
-            with safe_open(self.path, "pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError):
-            return None
-        whole = about.get("run") == self.key and about.get("digest") == _digest(tensors)
-        return tensors if whole else None
+            tensors, about = read_tensors(self.path)
+        except DamagedError:
+            return {}
+        fits = all(
+            name in tensors and _form(tensors[name]) == _form(tensor)
+            for name, tensor in (like or {}).items()
+        )
+        if about.get("run") != self.key or not fits:
+            return {}
+        self.before = float(about["seconds"])
+        return tensors
 
     def due(self) -> bool:
         """Whether it is time to write again."""
         return self.path is not None and time.monotonic() - self.written >= EVERY_SECONDS
 
-    def write(self, tensors: dict[str, Tensor]) -> None:
-        """Keep these. Raises SettingError where the file cannot be written."""
+    def write(self, tensors: dict[str, Tensor], done: int, total: int) -> None:
+        """Keep these, ``done`` of ``total`` steps being done, of whatever kind.
+
+        Raises SettingError where the file cannot be written.
+        """
         if self.path is None:
             return
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        with atomic_write(self.path) as partial:
-            partial.write_bytes(save(tensors, {"run": self.key, "digest": _digest(tensors)}))
+        about = {"run": self.key, "done": done, "total": total, "seconds": round(self.seconds, 1)}
+        write_tensors(self.path, tensors, about)
         self.written = time.monotonic()
 
     def end(self) -> None:
@@ -68,10 +90,5 @@ class Bookmark:
             self.path.unlink(missing_ok=True)
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy())
-    return digest.hexdigest()
+def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return tensor.shape, tensor.dtype

@@ -9,17 +9,18 @@ import hashlib
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from atomlib import preprocess
+from atomlib import identity, preprocess
+from atomlib.artifact import DamagedError, read_tensors, set_aside, write_tensors
 from atomlib.config import EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.evaluate import Trainer
 from atomlib.execution import Execution, network_for, operations, pick_device
-from atomlib.files import atomic_write, cache_folder
+from atomlib.files import alone, cache_folder, check_writable
 from atomlib.randomness import stream
+from atomlib.resume import Bookmark
 
 WHOLE_EPOCHS = 200
 """Epochs of whole-data training in the field (facts, "NAS protocol")."""
@@ -40,7 +41,7 @@ def whole_accuracies(
     )
     test = preprocess.test_images(data, zca, pick_device(device))
     labels = data.test_labels.to(test.device)
-    return torch.tensor([trainer.accuracy(test, labels) for trainer in trainers])
+    return torch.tensor([trainer.accuracies(test, labels)[0] for trainer in trainers])
 
 
 def trained_network(
@@ -66,17 +67,27 @@ def _trained(
     trainer = Trainer(network_for(config, data).to(device), config, execution)
     # Whole-set networks train one by one; how many there are, or go together, is not in the key.
     settings = config.but(networks=1, together=None).model_dump_json(exclude_defaults=True)
-    about = f"{data.fingerprint} {zca} {index} {settings} {execution}"
+    about = f"{data.fingerprint} {zca} {index} {settings} {execution} {identity.now('whole')}"
     key = hashlib.sha256(about.encode()).hexdigest()
     path = cache_folder() / "networks" / f"{data.name}-{key[:16]}.safetensors"
-    if path.exists():
-        trainer.network.load_state_dict(load_file(path, device=str(device)))
-        return trainer
-    images = preprocess.training_images(data, zca, device)
-    labels = data.train_labels.to(device)
-    quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-    with tqdm(total=passes, desc=f"train on all of {data.name}", unit="epoch", **quiet) as bar:
-        trainer.train(images, labels, stream(config.seed, "evaluate", index, device=device), bar)
-    with atomic_write(path) as partial:
-        save_file({k: v.contiguous() for k, v in trainer.network.state_dict().items()}, partial)
+    check_writable(path.parent)
+    with alone(path):
+        if path.exists():
+            try:
+                trainer.network.load_state_dict(read_tensors(path)[0])
+                return trainer
+            except DamagedError as error:
+                set_aside(path, path.parent / "damaged", error)
+        images = preprocess.training_images(data, zca, device)
+        labels = data.train_labels.to(device)
+        kept = Bookmark.of(path.with_suffix(".unfinished"), about)
+        quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+        chance = stream(config.seed, "evaluate", index, device=device)
+        with tqdm(total=passes, desc=f"train on all of {data.name}", unit="epoch", **quiet) as bar:
+            for epoch in trainer.passes(images, labels, [chance], kept.read()):
+                bar.update(epoch - bar.n)
+                if kept.due():
+                    kept.write(trainer.state(), epoch, passes)
+        write_tensors(path, trainer.network.state_dict(), {"trained on": data.name})
+        kept.end()
     return trainer

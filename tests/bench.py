@@ -133,12 +133,8 @@ def pass_seconds(data: ImageData, ipc: int, device: torch.device) -> dict[str, A
         trainer = Trainer(network, config, execution)
 
     def train() -> None:
-        with tqdm(disable=True) as bar:
-            if together > 1:
-                trainer.train(images, labels, chance, bar)
-            else:
-                for generator in chance:
-                    trainer.train(images, labels, generator, bar)
+        for first in range(0, NETWORKS, together):
+            trainer.train(images, labels, chance[first : first + together])
 
     train()
     with FlopCounterMode(display=False) as counter:

@@ -22,8 +22,6 @@ SEEDS = (3, 4, 5)
 # 9 images: batches of 4, 4 and 1. Rates and passes are few, so that no rounding can grow.
 SMALL = {"width": 16, "epochs": 3, "batch_size": 4, "compile": "off", "precision": "float32"}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-NO_BAR = tqdm(disable=True)
-
 
 @pytest.fixture
 def data(make_data):
@@ -49,7 +47,7 @@ def alone(data, config, seeds=SEEDS):
     for chance in chances(seeds):
         network = network_for(config, data)
         trainer = Trainer(network, config, Execution(config, CPU, 0))
-        trainer.train(*training(data), chance, NO_BAR)
+        trainer.train(*training(data), [chance])
         with torch.no_grad():
             scores = network.eval()(training(data)[0])
         trained.append(({k: v.clone() for k, v in network.state_dict().items()}, scores))
@@ -63,7 +61,7 @@ def ensemble_trainer(data, config, size=3):
 
 def together(data, config, seeds=SEEDS):
     trainer = ensemble_trainer(data, config, len(seeds))
-    trainer.train(*training(data), chances(seeds), NO_BAR)
+    trainer.train(*training(data), chances(seeds))
     trainer.network.eval()
     with torch.no_grad():
         return trainer.network, trainer.network(training(data)[0])
@@ -76,9 +74,9 @@ def training(data):
 
 def assert_same(ensemble, scores, solo):
     for index, (state, expected) in enumerate(solo):
-        assert set(ensemble.state) == set(state)
+        assert set(ensemble.state_dict()) == set(state)
         for name, value in state.items():
-            torch.testing.assert_close(ensemble.state[name][index], value, **CLOSE)
+            torch.testing.assert_close(ensemble.state_dict()[name][index], value, **CLOSE)
         torch.testing.assert_close(scores[index], expected, rtol=1e-3, atol=1e-4)
 
 
@@ -185,10 +183,11 @@ def test_a_group_inherits_nothing_from_the_one_trained_before_it(data):
     config = config_for(data, norm="batch")
     trainer = ensemble_trainer(data, config)
     for seeds in ((7, 8, 9), SEEDS):
-        trainer.train(*training(data), chances(seeds), NO_BAR)
+        trainer.train(*training(data), chances(seeds))
         trainer.accuracies(*training(data))
     fresh, _ = together(data, config)
-    assert all(torch.equal(trainer.network.state[name], fresh.state[name]) for name in fresh.state)
+    again, fresh = trainer.network.state_dict(), fresh.state_dict()
+    assert all(torch.equal(again[name], fresh[name]) for name in fresh)
 
 
 def test_accuracies_are_the_shares_given_their_label(data, monkeypatch):
@@ -197,12 +196,12 @@ def test_accuracies_are_the_shares_given_their_label(data, monkeypatch):
     config = config_for(data, norm="batch", epochs=4, lr=0.05)
     images, labels = training(data)
     trainer = ensemble_trainer(data, config)
-    trainer.train(images, labels, chances(), NO_BAR)
+    trainer.train(images, labels, chances())
     got = trainer.accuracies(images, labels)
     expected = []
     for index in range(len(SEEDS)):
         network = network_for(config, data)
-        network.load_state_dict({k: v[index] for k, v in trainer.network.state.items()})
+        network.load_state_dict({k: v[index] for k, v in trainer.network.state_dict().items()})
         network.eval()
         said = torch.cat([network(image[None]).argmax(dim=1) for image in images])
         expected.append(100 * (said == labels).float().mean().item())
@@ -331,7 +330,7 @@ def test_compiled_agrees_with_eager(data, monkeypatch):
     config = config_for(data, norm="batch", epochs=1, compile="on")
     solo = alone(data, config.but(compile="off"), SEEDS[:2])
     trainer = ensemble_trainer(data, config, 2)
-    trainer.train(*training(data), chances(SEEDS[:2]), NO_BAR)
+    trainer.train(*training(data), chances(SEEDS[:2]))
     trainer.accuracies(*training(data))
     assert trainer._loss.fast is not None and trainer._scores.fast is not None
     with torch.no_grad():
@@ -345,7 +344,8 @@ def test_bfloat16_products_are_those_of_networks_alone(data):
     wide, _ = together(data, config.but(precision="float32"))
     for index, (state, _) in enumerate(alone(data, config)):
         for name, value in state.items():
-            got = narrow.state[name][index]
+            got = narrow.state_dict()[name][index]
             torch.testing.assert_close(got, value, rtol=0.02, atol=0.005)
-    moved = [(narrow.state[name] - wide.state[name]).abs().max() for name in wide.state]
+    narrow, wide = narrow.state_dict(), wide.state_dict()
+    moved = [(narrow[name] - wide[name]).abs().max() for name in wide]
     assert max(moved) > 1e-3

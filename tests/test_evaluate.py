@@ -4,7 +4,6 @@ import plain
 import pytest
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from atomlib import evaluate as protocol
 from atomlib.config import DistillConfig, DSAConfig, EvalConfig
@@ -200,8 +199,8 @@ def test_a_network_inherits_nothing_from_the_one_trained_before_it(hard):
         trainer = Trainer(network, config, Execution(config, torch.device("cpu"), 0))
         for seed in seeds:
             chance = torch.Generator().manual_seed(seed)
-            trainer.train(kept.trained, kept.labels, chance, tqdm(disable=True))
-            trainer.accuracy(kept.trained, kept.labels)
+            trainer.train(kept.trained, kept.labels, [chance])
+            trainer.accuracies(kept.trained, kept.labels)
         return network.state_dict()
 
     second, alone = trained([1, 2]), trained([2])

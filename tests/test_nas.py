@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import spearmanr
-from tqdm import tqdm
 
 from atomlib import nas
 from atomlib.config import DistillConfig, EvalConfig
@@ -236,7 +235,7 @@ def test_a_result_is_what_a_plain_training_reaches_on_either_half(search, data, 
         network = network_for(plain, data)
         trainer = Trainer(network, plain, Execution(plain, torch.device("cpu"), 0))
         chance = stream(seed, "nas", SPACE.index(candidate))
-        trainer.train(proxy.images, proxy.labels, chance, tqdm(disable=True))
+        trainer.train(proxy.images, proxy.labels, [chance])
         with torch.no_grad():
             right = network.eval()(test).argmax(dim=1) == data.test_labels
         for half, rows in zip(("validation", "test"), halves(data.test_labels, seed), strict=True):

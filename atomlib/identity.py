@@ -1,0 +1,99 @@
+"""What a result is the result of: settings, data, code of the method, and libraries.
+
+Two results of the same identity are the same result, up to rounding on other hardware. A result
+of another identity is stale, and ``differences`` says why.
+"""
+
+import ast
+import hashlib
+import io
+import tokenize
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from atomlib.config import BY_FEATURES
+from atomlib.provenance import versions
+
+LIBRARIES = ("torch", "torchvision", "kornia")
+"""Whose versions decide a result; a build of a version, such as +cu126, does not."""
+
+_NETWORKS = ("dsa", "models", "norms", "preprocess", "randomness")
+_TRAINING = (*_NETWORKS, "architectures", "ensemble", "evaluate")
+
+MODULES = {
+    "distill": (*_NETWORKS, "attention", "distill", "losses"),
+    "coreset": (*_TRAINING, "coresets", "distill", "whole"),
+    "evaluate": _TRAINING,
+    "whole": (*_TRAINING, "whole"),
+    "nas": (*_TRAINING, "nas"),
+}
+"""Modules of atomlib that decide a result, by what is made. All others read, write, check,
+draw or say how arithmetic runs; tests/test_identity.py holds the list to the imports."""
+
+
+@cache
+def code(kind: str) -> dict[str, str]:
+    """The code that makes results of a kind of MODULES: a digest of each module's statements.
+
+    Comments, docstrings and blank lines do not count.
+    """
+
+    def digest(module: str) -> str:
+        text = (Path(__file__).parent / f"{module}.py").read_text()
+        return hashlib.sha256(statements(text).encode()).hexdigest()[:12]
+
+    return {module: digest(module) for module in sorted(MODULES[kind])}
+
+
+def statements(source: str) -> str:
+    """A module's text without comments, docstrings and blank lines.
+
+    The text, and not what a parser makes of it, which differs between versions of Python.
+    """
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            for row in range(node.lineno - 1, node.end_lineno):
+                lines[row] = ""
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def libraries(all_versions: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Versions that decide a result, of ``provenance.versions`` of now or of another time."""
+    found = versions() if all_versions is None else all_versions
+    return {name: found.get(name, "").partition("+")[0] for name in LIBRARIES}
+
+
+def differences(
+    kind: str, code_then: Mapping[str, str], versions_then: Mapping[str, str]
+) -> list[str]:
+    """Why a result of this kind is stale, in words: what decided it and is not so now."""
+    if not code_then:
+        return ["the code that made it is not on record"]
+    found = [
+        f"{name}.py has changed"
+        for name in sorted({*code_then, *code(kind)})
+        if code_then.get(name) != code(kind).get(name)
+    ]
+    then, now = libraries(versions_then), libraries()
+    return found + [
+        f"{name} was {then[name] or 'absent'}, is {now[name]}"
+        for name in LIBRARIES
+        if then[name] != now[name]
+    ]
+
+
+def kind_of(method: str) -> str:
+    """The kind of code that makes a method's set."""
+    return "coreset" if method in BY_FEATURES else "distill"
+
+
+def now(kind: str) -> dict[str, Any]:
+    """Code and libraries of this kind, as they enter a result's key."""
+    return {"code": code(kind), "libraries": libraries()}
