@@ -22,6 +22,7 @@ from atomlib.distilled import DistilledSet, by_class, summarise
 from atomlib.dsa import Draw, augment, draw
 from atomlib.errors import SettingError
 from atomlib.execution import Execution, network_for, operations, pick_device
+from atomlib.identity import code, kind_of
 from atomlib.losses import Signature, matching_loss, signature
 from atomlib.models import reset_parameters
 from atomlib.provenance import versions
@@ -200,6 +201,7 @@ def _set(
         data_fingerprint=data.fingerprint,
         class_names=data.class_names,
         versions=versions(),
+        code=code(kind_of(config.method)),
         history=summarise(losses),
     )
 

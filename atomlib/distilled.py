@@ -12,16 +12,15 @@ from typing import Self
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from atomlib.artifact import DamagedError, read_tensors, write_tensors
 from atomlib.config import METHODS, DistillConfig
 from atomlib.errors import SettingError, check_choice
 from atomlib.files import atomic_write, check_writable
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(eq=False)
@@ -42,6 +41,8 @@ class DistilledSet(Dataset):
     data_fingerprint: str
     class_names: tuple[str, ...]
     versions: dict[str, str]
+    code: dict[str, str] = field(default_factory=dict)
+    """The code that made it, by module (atomlib.identity); empty where that is not known."""
     history: list[tuple[int, float]] = field(default_factory=list)
     """(steps taken, loss then), at most 200 of them."""
 
@@ -68,68 +69,72 @@ class DistilledSet(Dataset):
             "data": {
                 "name": self.data_name,
                 "fingerprint": self.data_fingerprint,
-                "class_names": self.class_names,
+                "class_names": list(self.class_names),
             },
             "versions": self.versions,
-            "history": self.history,
+            "code": self.code,
+            "history": [[step, loss] for step, loss in self.history],
         }
-        tensors = {
-            "images": self.images.contiguous(),
-            "trained": self.trained.contiguous(),
-            "labels": self.labels.contiguous(),
-        }
+        tensors = {"images": self.images, "trained": self.trained, "labels": self.labels}
         path = Path(path)
-        with atomic_write(path) as partial:
-            partial.write_bytes(save(tensors, {"atomlib": json.dumps(about)}))
+        write_tensors(path, tensors, about)
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what ``save`` wrote; nothing is unpickled.
+        """Read what ``save`` wrote, whoever wrote it; nothing is unpickled.
 
-        Raises SettingError where the file is missing, cut short, or not a distilled set.
+        Raises SettingError where the file is missing, and DamagedError where it is cut short,
+        changed since, or not a distilled set.
         """
         path = Path(path)
         if not path.is_file():
             raise SettingError(f"distilled set {path} is missing; make it with distill(...).save")
+        tensors, about = read_tensors(path)
         try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise SettingError(
-                f"distilled set {path} is cut short or no .safetensors file ({error}); "
-                "allowed: a file that DistilledSet.save wrote"
-            ) from None
-        try:
-            about = json.loads(metadata["atomlib"])
+            if about["format"] != FORMAT:
+                raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
             made = cls(
                 **{name: tensors[name] for name in ("images", "trained", "labels")},
                 config=DistillConfig.from_json(json.dumps(about["config"])),
                 data_name=about["data"]["name"],
                 data_fingerprint=about["data"]["fingerprint"],
                 class_names=tuple(about["data"]["class_names"]),
-                versions=about["versions"],
+                versions=dict(about["versions"]),
+                code=dict(about["code"]),
                 history=[(int(step), float(loss)) for step, loss in about["history"]],
             )
-            if about["format"] != FORMAT:
-                raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
-            made._check_shapes()
+            made._check()
             return made
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise SettingError(
-                f"distilled set {path} was not written by atomlib ({error}); "
-                "allowed: a file that DistilledSet.save wrote"
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise DamagedError(
+                f"{path} is no distilled set ({error}); allowed: what DistilledSet.save wrote"
             ) from None
 
-    def _check_shapes(self) -> None:
+    def _check(self) -> None:
+        """Raise ValueError for anything that ``save`` would not have been given."""
+        names = (self.data_name, self.data_fingerprint, *self.class_names)
+        for name in (*names, *self.versions.values(), *self.code.values()):
+            if not isinstance(name, str):
+                raise ValueError(f"it has {name!r} where a name is due")
+        # It becomes part of a file's name.
+        if not re.fullmatch(r"[^\x00-\x1f/\\.][^\x00-\x1f/\\]{0,99}", self.data_name):
+            raise ValueError(f"its data is named {self.data_name[:99]!r}")
+        unset = [name for name, value in self.config if value is None and name != "layers"]
+        if unset:
+            raise ValueError(f"its setting {unset[0]} is not filled in")
         n = self.config.ipc * len(self.class_names)
         if self.images.ndim != 4 or len(self.images) != n:
             raise ValueError(f"its tensors do not hold {n} images")
+        _, channels, height, width = self.images.shape
+        if channels not in (1, 3) or height != width:
+            raise ValueError("its images are not square, or neither grey nor of three colours")
         if self.trained.shape != self.images.shape:
             raise ValueError("images and trained differ in shape")
         if {self.images.dtype, self.trained.dtype} != {torch.float32}:
             raise ValueError("images and trained are not float32")
+        if not self.trained.isfinite().all() or not ((self.images >= 0) & (self.images <= 1)).all():
+            raise ValueError("it has pixels that are no numbers, or beyond 0 and 1")
         order = by_class(len(self.class_names), self.config.ipc)
         if self.labels.dtype != order.dtype or not torch.equal(self.labels, order):
             raise ValueError("labels are not IPC of each class in order")
@@ -153,7 +158,7 @@ class DistilledSet(Dataset):
         check_writable(folder)
         pixels = (self.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         for index, (image, label) in enumerate(zip(pixels, self.labels.tolist(), strict=True)):
-            name = re.sub(r"[^\w .-]", "_", self.class_names[label])
+            name = re.sub(r"[^\w .-]", "_", self.class_names[label])[:80]
             target = folder / f"{label:03d}_{name}" / f"{index % self.ipc:03d}.png"
             try:
                 with atomic_write(target) as partial:

@@ -84,9 +84,10 @@ def evaluate(
             trainer = trainer_of(len(group))
             reached = {"accuracies": torch.tensor(accuracies, dtype=torch.float64)}
             for epoch in trainer.passes(images, labels, chance, state):
-                bar.update(len(group) * epoch + first * passes - bar.n)
+                bar.update(first * passes + len(group) * epoch - done)
+                done = first * passes + len(group) * epoch
                 if kept.due():
-                    kept.write(reached | trainer.state(), bar.n, total)
+                    kept.write(reached | trainer.state(), done, total)
             state = {}
             accuracies += trainer.accuracies(test, test_labels)
             bar.set_postfix(accuracy=f"{accuracies[-1]:.2f} %")
@@ -123,9 +124,7 @@ class Trainer:
         self._loss = execution.compiled(self._training_loss)
         self._scores = execution.compiled(self._test_scores)
 
-    def train(
-        self, images: Tensor, labels: Tensor, generators: Sequence[torch.Generator]
-    ) -> None:
+    def train(self, images: Tensor, labels: Tensor, generators: Sequence[torch.Generator]) -> None:
         """E + 1 passes over the set, from a network drawn afresh, as are order and DSA."""
         for _ in self.passes(images, labels, generators):
             pass

@@ -11,7 +11,6 @@ import tokenize
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from atomlib.config import BY_FEATURES
 from atomlib.provenance import versions
@@ -39,12 +38,11 @@ def code(kind: str) -> dict[str, str]:
 
     Comments, docstrings and blank lines do not count.
     """
-
-    def digest(module: str) -> str:
-        text = (Path(__file__).parent / f"{module}.py").read_text()
-        return hashlib.sha256(statements(text).encode()).hexdigest()[:12]
-
-    return {module: digest(module) for module in sorted(MODULES[kind])}
+    folder, found = Path(__file__).parent, {}
+    for name in sorted(MODULES[kind]):
+        text = statements((folder / f"{name}.py").read_text())
+        found[name] = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return found
 
 
 def statements(source: str) -> str:
@@ -70,6 +68,11 @@ def libraries(all_versions: Mapping[str, str] | None = None) -> dict[str, str]:
     return {name: found.get(name, "").partition("+")[0] for name in LIBRARIES}
 
 
+def digest(kind: str) -> str:
+    """Code and libraries in short."""
+    return hashlib.sha256(f"{code(kind)} {libraries()}".encode()).hexdigest()[:12]
+
+
 def differences(
     kind: str, code_then: Mapping[str, str], versions_then: Mapping[str, str]
 ) -> list[str]:
@@ -92,8 +95,3 @@ def differences(
 def kind_of(method: str) -> str:
     """The kind of code that makes a method's set."""
     return "coreset" if method in BY_FEATURES else "distill"
-
-
-def now(kind: str) -> dict[str, Any]:
-    """Code and libraries of this kind, as they enter a result's key."""
-    return {"code": code(kind), "libraries": libraries()}

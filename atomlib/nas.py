@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -29,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from atomlib import identity, preprocess
+from atomlib import preprocess
 from atomlib.artifact import is_whole, sealed
 from atomlib.config import EvalConfig
 from atomlib.datasets import ImageData
@@ -38,6 +37,7 @@ from atomlib.errors import SettingError, check_choice
 from atomlib.evaluate import Trainer
 from atomlib.execution import Execution, operations, pick_device
 from atomlib.files import alone, check_writable
+from atomlib.identity import digest
 from atomlib.models import build_model
 from atomlib.randomness import stream
 from atomlib.resume import Bookmark
@@ -247,7 +247,8 @@ def evaluate_candidates(
             with bar, closing(_measured(bench, pending, workers)) as results:
                 for done, (candidate, measured) in enumerate(results, start=1):
                     kept[keys[candidate]] = measured
-                    about = {"proxy": proxy.name, "name": candidate.name, "key": keys[candidate]}
+                    about = {"proxy": proxy.name, "name": candidate.name, "code": digest("nas")}
+                    about["key"] = keys[candidate]
                     line = json.dumps(sealed({**about, **measured}))
                     _append(keep, line.encode() + b"\n")
                     bar.set_postfix(candidates=f"{done}/{len(pending)}", refresh=False)
@@ -318,7 +319,7 @@ def _check(
 def _key(proxy: Proxy, candidate: Candidate, config: EvalConfig) -> str:
     """What a result depends on. As in atomlib.store, defaults do not enter."""
     asked = config.but(**asdict(candidate)).model_dump_json(exclude_defaults=True)
-    about = f"{proxy.digest} {candidate.name} {asked} {identity.now('nas')}"
+    about = f"{proxy.digest} {candidate.name} {asked} {digest('nas')}"
     return hashlib.sha256(about.encode()).hexdigest()
 
 

@@ -1,40 +1,41 @@
 """Where results rest: distilled sets and what networks trained on them reached.
 
-A notebook asks for a result; one that was made before, from the same data and settings, is
-read, anything else is made and kept as it ends. So an interrupted run continues at the
-cell where it was cut. Results older than ATOM_MADE_SINCE (seconds since 1970, set by
-atomlib.run) are as good as absent: what came with a clone is made again, not read.
+A notebook asks for a result; one that was made before, from the same data and settings by the
+same code and libraries (atomlib.identity), is read, anything else is made and kept as it ends.
+So an interrupted run continues at the cell where it was cut. Results older than ATOM_MADE_SINCE
+(seconds since 1970, set by atomlib.run) are as good as absent: what came with a clone is made
+again, not read.
 
     <folder>/distilled/<stem>.safetensors    the set, or what it was after so many iterations
     <folder>/results/<stem>.json             accuracies of each network, settings, times
     <folder>/results/<stem>-on-<model>.json  the same for another network than the ConvNet
     <folder>/results/<dataset>-whole.json    the same for the whole training set
     <folder>/unfinished/                     where runs are, or were when they were killed
+    <folder>/unfinished/damaged/             files whose checksum differs, set aside
 
-Of two processes that ask for one result, one makes it; the other waits, and reads it.
+Of two processes that ask for one result, one makes it; the other waits, and reads it. What is
+there, and what of it is stale, ``make status`` tells.
 """
 
 import hashlib
-import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
+from atomlib.artifact import DamagedError, read_record, set_aside, write_record
 from atomlib.config import DistillConfig, EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.distill import as_checkpoint, trajectory
 from atomlib.distilled import DistilledSet, stem
-from atomlib.errors import SettingError
 from atomlib.evaluate import check_same_data, evaluate
-from atomlib.files import atomic_write, check_writable
+from atomlib.files import alone, check_writable
+from atomlib.identity import code, differences, digest, kind_of
 from atomlib.provenance import hardware, versions
+from atomlib.resume import Bookmark
 from atomlib.whole import whole_accuracies
 
 
@@ -58,7 +59,7 @@ class Store:
         Read where they were made before; otherwise one run makes them all.
         """
         config = config.resolve(data)
-        with self._alone(stem(data.name, config)):
+        with alone(self._unfinished(stem(data.name, config))):
             return self._trajectory(data, config, at)
 
     def _trajectory(
@@ -69,40 +70,28 @@ class Store:
         missing = [step for step, old in found.items() if old is None]
         if not missing:
             return list(found.values())
-        start = time.perf_counter()
-        resume = self._unfinished(stem(data.name, config))
-        run = trajectory(data, config, missing, progress=self.progress, resume=resume)
+        kept = self._bookmark(stem(data.name, config))
+        run = trajectory(data, config, missing, progress=self.progress, resume=kept)
         for step, distilled in zip(sorted({*missing, config.iterations}), run, strict=True):
-            if found[step] is not None and found[step].digest() == distilled.digest():
+            old = found[step]
+            if old is not None and old.digest() == distilled.digest() and _fresh(old):
                 continue  # as it was, with what was measured on it
-            seconds = time.perf_counter() - start
             distilled.save(self._set_path(data, distilled.config))
-            self._record(distilled, distilled.stem, distillation=_run(seconds))
+            self._record(distilled, distilled.stem, distillation=_run(kept.seconds, distilled.code))
             found[step] = distilled
         return list(found.values())
 
-    @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        """Hold other processes off this result; a process that dies lets go of it."""
-        path = self.folder / "unfinished" / f".{name}.lock"
-        path.parent.mkdir(exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            print(f"{name}: another process is at it; waiting", file=sys.stderr)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
     def _unfinished(self, name: str) -> Path:
-        """Where a run keeps where it is; what came with a clone is no run of this one."""
-        path = self.folder / "unfinished" / f"{name}.safetensors"
+        """Where a run keeps where it is."""
+        (self.folder / "unfinished").mkdir(exist_ok=True)
+        return self.folder / "unfinished" / f"{name}.safetensors"
+
+    def _bookmark(self, name: str) -> Bookmark:
+        """The same, to go on from; what came with a clone is no run of this one."""
+        path = self._unfinished(name)
         if path.exists() and not counts(path):
             path.unlink()
-        return path
+        return Bookmark(path)
 
     def _find(self, data: ImageData, config: DistillConfig) -> DistilledSet | None:
         path = self._set_path(data, config)
@@ -110,10 +99,14 @@ class Store:
             return None
         try:
             found = DistilledSet.load(path)
-        except SettingError:
-            return None  # cut short by a copy, or another program's: made again
+        except DamagedError as error:
+            self._set_aside(path, error)
+            return None
         same = found.config == config and found.data_fingerprint == data.fingerprint
-        return found if same else None
+        return found if same and _fresh(found) else None
+
+    def _set_aside(self, path: Path, error: DamagedError) -> None:
+        set_aside(path, self.folder / "unfinished" / "damaged", error)
 
     def accuracies(
         self, distilled: DistilledSet, data: ImageData, config: EvalConfig
@@ -126,42 +119,43 @@ class Store:
         """
         config = config.resolve(data.image_size)
         check_same_data(distilled, data)
-        key = _key(distilled.digest(), config)
+        key = _key("evaluate", distilled.digest(), config)
         name = distilled.stem
         if config.model != "convnet":  # another network than it was made with: a record of its own
             name += f"-on-{config.model}"
-        with self._alone(f"{name}-evaluation"):
+        with alone(self._unfinished(f"{name}-evaluation")):
             record = self._read(name)
             if record.get("key") == key:
                 return record
-            resume = self._unfinished(f"{name}-evaluation")
-            measured = _measure(
-                lambda: evaluate(distilled, data, config, progress=self.progress, resume=resume)
-            )
-            entries = {"key": key, "evaluate": config.model_dump(mode="json"), **measured}
+            kept = self._bookmark(f"{name}-evaluation")
+            found = evaluate(distilled, data, config, progress=self.progress, resume=kept)
+            entries = {"key": key, "set": distilled.digest()}
+            entries |= _measured("evaluate", config, found, kept.seconds)
             return self._record(distilled, name, **entries)
 
     def whole(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
         """The record of networks trained on the whole training set: method and IPC "whole"."""
         config = config.resolve(data.image_size)
         name = f"{data.name}-whole"
-        key = _key(f"{data.fingerprint} {zca}", config)
-        record = self._read(name)
-        if record.get("key") == key:
-            return record
-        measured = _measure(lambda: whole_accuracies(data, config, zca=zca, progress=self.progress))
-        about = {
-            "dataset": data.name,
-            "data": data.fingerprint,
-            "method": "whole",
-            "ipc": "whole",
-            "seed": config.seed,
-            "variant": "",
-            "distill": {"zca": zca},
-        }
-        return self._write(
-            name, {**about, "key": key, "evaluate": config.model_dump(mode="json"), **measured}
-        )
+        key = _key("whole", f"{data.fingerprint} {zca}", config)
+        with alone(self._unfinished(name)):
+            record = self._read(name)
+            if record.get("key") == key:
+                return record
+            start = time.perf_counter()
+            found = whole_accuracies(data, config, zca=zca, progress=self.progress)
+            about = {
+                "dataset": data.name,
+                "data": data.fingerprint,
+                "method": "whole",
+                "ipc": "whole",
+                "seed": config.seed,
+                "variant": "",
+                "distill": {"zca": zca},
+                "key": key,
+            }
+            about |= _measured("whole", config, found, time.perf_counter() - start)
+            return self._write(name, about)
 
     def _set_path(self, data: ImageData, config: DistillConfig) -> Path:
         return self.folder / "distilled" / f"{stem(data.name, config)}.safetensors"
@@ -171,14 +165,15 @@ class Store:
         if not counts(path):
             return {}
         try:
-            record = json.loads(path.read_bytes())
-        except (OSError, ValueError):  # damaged: made again
+            return read_record(path)
+        except DamagedError as error:
+            self._set_aside(path, error)
             return {}
-        return record if isinstance(record, dict) else {}
 
     def _record(self, distilled: DistilledSet, name: str, **entries: Any) -> dict[str, Any]:
-        # A new set drops what was measured on the old one.
-        before = self._read(name) if "key" in entries else {}
+        before = self._read(name)
+        if "key" not in entries and before.get("set") != distilled.digest():
+            before = {}  # a new set drops what was measured on the old one
         about = {
             "dataset": distilled.data_name,
             "data": distilled.data_fingerprint,
@@ -191,8 +186,7 @@ class Store:
         return self._write(name, {**before, **about, **entries})
 
     def _write(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
-        with atomic_write(self.folder / "results" / f"{name}.json") as partial:
-            partial.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(self.folder / "results" / f"{name}.json", record)
         return record
 
 
@@ -201,17 +195,31 @@ def counts(path: Path) -> bool:
     return path.exists() and path.stat().st_mtime >= float(os.environ.get("ATOM_MADE_SINCE", 0))
 
 
-def _key(trained_on: str, config: EvalConfig) -> str:
+def _fresh(distilled: DistilledSet) -> bool:
+    """Whether today's code and libraries are those that made it."""
+    kind = kind_of(distilled.config.method)
+    return not differences(kind, distilled.code, distilled.versions)
+
+
+def _key(kind: str, trained_on: str, config: EvalConfig) -> str:
     # Defaults do not enter the key: a setting added later leaves old results as they are.
     asked = config.model_dump_json(exclude_defaults=True)
-    return hashlib.sha256(f"{trained_on} {asked}".encode()).hexdigest()
+    about = f"{trained_on} {asked} {digest(kind)}"
+    return hashlib.sha256(about.encode()).hexdigest()
 
 
-def _measure(accuracies: Callable[[], Tensor]) -> dict[str, Any]:
-    start = time.perf_counter()
-    rounded = [round(value, 4) for value in accuracies().tolist()]
-    return {"accuracies": rounded, "evaluation": _run(time.perf_counter() - start)}
+def _measured(kind: str, config: EvalConfig, accuracies: Tensor, seconds: float) -> dict[str, Any]:
+    return {
+        "evaluate": config.model_dump(mode="json"),
+        "accuracies": [round(value, 4) for value in accuracies.tolist()],
+        "evaluation": _run(seconds, code(kind)),
+    }
 
 
-def _run(seconds: float) -> dict[str, Any]:
-    return {"seconds": round(seconds, 1), "hardware": hardware(), "versions": versions()}
+def _run(seconds: float, code: dict[str, str]) -> dict[str, Any]:
+    return {
+        "seconds": round(seconds, 1),
+        "hardware": hardware(),
+        "versions": versions(),
+        "code": code,
+    }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from atomlib.artifact import read_record
 from atomlib.config import DistillConfig, EvalConfig
 from atomlib.datasets import ImageData, load_dataset
 from atomlib.distill import distill
@@ -87,11 +88,11 @@ def verify(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_bytes())
+        record = read_record(path)
         needed = {"dataset", "data", "method", "distill", "evaluate", "evaluation", "accuracies"}
         if not needed <= record.keys():
-            raise ValueError(f"no {', '.join(sorted(needed - record.keys()))}")
-    except (OSError, ValueError, AttributeError) as error:
+            raise SettingError(f"it has no {', '.join(sorted(needed - record.keys()))}")
+    except SettingError as error:
         raise SettingError(
             f"{path} is no record of an evaluation ({error}); allowed: a file of "
             "<report>/results/ that names what was trained and what it reached"

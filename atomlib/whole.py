@@ -12,13 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from atomlib import identity, preprocess
+from atomlib import preprocess
 from atomlib.artifact import DamagedError, read_tensors, set_aside, write_tensors
 from atomlib.config import EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.evaluate import Trainer
 from atomlib.execution import Execution, network_for, operations, pick_device
 from atomlib.files import alone, cache_folder, check_writable
+from atomlib.identity import digest
 from atomlib.randomness import stream
 from atomlib.resume import Bookmark
 
@@ -67,7 +68,7 @@ def _trained(
     trainer = Trainer(network_for(config, data).to(device), config, execution)
     # Whole-set networks train one by one; how many there are, or go together, is not in the key.
     settings = config.but(networks=1, together=None).model_dump_json(exclude_defaults=True)
-    about = f"{data.fingerprint} {zca} {index} {settings} {execution} {identity.now('whole')}"
+    about = f"{data.fingerprint} {zca} {index} {settings} {execution} {digest('whole')}"
     key = hashlib.sha256(about.encode()).hexdigest()
     path = cache_folder() / "networks" / f"{data.name}-{key[:16]}.safetensors"
     check_writable(path.parent)

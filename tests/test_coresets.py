@@ -130,13 +130,13 @@ def test_training_on_all_is_evaluation_on_a_set_of_all_images(make_data):
 
 def test_a_network_is_trained_once_and_cached_by_data_and_settings(data, monkeypatch):
     trained = []
-    train = whole.Trainer.train
+    train = whole.Trainer.passes
 
     def counted(self, *args):
         trained.append(self.config)
         return train(self, *args)
 
-    monkeypatch.setattr(whole.Trainer, "train", counted)
+    monkeypatch.setattr(whole.Trainer, "passes", counted)
     config = EvalConfig(networks=2, epochs=2, width=16, seed=11, norm="batch", compile="off")
 
     def run(config, data=data):

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
+from atomlib.artifact import DamagedError, read_tensors, write_tensors
 from atomlib.config import DistillConfig
 from atomlib.distilled import DistilledSet, load_folder, stem, summarise
 from atomlib.errors import SettingError
@@ -48,7 +49,7 @@ def saved(make_set, tmp_path):
 
 
 TENSORS = ("images", "trained", "labels")
-WORDS = ("config", "data_name", "data_fingerprint", "class_names", "versions", "history")
+WORDS = ("config", "data_name", "data_fingerprint", "class_names", "versions", "code", "history")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -182,7 +183,7 @@ def test_a_file_cut_anywhere_is_named(saved, complains):
     whole = saved.read_bytes()
     for length in [*range(0, len(whole), 149), len(whole) - 1]:
         saved.write_bytes(whole[:length])
-        with complains(saved, "cut short", "DistilledSet.save"):
+        with complains(saved, "cut short", "allowed: a whole file", kind=DamagedError):
             DistilledSet.load(saved)
 
 
@@ -215,18 +216,16 @@ def test_a_garbled_header_is_a_complaint_or_no_harm(saved):
 def test_a_file_of_another_program_is_no_set(make_set, tmp_path, complains, metadata):
     made, path = make_set(), tmp_path / "x.safetensors"
     save_file({name: getattr(made, name) for name in TENSORS}, path, metadata)
-    with complains(path, "not written by atomlib"):
+    with complains(path, "allowed: a whole file", kind=DamagedError):
         DistilledSet.load(path)
 
 
 def forge(saved, tensors=None, **about):
-    """The saved file with some tensors or metadata entries replaced, or removed where None."""
-    with safe_open(saved, "pt") as file:
-        kept = {name: file.get_tensor(name).clone() for name in TENSORS}
-        words = json.loads(file.metadata()["atomlib"])
+    """The saved file with some tensors or metadata replaced, or removed where None, and sealed."""
+    kept, words = read_tensors(saved)
     kept = {k: v for k, v in {**kept, **(tensors or {})}.items() if v is not None}
     words = {k: v for k, v in {**words, **about}.items() if v is not None}
-    save_file(kept, saved, {"atomlib": json.dumps(words)})
+    write_tensors(saved, kept, words)
 
 
 LABELS = torch.arange(3).repeat_interleave(2)
@@ -247,14 +246,20 @@ LABELS = torch.arange(3).repeat_interleave(2)
         {"labels": LABELS - 1},
         {"labels": LABELS.float()},
         {"images": torch.zeros(6, 3, 8, 8, dtype=torch.uint8)},
+        {"images": torch.full((6, 3, 8, 8), torch.nan)},
+        {"images": torch.full((6, 3, 8, 8), 1.5)},
+        {"trained": torch.full((6, 3, 8, 8), torch.inf)},
+        {"images": torch.zeros(6, 3, 8, 4), "trained": torch.zeros(6, 3, 8, 4)},
+        {"images": torch.zeros(6, 2, 8, 8), "trained": torch.zeros(6, 2, 8, 8)},
     ],
     ids=lambda tensors: ", ".join(
-        f"{k} {v if v is None or v.ndim == 1 else [*v.shape, v.dtype]}" for k, v in tensors.items()
+        f"{k} {v if v is None or v.ndim == 1 else [*v.shape, v.dtype, v.max().item()]}"
+        for k, v in tensors.items()
     ),
 )
 def test_tensors_that_do_not_fit_are_refused(saved, complains, tensors):
     forge(saved, tensors)
-    with complains(saved, "not written by atomlib"):
+    with complains(saved, "no distilled set", "DistilledSet.save", kind=DamagedError):
         DistilledSet.load(saved)
 
 
@@ -267,16 +272,36 @@ def test_tensors_that_do_not_fit_are_refused(saved, complains, tensors):
         {"config": {"ipc": 3}},
         {"data": {"name": "toy"}},
         {"data": []},
+        {"format": 1},
+        {"data": {"name": "../x", "fingerprint": "", "class_names": ["a", "b", "c"]}},
+        {"data": {"name": ".x", "fingerprint": "", "class_names": ["a", "b", "c"]}},
+        {"data": {"name": "", "fingerprint": "", "class_names": ["a", "b", "c"]}},
+        {"data": {"name": "x" * 200, "fingerprint": "", "class_names": ["a", "b", "c"]}},
+        {"data": {"name": "x", "fingerprint": 1, "class_names": ["a", "b", "c"]}},
+        {"data": {"name": "x", "fingerprint": "", "class_names": ["a", "b", 3]}},
+        {"code": None},
+        {"code": {"distill": 1}},
+        {"versions": ["torch"]},
         {"versions": None},
         {"history": [[1]]},
         {"history": 5},
     ],
-    ids=str,
+    ids=lambda about: str(about)[:60],
 )
 def test_metadata_that_does_not_fit_is_refused(saved, complains, about):
     forge(saved, **about)
-    with complains(saved, "not written by atomlib"):
+    with complains(saved, "no distilled set", "DistilledSet.save", kind=DamagedError):
         DistilledSet.load(saved)
+
+
+def test_any_change_of_what_it_says_is_noticed(saved, complains):
+    """Of pixels as of settings: a learning rate that is another than it was, by one digit."""
+    whole = saved.read_bytes()
+    for old, new in ((b'image_lr\\": 1.0', b'image_lr\\": 2.0'), (whole[-400:], b"\0" * 400)):
+        assert old in whole
+        saved.write_bytes(whole.replace(old, new))
+        with complains(saved, "its checksum differs", kind=DamagedError):
+            DistilledSet.load(saved)
 
 
 # Several sets

@@ -23,6 +23,7 @@ SEEDS = (3, 4, 5)
 SMALL = {"width": 16, "epochs": 3, "batch_size": 4, "compile": "off", "precision": "float32"}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
+
 @pytest.fixture
 def data(make_data):
     return make_data(counts=(3, 3, 3))
@@ -215,18 +216,13 @@ def test_accuracies_are_the_shares_given_their_label(data, monkeypatch):
 @pytest.fixture
 def sizes(monkeypatch):
     """How many networks each call of a trainer trains."""
-    seen, solo, group = [], Trainer.train, EnsembleTrainer.train
+    seen, plain = [], Trainer.passes
 
-    def train_one(self, images, labels, generator, bar):
-        seen.append(1)
-        return solo(self, images, labels, generator, bar)
-
-    def train_group(self, images, labels, generators, bar):
+    def passes(self, images, labels, generators, state):
         seen.append(len(generators))
-        return group(self, images, labels, generators, bar)
+        return plain(self, images, labels, generators, state)
 
-    monkeypatch.setattr(Trainer, "train", train_one)
-    monkeypatch.setattr(EnsembleTrainer, "train", train_group)
+    monkeypatch.setattr(Trainer, "passes", passes)
     return seen
 
 

@@ -13,7 +13,7 @@ from conftest import often
 from atomlib import resume
 from atomlib.config import DistillConfig, EvalConfig
 from atomlib.distill import Step, distill, trajectory
-from atomlib.evaluate import Trainer, evaluate
+from atomlib.evaluate import evaluate
 from atomlib.resume import Bookmark
 
 RUN = DistillConfig(iterations=12, width=16, real_batch=4, ipc=2, compile="off")
@@ -54,41 +54,41 @@ def cut_at(monkeypatch, owner, name, call):
 
 
 def test_what_was_written_is_read(tmp_path):
-    kept = Bookmark(tmp_path / "x", "run")
-    assert kept.read() is None
-    kept.write(STATE)
-    found = Bookmark(tmp_path / "x", "run").read()
+    kept = Bookmark.of(tmp_path / "x", "run")
+    assert kept.read() == {}
+    kept.write(STATE, 1, 2)
+    found = Bookmark.of(tmp_path / "x", "run").read()
     assert found.keys() == STATE.keys()
     assert all(torch.equal(found[name], STATE[name]) for name in STATE)
     kept.end()
-    assert kept.read() is None and not any(tmp_path.iterdir())
+    assert kept.read() == {} and not any(tmp_path.iterdir())
 
 
 def test_another_runs_file_is_not_read(tmp_path, monkeypatch):
-    Bookmark(tmp_path / "x", "run").write(STATE)
-    assert Bookmark(tmp_path / "x", "other run").read() is None
+    Bookmark.of(tmp_path / "x", "run").write(STATE, 1, 2)
+    assert Bookmark.of(tmp_path / "x", "other run").read() == {}
     monkeypatch.setattr(resume, "versions", lambda: {"torch": "9.9"})
-    assert Bookmark(tmp_path / "x", "run").read() is None
+    assert Bookmark.of(tmp_path / "x", "run").read() == {}
 
 
 def test_a_file_with_any_byte_changed_or_cut_is_not_read(tmp_path):
     path = tmp_path / "x"
-    Bookmark(path, "run").write(STATE)
+    Bookmark.of(path, "run").write(STATE, 1, 2)
     whole = path.read_bytes()
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
-        found = Bookmark(path, "run").read()
+        found = Bookmark.of(path, "run").read()
         # A byte may be changed without a meaning, such as a space of the header's end.
-        assert found is None or all(torch.equal(found[name], STATE[name]) for name in STATE)
+        assert found == {} or all(torch.equal(found[name], STATE[name]) for name in STATE)
         path.write_bytes(whole[:place])
-        assert Bookmark(path, "run").read() is None
+        assert Bookmark.of(path, "run").read() == {}
 
 
 def test_without_a_file_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    kept = Bookmark(None, "run")
-    kept.write(STATE)
-    assert kept.read() is None and not kept.due() and not any(tmp_path.iterdir())
+    kept = Bookmark.of(None, "run")
+    kept.write(STATE, 1, 2)
+    assert kept.read() == {} and not kept.due() and not any(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(data, tmp_path, complains):
@@ -99,11 +99,11 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(data, tmp_pa
 
 def test_it_is_written_now_and_then(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "EVERY_SECONDS", 3600.0)
-    kept = Bookmark(tmp_path / "x", "run")
+    kept = Bookmark.of(tmp_path / "x", "run")
     assert not kept.due()
     kept.written -= 3601
     assert kept.due()
-    kept.write(STATE)
+    kept.write(STATE, 1, 2)
     assert not kept.due()
 
 
@@ -153,19 +153,48 @@ def test_another_setting_does_not_go_on_from_it(data, tmp_path, monkeypatch):
 # Evaluation
 
 
-@pytest.mark.parametrize("together", [1, 2])
-def test_an_evaluation_goes_on_at_the_network_it_was_at(data, tmp_path, monkeypatch, together):
+@pytest.mark.parametrize("call", [2, 9, 12])
+@pytest.mark.parametrize("settings", [{}, {"norm": "batch"}, {"model": "vit"}, {"together": 2}])
+def test_an_evaluation_goes_on_at_the_pass_it_was_at(data, tmp_path, monkeypatch, settings, call):
+    """Two passes over the set in each of four networks, half an epoch's schedule behind one."""
     made = distill(data, RUN.but(iterations=0), progress=False)
-    config, path = TRAIN.but(together=together), tmp_path / "unfinished"
-    whole = evaluate(made, data, config, progress=False)
-    with monkeypatch.context() as patch, pytest.raises(Cut):
-        cut_at(patch, Trainer, "_passes", 2)
+    config, path = TRAIN.but(batch_size=4, **settings), tmp_path / "unfinished"
+    whole, done = evaluate(made, data, config, progress=False), []
+
+    step = torch.optim.SGD.step
+
+    def counted(self, *args):
+        done.append(1)
+        if len(done) == call:
+            raise Cut
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", counted)
+    with pytest.raises(Cut):
         evaluate(made, data, config, progress=False, resume=path)
-    with monkeypatch.context() as patch:
-        calls = cut_at(patch, Trainer, "_passes", 0)
-        assert torch.equal(evaluate(made, data, config, progress=False, resume=path), whole)
-    assert len(calls) == 4 // together - 1
+    steps = 2 * 3 * 4 // config.together if config.together else 2 * 3 * 4
+    begun = (call - 1) % 2  # steps of the pass that was cut
+    done[:] = [0] * call
+    assert torch.equal(evaluate(made, data, config, progress=False, resume=path), whole)
+    assert len(done) - call == steps - (call - 1 - begun)
     assert not path.exists()
+
+
+def test_the_seconds_before_a_kill_count(tmp_path):
+    kept = Bookmark.of(tmp_path / "x", "run")
+    kept.start -= 100
+    kept.write(STATE, 1, 2)
+    later = Bookmark.of(tmp_path / "x", "run")
+    later.read()
+    assert 100 <= later.seconds < 110
+
+
+def test_a_state_of_other_shapes_or_types_is_not_gone_on_from(tmp_path):
+    Bookmark.of(tmp_path / "x", "run").write(STATE, 1, 2)
+    kept = Bookmark.of(tmp_path / "x", "run")
+    assert kept.read(like={"a": torch.zeros(2, 3)}).keys() == STATE.keys()
+    for other in ({"a": torch.zeros(3, 2)}, {"a": torch.zeros(2, 3).long()}, {"c": torch.zeros(1)}):
+        assert kept.read(like=other) == {}
 
 
 # Kills
@@ -194,8 +223,8 @@ def test_killed_at_random_moments_nothing_is_lost(data, tmp_path, tally):
             continue
         kills += 1
         about = f"{config.resolve(data).model_dump_json()} {data.fingerprint} eager float32 on cpu"
-        state = Bookmark(tmp_path / "unfinished", about).read()
-        assert (tmp_path / "unfinished").exists() == (state is not None)
+        state = Bookmark.of(tmp_path / "unfinished", about).read()
+        assert (tmp_path / "unfinished").exists() == (state != {})
     finish(data, config, tmp_path)
     assert (tmp_path / "set").read_bytes() == whole
     tally("distillations killed, continued to the same bytes", kills)

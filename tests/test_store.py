@@ -5,11 +5,13 @@ import multiprocessing
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from atomlib import store
+from atomlib import identity, store
+from atomlib.artifact import read_record
 from atomlib.config import DistillConfig, EvalConfig
 from atomlib.distill import distill
 from atomlib.distilled import DistilledSet
@@ -90,7 +92,7 @@ def test_the_record_says_what_evaluate_measures_and_what_was_measured(results, d
         assert record[part]["seconds"] >= 0
         assert "torch" in record[part]["versions"]
     (path,) = (results.folder / "results").iterdir()
-    assert json.loads(path.read_text()) == record
+    assert read_record(path) == record
 
 
 def test_what_was_made_is_read(results, data, work, tmp_path):
@@ -131,8 +133,16 @@ def test_other_methods_ipc_and_seeds_rest_beside_each_other(results, data, work)
     assert len(work) == 4
 
 
-@pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"x" * 99])
-def test_a_damaged_set_is_made_again(results, data, work, spoil):
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b"",
+        lambda b: b"x" * 99,
+        lambda b: b[:-1] + bytes([b[-1] ^ 1]),  # a label, or a pixel by a hair
+    ],
+)
+def test_a_damaged_set_is_named_set_aside_and_made_again(results, data, work, capsys, spoil):
     results.distilled(data, SMALL)
     (path,) = (results.folder / "distilled").iterdir()
     whole = path.read_bytes()
@@ -140,6 +150,10 @@ def test_a_damaged_set_is_made_again(results, data, work, spoil):
     results.distilled(data, SMALL)
     assert work == ["trajectory", "trajectory"]
     assert path.read_bytes() == whole
+    (aside,) = (results.folder / "unfinished" / "damaged").iterdir()
+    assert aside.read_bytes() == spoil(whole)
+    said = capsys.readouterr().err
+    assert str(path) in said and str(aside) in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("change", [{"epochs": 1}, {"networks": 1}, {"seed": 1}], ids=str)
@@ -160,6 +174,59 @@ def test_a_damaged_record_is_made_again(results, data, junk):
     (path,) = (results.folder / "results").iterdir()
     path.write_bytes(junk)
     assert results.accuracies(made, data, BRIEF)["accuracies"] == record["accuracies"]
+    (aside,) = (results.folder / "unfinished" / "damaged").iterdir()
+    assert aside.read_bytes() == junk
+
+
+def test_an_accuracy_changed_by_hand_is_noticed(results, data, work):
+    made = results.distilled(data, SMALL)
+    record = results.accuracies(made, data, BRIEF)
+    (path,) = (results.folder / "results").iterdir()
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({**said, "accuracies": [99.0, 99.0]}))
+    assert results.accuracies(made, data, BRIEF)["accuracies"] == record["accuracies"]
+    assert work == ["trajectory", "evaluate", "evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("losses", ["trajectory"]),  # of the same images, as it happens: they keep their accuracies
+        ("evaluate", ["evaluate"]),
+        ("models", ["trajectory", "evaluate"]),
+        ("coresets", []),  # decides nothing of ATOM
+    ],
+)
+def test_other_code_is_another_result(results, data, work, monkeypatch, module, expected):
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    work.clear()
+    other_code(monkeypatch, module)
+    for _ in "ab":  # once
+        results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    assert work == expected
+
+
+def other_code(monkeypatch, module):
+    """As if a statement of a module had changed."""
+    plain = identity.statements
+    own = (Path(identity.__file__).parent / f"{module}.py").read_text()
+    monkeypatch.setattr(identity, "statements", lambda text: plain(text) + "x = 1" * (text == own))
+    identity.code.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def fresh_code():
+    yield
+    identity.code.cache_clear()
+
+
+def test_another_version_of_a_library_is_another_result(results, data, work, monkeypatch):
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    work.clear()
+    plain = identity.versions()
+    monkeypatch.setattr(identity, "versions", lambda: {**plain, "kornia": "0.0"})
+    results.distilled(data, SMALL)
+    assert work == ["trajectory"]
 
 
 def test_a_new_set_drops_what_was_measured_on_the_old_one(results, data):

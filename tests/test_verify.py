@@ -1,11 +1,11 @@
 """A result made again from its record alone: equal where nothing changed, told where not."""
 
-import json
 import sys
 
 import pytest
 
 from atomlib import verify as module
+from atomlib.artifact import read_record, write_record
 from atomlib.config import DistillConfig, EvalConfig
 from atomlib.distilled import DistilledSet
 from atomlib.store import Store
@@ -35,13 +35,13 @@ def record(report):
 
 
 def edit(record, **entries):
-    record.write_text(json.dumps({**json.loads(record.read_text()), **entries}))
+    write_record(record, {**read_record(record), **entries})
 
 
 def test_a_result_made_again_is_the_same_bytes(data, record):
     found = verify(record, data, progress=False)
     assert found.identical and found.same_images and found.same_accuracies
-    assert found.accuracies == json.loads(record.read_text())["accuracies"]
+    assert found.accuracies == read_record(record)["accuracies"]
     assert found.changed == []
 
 
@@ -64,7 +64,7 @@ def test_other_images_than_the_record_tells_of_are_noticed(data, report, record)
 
 
 def test_other_accuracies_and_versions_are_told(data, record):
-    before = json.loads(record.read_text())
+    before = read_record(record)
     made = {**before["evaluation"], "versions": {**before["evaluation"]["versions"], "torch": "9"}}
     edit(record, accuracies=[99.0, 99.5, 100.0], evaluation=made)
     found = verify(record, data, progress=False)

@@ -1,0 +1,162 @@
+"""What a report's folder holds, in words: each state is brought about, and told."""
+
+import multiprocessing
+import os
+import time
+
+import pytest
+
+from atomlib import identity, resume
+from atomlib import status as module
+from atomlib.config import DistillConfig, EvalConfig
+from atomlib.distill import Step
+from atomlib.distilled import DistilledSet
+from atomlib.errors import SettingError
+from atomlib.status import main, status
+from atomlib.store import Store
+
+SMALL = DistillConfig(iterations=3, width=16, real_batch=4, compile="off")
+BRIEF = EvalConfig(epochs=2, networks=2, width=16, compile="off")
+STEM = "toy-atom-ipc1-seed0"
+
+
+@pytest.fixture
+def data(make_data):
+    return make_data()
+
+
+@pytest.fixture
+def results(tmp_path, data):
+    results = Store(tmp_path / "report", progress=False)
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    return results
+
+
+def told(results, since=0.0):
+    return {line.name: (line.state, line.why) for line in status(results.folder, since)}
+
+
+def test_what_is_there_is_done(results):
+    assert told(results) == {
+        f"set {STEM}": ("done", "3 iterations"),
+        f"accuracies {STEM}": ("done", "2 networks"),
+    }
+
+
+def test_all_kinds_of_results_are_told(results, data):
+    results.whole(data, BRIEF, zca=False)
+    made = results.trajectory(data, SMALL, [1])
+    results.accuracies(made[-1], data, BRIEF.but(model="alexnet"))
+    found = told(results)
+    assert {state for state, _ in found.values()} == {"done"}
+    assert set(found) == {
+        f"set {STEM}", f"set {STEM}-it1", f"accuracies {STEM}",
+        f"accuracies {STEM}-on-alexnet", "accuracies toy-whole",
+    }  # fmt: skip
+
+
+def test_what_other_code_or_libraries_made_is_stale(results, monkeypatch):
+    plain = identity.versions()
+    monkeypatch.setattr(identity, "versions", lambda: {**plain, "torch": "9.9"})
+    for state, why in told(results).values():
+        assert state == "stale" and "is 9.9" in why
+    monkeypatch.undo()
+    changed = {**identity.code("distill"), "losses": "0"}
+    path = results.folder / "distilled" / f"{STEM}.safetensors"
+    made = DistilledSet.load(path)
+    made.code = changed
+    made.save(path)
+    found = told(results)
+    assert found[f"set {STEM}"] == ("stale", "3 iterations; losses.py has changed")
+    assert found[f"accuracies {STEM}"][0] == "done"
+
+
+def test_accuracies_of_a_set_that_is_no_more_are_stale(results, data):
+    path = results.folder / "distilled" / f"{STEM}.safetensors"
+    made = DistilledSet.load(path)
+    made.trained[0, 0, 0, 0] += 1
+    made.save(path)
+    assert told(results)[f"accuracies {STEM}"] == (
+        "stale",
+        "2 networks; its set was made anew since",
+    )
+    path.unlink()
+    assert "is not there" in told(results)[f"accuracies {STEM}"][1]
+
+
+def test_damage_is_named(results):
+    for path in results.folder.rglob("toy*.*"):
+        path.write_bytes(path.read_bytes()[:-9])
+    for state, why in told(results).values():
+        assert state == "damaged" and STEM in why and "sets it aside" in why
+
+
+def test_what_came_with_the_clone_is_no_run_of_it(results):
+    for state, why in told(results, since=time.time() + 9).values():
+        assert state == "from the clone" and "the next run makes it again" in why
+
+
+def test_a_run_that_was_cut_says_where(results, data, monkeypatch):
+    monkeypatch.setattr(resume, "EVERY_SECONDS", 0.0)
+    plain, calls = Step.__call__, []
+
+    def cut(self, images):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return plain(self, images)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Step, "__call__", cut)
+        results.distilled(data, SMALL.but(seed=1))
+    state, why = told(results)["run toy-atom-ipc1-seed1"]
+    assert state == "interrupted" and why.startswith("at 2 of 3, after 0.0")
+    results.distilled(data, SMALL.but(seed=1))
+    assert "run toy-atom-ipc1-seed1" not in told(results)
+
+
+def work(folder, data, started):
+    plain = Step.__call__
+
+    def slow(self, images):
+        started.touch()
+        time.sleep(60)
+        return plain(self, images)
+
+    Step.__call__ = slow
+    Store(folder, progress=False).distilled(data, SMALL.but(seed=2))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its run by fork")
+def test_a_run_at_work_is_told_until_it_is_killed(results, data, tmp_path):
+    started = tmp_path / "started"
+    process = multiprocessing.get_context("fork").Process(
+        target=work, args=(results.folder, data, started)
+    )
+    process.start()
+    while not started.exists():
+        time.sleep(0.01)
+    assert told(results)["run toy-atom-ipc1-seed2"] == ("running", "from its start")
+    process.kill()
+    process.join()
+    assert "run toy-atom-ipc1-seed2" not in told(results)
+
+
+def test_the_command_lists_and_counts(results, monkeypatch, capsys, complains):
+    monkeypatch.chdir(results.folder.parent)
+    monkeypatch.setattr("sys.argv", ["status", "report"])
+    main()
+    assert capsys.readouterr().out.splitlines()[-1] == "2 from the clone"
+    started = results.folder.parent / "build" / "report" / "started"
+    started.parent.mkdir(parents=True)
+    started.touch()
+    os.utime(started, (0, 0))
+    main()
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.startswith("done") for line in lines)
+    assert last == "2 done"
+    monkeypatch.setattr("sys.argv", ["status", "elsewhere"])
+    with pytest.raises(SystemExit, match="error: folder elsewhere is not there"):
+        main()
+    with complains("elsewhere", kind=SettingError):
+        module.status("elsewhere")
