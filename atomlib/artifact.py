@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from atomlib.errors import SettingError
@@ -35,7 +35,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any])
     # One entry alone: safetensors writes several in no fixed order.
     metadata = {"atomlib": json.dumps({**about, "checksum": _checksum(about, tensors)})}
     with atomic_write(path) as partial:
-        save_file(tensors, partial, metadata)
+        # Not safetensors' own writing, which a kill makes leave a file of no known name.
+        partial.write_bytes(save(tensors, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

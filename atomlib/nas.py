@@ -12,9 +12,10 @@ so that a search that was cut continues where it was.
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from itertools import product
@@ -436,16 +437,20 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:
-    """What was measured, by key. A line that was cut, or is anything else, is passed over."""
+    """What was measured, by key. A line that was cut, or changed since, is passed over."""
     if not counts(path):
         path.unlink(missing_ok=True)
         return {}
     kept, text = {}, path.read_bytes()
     if text and not text.endswith(b"\n"):
         _append(path, b"\n")  # or the next line would be lost with the one that was cut
-    for line in text.split(b"\n"):
-        with suppress(ValueError, TypeError, KeyError):
-            record = json.loads(line)
-            if is_whole(record):
+    for number, line in enumerate(text.split(b"\n"), start=1):
+        try:
+            record = json.loads(line) if line.strip() else {}
+            if record and not is_whole(record):
+                raise ValueError
+            if record:
                 kept[record["key"]] = {name: float(record[name]) for name in MEASURED}
+        except (KeyError, RecursionError, TypeError, ValueError):
+            print(f"line {number} of {path} is damaged; it is passed over", file=sys.stderr)
     return kept

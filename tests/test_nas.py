@@ -1,7 +1,9 @@
 """The search: its space, what each candidate's result is and depends on, what is kept, ranks."""
 
 import json
+import multiprocessing
 import os
+import time
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from atomlib import nas
+from atomlib import nas, resume
 from atomlib.config import DistillConfig, EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.distill import distill
@@ -379,6 +381,74 @@ def test_a_changed_proxy_or_protocol_is_trained_anew_and_the_old_one_stays(searc
     for frame, change in zip(frames, changes, strict=True):
         pd.testing.assert_frame_equal(search(SMALL[:1], **change), frame)
     assert len(trained) == len(changes)
+
+
+def test_a_line_changed_by_a_digit_is_named_and_trained_again(search, trained, tmp_path, capsys):
+    path = tmp_path / "nas.jsonl"
+    whole = numbers(search())
+    text = path.read_text()
+    value = str(lines(path)[1]["validation"])
+    path.write_text(text.replace(f'"validation": {value}', '"validation": 99.5', 1))
+    assert path.read_text() != text
+    trained.clear()
+    pd.testing.assert_frame_equal(numbers(search()), whole)
+    assert len(trained) == 1
+    assert capsys.readouterr().err.count("is damaged; it is passed over") == 1
+
+
+def test_other_code_trains_anew(search, trained, monkeypatch):
+    search(SMALL[:1])
+    monkeypatch.setattr(nas, "digest", lambda kind: f"other code of {kind}")
+    search(SMALL[:1]), search(SMALL[:1])
+    assert len(trained) == 2
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_a_candidate_goes_on_at_the_pass_it_was_at(search, tmp_path, monkeypatch, norm):
+    monkeypatch.setattr(resume, "EVERY_SECONDS", 0.0)
+    one = [c for c in SMALL + SPACE if c.norm == norm and c.depth == 1 and c.width == 32][:1]
+    whole = numbers(search(one, keep=tmp_path / "other.jsonl"))
+    steps, plain = [], torch.optim.SGD.step
+
+    def cut(self, *args):
+        steps.append(1)
+        if len(steps) == 6:
+            raise KeyboardInterrupt
+        return plain(self, *args)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", cut)
+    with pytest.raises(KeyboardInterrupt):
+        search(one)
+    (left,) = (tmp_path / "unfinished").glob("*.safetensors")
+    assert left.name.startswith(one[0].name)
+    pd.testing.assert_frame_equal(numbers(search(one)), whole)
+    assert len(steps) == 8 + 1  # all passes, and the one that was cut once more
+    assert not left.exists()
+
+
+def ask(search, folder):
+    plain = nas._Bench.measure
+
+    def slow(self, candidate):
+        with open(folder / "measured", "a") as file:
+            file.write("x")
+        time.sleep(0.2)  # so that the other one is sure to ask meanwhile
+        return plain(self, candidate)
+
+    nas._Bench.measure = slow
+    search()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its processes by fork")
+def test_of_two_sweeps_on_one_file_one_works_and_the_other_reads(search, tmp_path):
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=ask, args=(search, tmp_path)) for _ in "ab"]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    assert (tmp_path / "measured").read_text() == "x" * len(SMALL)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30, 10_000], ids=str)

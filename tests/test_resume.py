@@ -1,14 +1,7 @@
 """A run that is killed ends, once it goes on, with the bytes of one that never was."""
 
-import multiprocessing
-import os
-import random
-import signal
-import time
-
 import pytest
 import torch
-from conftest import often
 
 from atomlib import resume
 from atomlib.config import DistillConfig, EvalConfig
@@ -195,36 +188,3 @@ def test_a_state_of_other_shapes_or_types_is_not_gone_on_from(tmp_path):
     assert kept.read(like={"a": torch.zeros(2, 3)}).keys() == STATE.keys()
     for other in ({"a": torch.zeros(3, 2)}, {"a": torch.zeros(2, 3).long()}, {"c": torch.zeros(1)}):
         assert kept.read(like=other) == {}
-
-
-# Kills
-
-
-def finish(data, config, path):
-    distill(data, config, progress=False, resume=path / "unfinished").save(path / "set")
-
-
-@pytest.mark.torture
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its runs by fork")
-def test_killed_at_random_moments_nothing_is_lost(data, tmp_path, tally):
-    config = RUN.but(iterations=60)
-    whole = distill(data, config, progress=False).save(tmp_path / "whole").read_bytes()
-    chance, kills = random.Random(0), 0
-    while kills < often(20, 4):
-        run = multiprocessing.get_context("fork").Process(
-            target=finish, args=(data, config, tmp_path)
-        )
-        run.start()
-        time.sleep(chance.uniform(0.02, 0.4))
-        os.kill(run.pid, signal.SIGKILL)
-        run.join()
-        if run.exitcode == 0:  # over before it was struck: another one
-            (tmp_path / "set").unlink()
-            continue
-        kills += 1
-        about = f"{config.resolve(data).model_dump_json()} {data.fingerprint} eager float32 on cpu"
-        state = Bookmark.of(tmp_path / "unfinished", about).read()
-        assert (tmp_path / "unfinished").exists() == (state != {})
-    finish(data, config, tmp_path)
-    assert (tmp_path / "set").read_bytes() == whole
-    tally("distillations killed, continued to the same bytes", kills)
