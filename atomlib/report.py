@@ -91,7 +91,7 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     evaluated, ``best`` is the mean of the best of them, chosen on the test set seed by seed
     as MTT and DataDAM do, and ``best_at`` its iteration. ``difference`` is mean - published;
     ``checked`` says whether the published figure was; ``reduced`` whether a setting that
-    costs time is below the paper's.
+    costs time is below the paper's; ``runs`` are the records it is of, in results/.
     """
     cells: dict[tuple, list[dict[str, Any]]] = {}
     for (dataset, ipc, method, *_), checkpoints in by_run(records).items():
@@ -115,6 +115,7 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
                 "best_at": "/".join(str(seed["best_at"]) for seed in seeds),
                 "checkpoints": max(seed["checkpoints"] for seed in seeds),
                 "reduced": any(seed["reduced"] for seed in seeds),
+                "runs": " ".join(name for seed in seeds for name in seed["runs"]),
             }
         )
     table = pd.DataFrame(rows)
@@ -132,6 +133,7 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     columns = ["dataset", "method", "ipc", "mean", "std", "seed_std", "networks", "seeds"]
     columns += ["best", "best_at", "checkpoints"]
     columns += ["published", "published_std", "difference", "checked", "source", "reduced"]
+    columns += ["runs"]
     table = table.sort_values(["dataset", "size", "place"])
     return table[columns].round(2).reset_index(drop=True)
 
@@ -149,6 +151,7 @@ def _summary(checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
         "best_at": best_at,
         "checkpoints": len(means),
         "reduced": is_reduced(last),
+        "runs": [r["name"] for r in sorted(checkpoints, key=iterations_of)],
     }
 
 
@@ -156,7 +159,7 @@ def variant_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """One row a variant: mean, std (population) and the 95 % t-interval of the mean, in percent.
 
     ``low`` and ``high`` bound the interval, over the networks really trained; with a single
-    network they are empty.
+    network they are empty. ``runs`` is the record it is of, in results/.
     """
     rows = []
     for r in records:
@@ -167,7 +170,7 @@ def variant_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
         rows.append(
             {key: r[key] for key in ("dataset", "method", "ipc", "seed", "variant")}
             | {"mean": a.mean(), "std": a.std(), "low": spread[0], "high": spread[1]}
-            | {"networks": len(a), "reduced": is_reduced(r)}
+            | {"networks": len(a), "reduced": is_reduced(r), "runs": r["name"]}
         )
     return pd.DataFrame(rows).round(2)
 

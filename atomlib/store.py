@@ -145,6 +145,7 @@ class Store:
             start = time.perf_counter()
             found = whole_accuracies(data, config, zca=zca, progress=self.progress)
             about = {
+                "name": name,
                 "dataset": data.name,
                 "data": data.fingerprint,
                 "method": "whole",
@@ -175,6 +176,7 @@ class Store:
         if "key" not in entries and before.get("set") != distilled.digest():
             before = {}  # a new set drops what was measured on the old one
         about = {
+            "name": name,
             "dataset": distilled.data_name,
             "data": distilled.data_fingerprint,
             "method": distilled.config.method,

@@ -28,6 +28,7 @@ def record(dataset="cifar10", method="atom", ipc=1, seed=0, accuracies=(10.0, 20
     evaluation = settings.pop("evaluation", {})
     config = DistillConfig(method=method, ipc=ipc, seed=seed, **settings)
     return {
+        "name": f"{dataset}-{method}-{ipc}-{seed}-{config.iterations}",
         "dataset": dataset,
         "method": method,
         "ipc": ipc,
@@ -103,6 +104,15 @@ def test_best_checkpoint_and_last_iterate_are_both_given_seed_by_seed():
     assert shown["IPC 1"] == "24.0 ± 0.5 (seeds ± 16.5)"
     assert shown["IPC 1, best of 3"] == "31.2"
     assert [r["distill"]["iterations"] for r in lasts(records)] == [90, 90]
+
+
+def test_each_row_leads_back_to_its_runs():
+    records = [record(seed=1), record(), record(iterations=90), record(method="dm")]
+    table = main_table(records)
+    assert row(table, method="dm").runs == "cifar10-dm-1-0-8000"
+    assert row(table, method="atom").runs.split() == [
+        "cifar10-atom-1-1-8000", "cifar10-atom-1-0-90", "cifar10-atom-1-0-8000",
+    ]  # fmt: skip
 
 
 def whole(dataset="digits", accuracies=(90.0, 92.0), **evaluation):

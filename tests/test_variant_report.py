@@ -23,6 +23,7 @@ from atomlib.verdicts import against, curve_findings, nas_findings, transfer_fin
 def record(variant, accuracies, **changes):
     config = DistillConfig(variant=variant, **changes)
     return {
+        "name": f"run of {variant}",
         "dataset": "digits", "method": "atom", "ipc": 1, "seed": 0, "variant": variant,
         "accuracies": accuracies, "distill": config.model_dump(mode="json"),
         "evaluate": EvalConfig().model_dump(mode="json"),
@@ -35,6 +36,14 @@ RECORDS = [
     record("text+norm", [60.0, 61.0, 59.5], norm="batch"),
     record("text+scale", [70.5, 71.0, 72.0], loss_scale=100.0),
 ]
+
+
+def test_each_row_leads_back_to_its_run():
+    assert [*variant_table(RECORDS).runs] == [
+        "run of text",
+        "run of text+norm",
+        "run of text+scale",
+    ]
 
 
 def test_interval_is_students_over_the_networks():
