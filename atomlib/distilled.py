@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Self
 
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from atomlib.artifact import DamagedError, read_tensors, write_tensors
 from atomlib.config import METHODS, DistillConfig
 from atomlib.errors import SettingError, check_choice
-from atomlib.files import atomic_write, check_writable
+from atomlib.export import as_bytes, hugging_face_folder, png_folder
 
 FORMAT = 2
 
@@ -146,28 +144,22 @@ class DistilledSet(Dataset):
         digest.update(self.labels.contiguous().numpy())
         return digest.hexdigest()
 
-    def export(self, folder: str | Path) -> Path:
-        """Write PNG files, <folder>/<class>/<number>.png, as they are: no scaling.
+    def export(self, folder: str | Path, layout: str = "png") -> Path:
+        """Write PNG files, as they are: no scaling. See atomlib.export for the layouts.
 
-        The layout is torchvision's ImageFolder's. Raises SettingError where the folder is
-        not empty or cannot be written.
+        "png" is <folder>/<class>/<number>.png, torchvision's ImageFolder's; "hugging-face" is
+        what ``datasets.load_dataset`` reads. Raises SettingError where the folder is not empty
+        or cannot be written.
         """
-        folder = Path(folder)
-        if folder.is_dir() and any(folder.iterdir()):
-            raise SettingError(f"folder {folder} is not empty; allowed: a new or an empty one")
-        check_writable(folder)
-        pixels = (self.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        for index, (image, label) in enumerate(zip(pixels, self.labels.tolist(), strict=True)):
-            name = re.sub(r"[^\w .-]", "_", self.class_names[label])[:80]
-            target = folder / f"{label:03d}_{name}" / f"{index % self.ipc:03d}.png"
-            try:
-                with atomic_write(target) as partial:
-                    Image.fromarray(image.squeeze()).save(partial, format="png")
-            except SettingError:
-                for child in folder.iterdir():
-                    shutil.rmtree(child)
-                raise
-        return folder
+        check_choice("layout", layout, ["png", "hugging-face"])
+        images = as_bytes(self.images), self.labels, self.class_names
+        if layout == "png":
+            return png_folder(*images, folder)
+        about = (
+            f"{len(self)} images that stand in for {self.data_name}: {self.ipc} a class, made by "
+            f"{self.config.method} (atomlib {self.versions.get('atomlib', '')})."
+        )
+        return hugging_face_folder(*images, folder, about=about)
 
 
 def load_folder(

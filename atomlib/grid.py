@@ -41,11 +41,13 @@ def cells(
     settings: Mapping[str, Any] | None = None,
     method_settings: Mapping[str, Mapping[str, Any]] | None = None,
     evaluation: Mapping[str, Any] | None = None,
+    resize: int | None = None,
 ) -> list[Cell]:
     """All combinations, in the order data, IPC, method, variant, seed.
 
     ``settings`` change every DistillConfig, ``method_settings`` those of one method, and
     ``evaluation`` the EvalConfig; a variant (see atomlib.variants) changes both once more.
+    ``resize`` is the side in pixels that images of a folder are brought to.
     Everything is resolved against its data, so that a bad setting is a SettingError before
     the first cell costs any time.
     """
@@ -68,7 +70,7 @@ def cells(
         for part in change:
             check_choice(f"part of variant {name!r}", part, PARTS)
     made = []
-    loaded = [load_dataset(name) for name in datasets]
+    loaded = [load_dataset(name, resize=resize) for name in datasets]
     for data, ipc, method, variant, seed in product(loaded, ipcs, methods, variants, seeds):
         change = variants[variant]
         changed = {**settings, **method_settings.get(method, {}), **change.get("settings", {})}

@@ -297,9 +297,10 @@ def readable_costs(table: pd.DataFrame) -> pd.DataFrame:
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The main table for a reader: methods down, IPC across, measured and published.
 
-    The whole data set's accuracy stands in every column of IPC: it is the ceiling of each.
+    The whole data set's accuracy stands in every column of IPC: it is the ceiling of each. Where
+    nothing is published of any row, there are no columns for it.
     """
-    rows = []
+    rows, known = [], table.published.notna().any()
     for (dataset, method), part in table.groupby(["dataset", "method"], sort=False):
         reduced = ", reduced" if part.reduced.any() else ""
         row = {"data": LABELS.get(dataset, dataset) + reduced, "method": LABELS[method]}
@@ -312,7 +313,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
                     row[name] += f" (seeds ± {cell.seed_std:.1f})"
                 if cell.checkpoints > 1:
                     row[f"{name}, best of {cell.checkpoints}"] = f"{cell.best:.1f}"
-                row[f"{name}, published"] = _published_text(cell)
+                if known:
+                    row[f"{name}, published"] = _published_text(cell)
         rows.append(row)
     return pd.DataFrame(rows).fillna("–")
 

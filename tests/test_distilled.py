@@ -129,6 +129,16 @@ def test_export_is_an_image_folder_of_the_rounded_pixels(make_set, tmp_path, cha
         np.testing.assert_array_equal(np.asarray(Image.open(path)).reshape(8, 8, -1), expected)
 
 
+def test_export_for_hugging_face_says_what_it_is(make_set, tmp_path, complains):
+    made = make_set()
+    folder = made.export(tmp_path / "out", layout="hugging-face")
+    assert len(ImageFolder(folder / "train")) == len(made)
+    assert f"{len(made)} images that stand in for toy" in (folder / "README.md").read_text()
+    with complains("layout is 'huggingface'", "did you mean 'hugging-face'"):
+        made.export(tmp_path / "other", layout="huggingface")
+    assert not (tmp_path / "other").exists()
+
+
 def test_export_keeps_the_extremes(make_set, tmp_path):
     images = torch.zeros(6, 3, 8, 8)
     images[::2] = 1
