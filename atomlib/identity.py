@@ -77,18 +77,23 @@ def differences(
     kind: str, code_then: Mapping[str, str], versions_then: Mapping[str, str]
 ) -> list[str]:
     """Why a result of this kind is stale, in words: what decided it and is not so now."""
-    if not code_then:
-        return ["the code that made it is not on record"]
-    found = [
-        f"{name}.py has changed"
-        for name in sorted({*code_then, *code(kind)})
-        if code_then.get(name) != code(kind).get(name)
-    ]
     then, now = libraries(versions_then), libraries()
-    return found + [
+    return changed_code(kind, code_then) + [
         f"{name} was {then[name] or 'absent'}, is {now[name]}"
         for name in LIBRARIES
         if then[name] != now[name]
+    ]
+
+
+def changed_code(kind: str, then: Mapping[str, str]) -> list[str]:
+    """Which modules have changed since ``code`` gave ``then``, in words."""
+    if not then:
+        return ["the code that made it is not on record"]
+    now = code(kind)
+    return [
+        f"{name}.py has changed"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
     ]
 
 

@@ -21,6 +21,7 @@ from atomlib.distill import distill
 from atomlib.distilled import DistilledSet, stem
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
+from atomlib.identity import changed_code, kind_of
 from atomlib.provenance import hardware, versions
 from atomlib.verdicts import compare
 from atomlib.whole import whole_accuracies
@@ -38,7 +39,7 @@ class Verification:
     verdict: str
     """One sentence on the accuracies of then and now, tested."""
     changed: list[str]
-    """What is not as it was then: hardware and versions."""
+    """What is not as it was then: hardware, versions, code."""
 
     @property
     def identical(self) -> bool:
@@ -82,7 +83,7 @@ def verify(
         same_accuracies=accuracies == then["accuracies"],
         same_images=same_images,
         verdict=compare(now, {**then, "variant": "then"}),
-        changed=_changed(then["evaluation"], {"hardware": hardware(), "versions": versions()}),
+        changed=_changed(then),
     )
 
 
@@ -100,10 +101,18 @@ def _read(path: Path) -> dict[str, Any]:
     return record
 
 
-def _changed(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    pairs = {"hardware": (then["hardware"], now["hardware"])}
-    pairs |= {name: (then["versions"].get(name), it) for name, it in now["versions"].items()}
-    return [f"{name} was {old}, is {new}" for name, (old, new) in pairs.items() if old != new]
+def _changed(then: dict[str, Any]) -> list[str]:
+    """Hardware, versions and code that are not what they were."""
+    made = then["evaluation"]
+    pairs = {"hardware": (made["hardware"], hardware())}
+    pairs |= {name: (made["versions"].get(name), now) for name, now in versions().items()}
+    found = [f"{name} was {old}, is {new}" for name, (old, new) in pairs.items() if old != new]
+    kinds = {"evaluation": "evaluate", "distillation": kind_of(then["method"])}
+    if then["method"] == "whole":
+        kinds = {"evaluation": "whole"}
+    for part, kind in kinds.items():
+        found += changed_code(kind, then.get(part, {}).get("code", {}))
+    return list(dict.fromkeys(found))
 
 
 def main() -> None:

@@ -143,7 +143,9 @@ def test_what_changed_is_named():
         "gone.py has changed",
         "losses.py has changed",
     ]
-    assert differences("distill", {}, {}) == ["the code that made it is not on record"]
+    assert differences("distill", {}, identity.versions()) == [
+        "the code that made it is not on record"
+    ]
 
 
 def test_the_digest_goes_by_code_and_libraries(monkeypatch):
