@@ -10,9 +10,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atomlib.dsa import STRATEGIES
-from atomlib.errors import SettingError, did_you_mean
+from atomlib.errors import SettingError, did_you_mean, shown
 from atomlib.losses import Matching
-from atomlib.models import ACTIVATIONS, MODELS, NORMS, POOLINGS
+from atomlib.models import ACTIVATIONS, MAX_DEPTH, MAX_WIDTH, MODELS, NORMS, POOLINGS
 
 METHODS = ("random", "herding", "kcenter", "dm", "datadam", "atom")
 """The first three choose real images; the others differ only in the switches of the loss."""
@@ -25,7 +25,10 @@ BY_FEATURES = ("herding", "kcenter")
 
 FEATURE_EPOCHS = 30
 
-Positive = Annotated[int, Field(ge=1)]
+MOST = 10**6
+"""Of anything that is counted: whoever asks for more has mistyped, and would wait for years."""
+
+Positive = Annotated[int, Field(ge=1, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -59,13 +62,15 @@ class DSAConfig(Settings):
     strategies: tuple[Literal[STRATEGIES], ...] = Field(
         STRATEGIES, strict=False, description="strategies drawn from; none turns DSA off"
     )
-    brightness: Annotated[float, Field(ge=0)] = Field(1.0, description="added, up to half of it")
-    saturation: Annotated[float, Field(ge=0)] = Field(2.0, description="largest factor")
+    brightness: Annotated[float, Field(ge=0, le=100)] = Field(
+        1.0, description="added, up to half of it"
+    )
+    saturation: Annotated[float, Field(ge=0, le=100)] = Field(2.0, description="largest factor")
     contrast: Fraction = Field(0.5, description="smallest factor; the largest is 1 above it")
     crop: Fraction = Field(0.125, description="largest shift, as a fraction of the side")
     cutout: Fraction = Field(0.5, description="side of the square, as a fraction of the side")
     flip: Fraction = Field(0.5, description="probability of a mirror image")
-    scale: Annotated[float, Field(ge=1)] = Field(
+    scale: Annotated[float, Field(ge=1, le=100)] = Field(
         1.2, description="largest factor; the smallest is 1 over it"
     )
     rotate: Annotated[float, Field(ge=0, le=180)] = Field(
@@ -77,10 +82,12 @@ class NetworkConfig(Settings):
     """Which network, for the settings that distillation and evaluation share."""
 
     model: Literal[tuple(MODELS)] = Field("convnet", description="the network")
-    depth: Positive | None = Field(
+    depth: Annotated[int, Field(ge=1, le=MAX_DEPTH)] | None = Field(
         None, description="blocks; None is a halving each down to 4 pixels, 2 at the least"
     )
-    width: Positive = Field(128, description="channels of each block")
+    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = Field(
+        128, description="channels of each block"
+    )
     norm: Literal[NORMS] = Field("instance", description="normalisation after each convolution")
     activation: Literal[tuple(ACTIVATIONS)] = Field("relu", description="after each norm")
     pooling: Literal[tuple(POOLINGS)] = Field("average", description="2 x 2, after each block")
@@ -103,10 +110,12 @@ class DistillConfig(NetworkConfig):
     method: Literal[METHODS] = Field("atom", description="which terms the loss has")
     ipc: Positive = Field(1, description="synthetic images a class")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
-    variant: Annotated[str, Field(pattern=r"^[a-z0-9.+]*$")] = Field(
+    variant: Annotated[str, Field(pattern=r"^[a-z0-9.+]*$", max_length=100)] = Field(
         "", description="a name, for tables and files, of settings that stray from the method's"
     )
-    iterations: Annotated[int, Field(ge=0)] = Field(8000, description="steps on the images")
+    iterations: Annotated[int, Field(ge=0, le=MOST)] = Field(
+        8000, description="steps on the images"
+    )
     real_batch: Positive = Field(
         128, description="real images a class and iteration; capped at the smallest class"
     )
@@ -177,7 +186,8 @@ class DistillConfig(NetworkConfig):
             for layer in self.layers:
                 if layer > depth or self.layers.count(layer) > 1:
                     raise SettingError(
-                        f"layers has {layer} in {self.layers}; allowed: 1 to {depth}, once each"
+                        f"layers has {layer} in {shown(self.layers)}; allowed: 1 to {depth}, once "
+                        "each"
                     )
         elif (spatial or channel) and depth == 1:
             raise SettingError(
@@ -270,11 +280,11 @@ def _explain(error: ValidationError, settings: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         allowed = list(settings.model_fields)
         near = did_you_mean(name, allowed)
-        return f"unknown setting {name!r}{near}; allowed: {', '.join(allowed)}"
+        return f"unknown setting {shown(name)}{near}; allowed: {', '.join(allowed)}"
     near = ""
     if first["type"] == "literal_error":
         near = did_you_mean(value, first["ctx"]["expected"].replace(" or ", ", ").split(", "))
         near = near.replace("\"'", "'").replace("'\"", "'")
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Input should ")
     wanted = wanted.replace("a valid integer", "an integer").replace("a valid ", "a ")
-    return f"{name or 'input'} is {value!r}{near}; allowed: {wanted}"
+    return f"{name or 'input'} is {shown(value)}{near}; allowed: {wanted}"

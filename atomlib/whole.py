@@ -17,7 +17,7 @@ from atomlib import preprocess
 from atomlib.config import EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.evaluate import Trainer
-from atomlib.execution import Execution, network_for, operations, pick_device
+from atomlib.execution import Execution, check_room, network_for, operations, pick_device
 from atomlib.files import atomic_write, cache_folder
 from atomlib.randomness import stream
 
@@ -62,6 +62,7 @@ def _trained(
     config = config.resolve(data.image_size)
     passes = config.epochs + 1
     work = operations(config, data) * (3 * len(data.train_labels) * passes + len(data.test_labels))
+    check_room(config, data, device, min(config.batch_size, len(data.train_labels)), 1)
     execution = Execution(config, device, work)
     trainer = Trainer(network_for(config, data).to(device), config, execution)
     # Whole-set networks train one by one; how many there are, or go together, is not in the key.
