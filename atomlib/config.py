@@ -7,7 +7,7 @@ A setting that is None takes a value that depends on the data or on another sett
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from atomlib.dsa import STRATEGIES
 from atomlib.errors import SettingError, did_you_mean, shown
@@ -30,6 +30,12 @@ MOST = 10**6
 
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+LARGEST = 1e30
+"""Of a rate or weight: tensors are float32, which ends at 3.4e38."""
+
+Weight = Annotated[float, Field(ge=0, le=LARGEST)]
+Rate = Annotated[float, Field(gt=0, le=LARGEST)]
 
 
 class Settings(BaseModel):
@@ -76,6 +82,16 @@ class DSAConfig(Settings):
     rotate: Annotated[float, Field(ge=0, le=180)] = Field(
         15.0, description="largest angle, degrees"
     )
+
+
+def _named(values: object) -> object:
+    """Nested settings are handed on by name, before pydantic looks at them."""
+    if isinstance(values, dict) and not all(isinstance(name, str) for name in values):
+        raise SettingError(f"{shown(values)} is not what it should be; allowed: settings by name")
+    return values
+
+
+DSA = Annotated[DSAConfig, BeforeValidator(_named)]
 
 
 class NetworkConfig(Settings):
@@ -134,17 +150,17 @@ class DistillConfig(NetworkConfig):
     layers: tuple[Positive, ...] | None = Field(
         None, strict=False, description="1-based blocks with attention; None is all but the last"
     )
-    task_balance: Annotated[float, Field(ge=0)] | None = Field(
+    task_balance: Weight | None = Field(
         None, description="lambda; None is 0.01 up to 32 pixels, 0.02 above, 1 for DM"
     )
-    loss_scale: Annotated[float, Field(gt=0)] = Field(1.0, description="factor on the whole loss")
+    loss_scale: Rate = Field(1.0, description="factor on the whole loss")
 
-    image_lr: Annotated[float, Field(gt=0)] | None = Field(
+    image_lr: Rate | None = Field(
         None, description="SGD on images; None is 1 up to IPC 50, 10 above"
     )
     image_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="SGD on images")
-    image_weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="SGD on images")
-    dsa: DSAConfig = DSAConfig()
+    image_weight_decay: Weight = Field(0.0, description="SGD on images")
+    dsa: DSA = DSAConfig()
 
     def resolve(self, data) -> Self:
         """The same config with every None filled in for ``data`` and checked against it.
@@ -240,9 +256,9 @@ class EvalConfig(NetworkConfig):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
     epochs: Positive = Field(1000, description="E; E + 1 passes are made over the set")
     batch_size: Positive = Field(256, description="synthetic images a step")
-    lr: Annotated[float, Field(gt=0)] = Field(0.01, description="SGD on weights")
+    lr: Rate = Field(0.01, description="SGD on weights")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD on weights")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="SGD on weights")
+    weight_decay: Weight = Field(5e-4, description="SGD on weights")
     schedule: Literal["halfway", "step", "constant"] = Field(
         "halfway", description="x0.1 once, halfway (DC family), or StepLR (Table 1)"
     )
@@ -250,7 +266,7 @@ class EvalConfig(NetworkConfig):
     step_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="factor of schedule 'step'"
     )
-    dsa: DSAConfig = DSAConfig()
+    dsa: DSA = DSAConfig()
 
     def resolve(self, image_size: int) -> Self:
         """The same config with every None filled in.

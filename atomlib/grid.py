@@ -53,12 +53,13 @@ def cells(
     for name, values in lists.items():
         if not isinstance(values, list | tuple) or not values:
             raise SettingError(f"{name} is {shown(values)}; allowed: a list of at least one")
-    settings, method_settings = settings or {}, method_settings or {}
-    evaluation = evaluation or {}
-    variants = variants or {"": {}}
     maps = {"settings": settings, "method_settings": method_settings, "evaluation": evaluation}
-    for name, values in (maps | {"variants": variants}).items():
-        _check_names(name, values)
+    maps["variants"] = variants
+    for name, values in maps.items():
+        maps[name] = {} if values is None else values
+        _check_names(name, maps[name])
+    settings, method_settings, evaluation, variants = maps.values()
+    variants = variants or {"": {}}
     for outer, nested in (("method_settings", method_settings), ("variants", variants)):
         for name, values in nested.items():
             _check_names(f"{outer}[{shown(name)}]", values)

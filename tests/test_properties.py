@@ -67,13 +67,13 @@ def whole(least, quick, most=10**6):
 
 def real(least, most, open_least=False, open_most=False):
     def allows(v):
-        if type(v) not in (int, float) or not -(10**308) <= v <= 10**308:  # False for NaN too
+        if type(v) not in (int, float) or not -1e308 <= v <= 1e308:  # nor NaN
             return False
         above = v > least if open_least else v >= least
         return above and (v < most if open_most else v <= most)
 
-    plain = st.floats(least, min(most, 10.0)) | st.floats(least, min(most, 1e308))
-    return Kind(plain.filter(allows), allows)
+    good = st.floats(least, min(most, 10), exclude_min=open_least, exclude_max=open_most)
+    return Kind(good | st.just(most).filter(allows), allows)
 
 
 SWITCH = Kind(st.booleans(), lambda v: type(v) is bool)
@@ -150,11 +150,11 @@ DISTILL = NETWORK | {
             isinstance(v, list | tuple) and all(type(one) is int and 1 <= one <= 10**6 for one in v)
         ),
     ).or_none(),
-    "task_balance": real(0, math.inf).or_none(),
-    "loss_scale": real(0, math.inf, open_least=True),
-    "image_lr": real(0, math.inf, open_least=True).or_none(),
+    "task_balance": real(0, 1e30).or_none(),
+    "loss_scale": real(0, 1e30, open_least=True),
+    "image_lr": real(0, 1e30, open_least=True).or_none(),
     "image_momentum": real(0, 1, open_most=True),
-    "image_weight_decay": real(0, math.inf),
+    "image_weight_decay": real(0, 1e30),
 }
 EVAL = NETWORK | {
     "model": Kind(st.sampled_from(("convnet",) * 12 + MODELS), choice(*MODELS).allows),
@@ -162,9 +162,9 @@ EVAL = NETWORK | {
     "together": whole(1, 3).or_none(),
     "epochs": whole(1, 2),
     "batch_size": whole(1, 300),
-    "lr": real(0, math.inf, open_least=True),
+    "lr": real(0, 1e30, open_least=True),
     "momentum": real(0, 1, open_most=True),
-    "weight_decay": real(0, math.inf),
+    "weight_decay": real(0, 1e30),
     "schedule": choice("halfway", "step", "constant"),
     "step_size": whole(1, 3),
     "step_decay": real(0, 1, open_least=True),
