@@ -396,7 +396,7 @@ def _by_folder(files: dict[str, bytes], path: Path) -> tuple[tuple[str, ...], Me
     for here, there in (("train", held_out), (held_out, "train")):
         for name in sorted(set(found[here]) - set(found[there])):
             raise DataError(
-                f"class folder {name!r} of {path} is in {here}/ but not in {there}/; "
+                f"class folder {shown(name)} of {path} is in {here}/ but not in {there}/; "
                 "allowed: the same class folders in both"
             )
     names = tuple(sorted(found["train"]))
@@ -445,7 +445,7 @@ def _official(files: dict[str, bytes], path: Path) -> tuple[tuple[str, ...], Mem
         absent = sorted(set(range(len(wnids))) - {k for k, _ in members})
         if absent:
             raise DataError(
-                f"class {wnids[absent[0]]!r} of {path} has no images in {split}/; "
+                f"class {shown(wnids[absent[0]])} of {path} has no images in {split}/; "
                 "allowed: every class of wnids.txt in both splits"
             )
     names = tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids)
