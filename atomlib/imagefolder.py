@@ -188,8 +188,11 @@ def _size(pixels: np.ndarray) -> str:
 
 def _wanted(name: str) -> bool:
     path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return not hidden and (path.suffix.lower() in IMAGES or path.name in LISTS)
+    return not _hidden(name) and (path.suffix.lower() in IMAGES or path.name in LISTS)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
 
 
 def _read(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -231,7 +234,8 @@ UNREADABLE = (
 def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.is_symlink() and not file.is_file() and (_wanted(name) or file.is_dir()):
+        leads_on = file.is_symlink() and not file.is_file()  # to a folder, or to nothing
+        if leads_on and not _hidden(name) and (_wanted(name) or file.is_dir()):
             raise DataError(
                 f"{shown(name)} of {folder} is a link to a folder or to nothing; allowed: plain "
                 "files and folders, and links to files"

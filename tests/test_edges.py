@@ -9,9 +9,9 @@ from atomlib import distill as loop
 from atomlib import execution
 from atomlib.config import METHODS, TERMS, DistillConfig, EvalConfig
 from atomlib.coresets import herding, k_center
-from atomlib.datasets import ImageData
+from atomlib.datasets import ImageData, load_dataset
 from atomlib.distill import DivergedError, Step, distill, initial_images
-from atomlib.errors import DataError
+from atomlib.errors import DataError, MissingDataError
 from atomlib.evaluate import evaluate
 from atomlib.execution import check_room
 from atomlib.norms import NORMS
@@ -239,6 +239,25 @@ def test_data_of_the_wrong_form_is_told(make_data, complains, change, parts):
     data = make_data()
     with complains("toy", "allowed", *parts, kind=DataError):
         replace(data, **change)
+
+
+# Folders from the environment
+
+
+@pytest.mark.parametrize("settings", [{"zca": True}, {"method": "herding"}])
+def test_a_cache_that_cannot_be_is_told(make_data, tmp_path, monkeypatch, complains, settings):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ATOM_CACHE", str(tmp_path / "file" / "cache"))
+    with complains(tmp_path / "file", "could not be written", "allowed"):
+        run(make_data(seed=99), **settings)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "tinyimagenet", "folder:pets"])
+def test_a_data_folder_that_is_none_is_told(tmp_path, monkeypatch, complains, name):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ATOM_DATA", str(tmp_path / "file"))
+    with complains(tmp_path / "file", name, kind=MissingDataError):
+        load_dataset(name)
 
 
 # Memory

@@ -484,6 +484,12 @@ def test_a_linked_class_folder_is_refused(tmp_path, refuses):
     refuses(folder, "train/bee", "link to a folder")
 
 
+def test_a_hidden_link_is_passed_over(tmp_path):
+    folder = write(tmp_path / "pets", made_up())
+    (folder / ".cache").symlink_to(folder)
+    assert len(load(folder).train_labels) == 12
+
+
 def test_a_pipe_is_not_waited_for(tmp_path):
     folder = write(tmp_path / "pets", made_up())
     os.mkfifo(folder / "train" / "ant" / "x.png")
