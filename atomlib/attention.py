@@ -6,8 +6,14 @@ For features ``f`` of one image, C channels of H x W positions:
     channel:  a_c[c]    = sum_{h,w} |f[c, h, w]|^p_c,   then a_c / ||a_c||_2
 
 The spatial map is DataDAM's; the channel map is what ATOM adds.
+
+Range, in float32: a normalised map and its gradient are the definition's where the largest |f|
+of an image lies between 0.01 and 4000, for powers up to 4, and between 1e-6 and 1e30 above,
+where each image is scaled first. Outside, a map fades to zero. A map that is not normalised is
+infinite where its powers are, and the run ends as DivergedError.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,7 +30,7 @@ def spatial_attention(
     Sums and powers are taken in float32 at least, whatever the features' type.
     ``normalize`` divides each map by its L2 norm (Table 1, "Normalization Type").
     """
-    maps = _power(features, power).sum(dim=1).flatten(1)
+    maps = _power(features, power, normalize).sum(dim=1).flatten(1)
     return _unit(maps) if normalize else maps
 
 
@@ -36,14 +42,20 @@ def channel_attention(
     Sums and powers are taken in float32 at least, whatever the features' type.
     ``normalize`` divides each vector by its L2 norm (Table 1, "Normalization Type").
     """
-    maps = _power(features, power).sum(dim=(2, 3))
+    maps = _power(features, power, normalize).sum(dim=(2, 3))
     return _unit(maps) if normalize else maps
 
 
-def _power(features: Tensor, power: float) -> Tensor:
-    """|f|^p in float32 (float64 stays): bfloat16 has 8 bits, a fourth power eats them."""
+def _power(features: Tensor, power: float, normalize: bool) -> Tensor:
+    """|f|^p in float32 (float64 stays): bfloat16 has 8 bits, a fourth power eats them.
+
+    Where the maps will be normalised, which takes it out again, and the power is above 4, ``f``
+    is divided by a scale of its image.
+    """
     if features.dtype.itemsize < 4:
         features = features.float()
+    if normalize and power > 4:
+        features = features / _scale(features.detach())
     # Even powers need no absolute value, whose gradient at zero is a needless branch;
     # integer exponents become a few multiplications, several times faster than pow().
     if power == 1:
@@ -55,6 +67,15 @@ def _power(features: Tensor, power: float) -> Tensor:
     if power == 8:
         return features.square().square().square()
     return features.abs().pow(power)
+
+
+def _scale(features: Tensor) -> Tensor:
+    """The largest |f| of each image [n, 1, 1, 1], down to a power of 2: it rounds no bit away.
+
+    A sixteenth power, squared for the norm, leaves float32 at |f| = 16 and at 0.06.
+    """
+    largest = features.abs().amax(dim=(1, 2, 3), keepdim=True)
+    return torch.log2(largest.clamp_min(TINY)).floor().exp2()
 
 
 def _unit(maps: Tensor) -> Tensor:

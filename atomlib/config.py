@@ -7,12 +7,12 @@ A setting that is None takes a value that depends on the data or on another sett
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from atomlib.dsa import STRATEGIES
-from atomlib.errors import SettingError, did_you_mean
+from atomlib.errors import SettingError, did_you_mean, shown
 from atomlib.losses import Matching
-from atomlib.models import ACTIVATIONS, MODELS, NORMS, POOLINGS
+from atomlib.models import ACTIVATIONS, MAX_DEPTH, MAX_WIDTH, MODELS, NORMS, POOLINGS
 
 METHODS = ("random", "herding", "kcenter", "dm", "datadam", "atom")
 """The first three choose real images; the others differ only in the switches of the loss."""
@@ -25,8 +25,17 @@ BY_FEATURES = ("herding", "kcenter")
 
 FEATURE_EPOCHS = 30
 
-Positive = Annotated[int, Field(ge=1)]
+MOST = 10**6
+"""Of anything that is counted: whoever asks for more has mistyped, and would wait for years."""
+
+Positive = Annotated[int, Field(ge=1, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+LARGEST = 1e30
+"""Of a rate or weight: tensors are float32, which ends at 3.4e38."""
+
+Weight = Annotated[float, Field(ge=0, le=LARGEST)]
+Rate = Annotated[float, Field(gt=0, le=LARGEST)]
 
 
 class Settings(BaseModel):
@@ -59,13 +68,15 @@ class DSAConfig(Settings):
     strategies: tuple[Literal[STRATEGIES], ...] = Field(
         STRATEGIES, strict=False, description="strategies drawn from; none turns DSA off"
     )
-    brightness: Annotated[float, Field(ge=0)] = Field(1.0, description="added, up to half of it")
-    saturation: Annotated[float, Field(ge=0)] = Field(2.0, description="largest factor")
+    brightness: Annotated[float, Field(ge=0, le=100)] = Field(
+        1.0, description="added, up to half of it"
+    )
+    saturation: Annotated[float, Field(ge=0, le=100)] = Field(2.0, description="largest factor")
     contrast: Fraction = Field(0.5, description="smallest factor; the largest is 1 above it")
     crop: Fraction = Field(0.125, description="largest shift, as a fraction of the side")
     cutout: Fraction = Field(0.5, description="side of the square, as a fraction of the side")
     flip: Fraction = Field(0.5, description="probability of a mirror image")
-    scale: Annotated[float, Field(ge=1)] = Field(
+    scale: Annotated[float, Field(ge=1, le=100)] = Field(
         1.2, description="largest factor; the smallest is 1 over it"
     )
     rotate: Annotated[float, Field(ge=0, le=180)] = Field(
@@ -73,14 +84,26 @@ class DSAConfig(Settings):
     )
 
 
+def _named(values: object) -> object:
+    """Nested settings are handed on by name, before pydantic looks at them."""
+    if isinstance(values, dict) and not all(isinstance(name, str) for name in values):
+        raise SettingError(f"{shown(values)} is not what it should be; allowed: settings by name")
+    return values
+
+
+DSA = Annotated[DSAConfig, BeforeValidator(_named)]
+
+
 class NetworkConfig(Settings):
     """Which network, for the settings that distillation and evaluation share."""
 
     model: Literal[tuple(MODELS)] = Field("convnet", description="the network")
-    depth: Positive | None = Field(
+    depth: Annotated[int, Field(ge=1, le=MAX_DEPTH)] | None = Field(
         None, description="blocks; None is a halving each down to 4 pixels, 2 at the least"
     )
-    width: Positive = Field(128, description="channels of each block")
+    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = Field(
+        128, description="channels of each block"
+    )
     norm: Literal[NORMS] = Field("instance", description="normalisation after each convolution")
     activation: Literal[tuple(ACTIVATIONS)] = Field("relu", description="after each norm")
     pooling: Literal[tuple(POOLINGS)] = Field("average", description="2 x 2, after each block")
@@ -103,10 +126,12 @@ class DistillConfig(NetworkConfig):
     method: Literal[METHODS] = Field("atom", description="which terms the loss has")
     ipc: Positive = Field(1, description="synthetic images a class")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
-    variant: Annotated[str, Field(pattern=r"^[a-z0-9.+]*$")] = Field(
+    variant: Annotated[str, Field(pattern=r"^[a-z0-9.+]*$", max_length=100)] = Field(
         "", description="a name, for tables and files, of settings that stray from the method's"
     )
-    iterations: Annotated[int, Field(ge=0)] = Field(8000, description="steps on the images")
+    iterations: Annotated[int, Field(ge=0, le=MOST)] = Field(
+        8000, description="steps on the images"
+    )
     real_batch: Positive = Field(
         128, description="real images a class and iteration; capped at the smallest class"
     )
@@ -125,17 +150,17 @@ class DistillConfig(NetworkConfig):
     layers: tuple[Positive, ...] | None = Field(
         None, strict=False, description="1-based blocks with attention; None is all but the last"
     )
-    task_balance: Annotated[float, Field(ge=0)] | None = Field(
+    task_balance: Weight | None = Field(
         None, description="lambda; None is 0.01 up to 32 pixels, 0.02 above, 1 for DM"
     )
-    loss_scale: Annotated[float, Field(gt=0)] = Field(1.0, description="factor on the whole loss")
+    loss_scale: Rate = Field(1.0, description="factor on the whole loss")
 
-    image_lr: Annotated[float, Field(gt=0)] | None = Field(
+    image_lr: Rate | None = Field(
         None, description="SGD on images; None is 1 up to IPC 50, 10 above"
     )
     image_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="SGD on images")
-    image_weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="SGD on images")
-    dsa: DSAConfig = DSAConfig()
+    image_weight_decay: Weight = Field(0.0, description="SGD on images")
+    dsa: DSA = DSAConfig()
 
     def resolve(self, data) -> Self:
         """The same config with every None filled in for ``data`` and checked against it.
@@ -177,7 +202,8 @@ class DistillConfig(NetworkConfig):
             for layer in self.layers:
                 if layer > depth or self.layers.count(layer) > 1:
                     raise SettingError(
-                        f"layers has {layer} in {self.layers}; allowed: 1 to {depth}, once each"
+                        f"layers has {layer} in {shown(self.layers)}; allowed: 1 to {depth}, once "
+                        "each"
                     )
         elif (spatial or channel) and depth == 1:
             raise SettingError(
@@ -230,9 +256,9 @@ class EvalConfig(NetworkConfig):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
     epochs: Positive = Field(1000, description="E; E + 1 passes are made over the set")
     batch_size: Positive = Field(256, description="synthetic images a step")
-    lr: Annotated[float, Field(gt=0)] = Field(0.01, description="SGD on weights")
+    lr: Rate = Field(0.01, description="SGD on weights")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD on weights")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="SGD on weights")
+    weight_decay: Weight = Field(5e-4, description="SGD on weights")
     schedule: Literal["halfway", "step", "constant"] = Field(
         "halfway", description="x0.1 once, halfway (DC family), or StepLR (Table 1)"
     )
@@ -240,7 +266,7 @@ class EvalConfig(NetworkConfig):
     step_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="factor of schedule 'step'"
     )
-    dsa: DSAConfig = DSAConfig()
+    dsa: DSA = DSAConfig()
 
     def resolve(self, image_size: int) -> Self:
         """The same config with every None filled in.
@@ -270,11 +296,11 @@ def _explain(error: ValidationError, settings: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         allowed = list(settings.model_fields)
         near = did_you_mean(name, allowed)
-        return f"unknown setting {name!r}{near}; allowed: {', '.join(allowed)}"
+        return f"unknown setting {shown(name)}{near}; allowed: {', '.join(allowed)}"
     near = ""
     if first["type"] == "literal_error":
         near = did_you_mean(value, first["ctx"]["expected"].replace(" or ", ", ").split(", "))
         near = near.replace("\"'", "'").replace("'\"", "'")
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Input should ")
     wanted = wanted.replace("a valid integer", "an integer").replace("a valid ", "a ")
-    return f"{name or 'input'} is {value!r}{near}; allowed: {wanted}"
+    return f"{name or 'input'} is {shown(value)}{near}; allowed: {wanted}"

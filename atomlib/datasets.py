@@ -19,14 +19,17 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from atomlib.errors import DataError, MissingDataError, SettingError, check_choice
+from atomlib.errors import DataError, MissingDataError, SettingError, check_choice, shown
 
 DATASETS = ("digits", "digits32", "cifar10", "cifar100", "tinyimagenet")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
-    """A data set in memory: pixels as they are on disk, labels as indices of class_names."""
+    """A data set in memory: pixels as they are on disk, labels as indices of class_names.
+
+    Raises DataError for tensors that are none of that, or a class without training images.
+    """
 
     name: str
     """Short name as it appears in tables and file names."""
@@ -39,6 +42,7 @@ class ImageData:
     """SHA-256 of all pixels, labels and class names; computed where not given."""
 
     def __post_init__(self):
+        _check(self)
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", _fingerprint(self))
 
@@ -101,7 +105,7 @@ def load_dataset(
     """
     root = Path(root or os.environ.get("ATOM_DATA") or "data")
     if not isinstance(name, str):
-        raise DataError(f"dataset is {name!r}; allowed: a name, one of {', '.join(DATASETS)}")
+        raise DataError(f"dataset is {shown(name)}; allowed: a name, one of {', '.join(DATASETS)}")
     first, _, others = name.partition("|")
     if others:
         try:
@@ -112,7 +116,9 @@ def load_dataset(
         return _folder(Path(name.removeprefix("folder:")), root, resize)
     check_choice("dataset", name, [*DATASETS, "folder:PATH"])
     if resize is not None and name != "tinyimagenet":
-        raise DataError(f"resize is {resize}; allowed with {name}: None, its images are one size")
+        raise DataError(
+            f"resize is {shown(resize)}; allowed with {name}: None, its images are one size"
+        )
     if name == "digits":
         return _digits()
     if name == "digits32":
@@ -222,6 +228,40 @@ def _folder(path: Path, root: Path, resize: int | None) -> ImageData:
         f"dataset folder:{path} is neither in {root} nor here; put the folder or archive there, "
         "or set ATOM_DATA to the folder that holds it: ATOM_DATA=/path/to/data make ..."
     )
+
+
+def _check(data: ImageData) -> None:
+    """Raise DataError unless both splits hold what ImageData documents."""
+    classes = data.num_classes
+    for split in ("train", "test"):
+        images, labels = getattr(data, f"{split}_images"), getattr(data, f"{split}_labels")
+        shape = tuple(images.shape)
+        if images.dtype != torch.uint8 or len(shape) != 4 or shape[2] != shape[3] or shape[2] < 2:
+            raise DataError(
+                f"{split}_images of {data.name} are {images.dtype} {shape}; allowed: torch.uint8 "
+                "of images x channels x side x side, 2 pixels or more"
+            )
+        if shape[1:] != tuple(data.train_images.shape[1:]) or 0 in shape:
+            raise DataError(
+                f"{split}_images of {data.name} are {shape}, train_images "
+                f"{tuple(data.train_images.shape)}; allowed: one image or more, all of one shape"
+            )
+        if labels.dtype != torch.long or labels.shape != (shape[0],):
+            raise DataError(
+                f"{split}_labels of {data.name} are {labels.dtype} {tuple(labels.shape)}; "
+                f"allowed: torch.int64 of {shape[0]}, one an image"
+            )
+        if labels.min() < 0 or labels.max() >= classes:
+            raise DataError(
+                f"{split}_labels of {data.name} go from {labels.min()} to {labels.max()}; "
+                f"allowed: 0 to {classes - 1}, of the {classes} class names"
+            )
+    absent = torch.bincount(data.train_labels, minlength=classes) == 0
+    if absent.any():
+        name = data.class_names[int(absent.nonzero()[0])]
+        raise DataError(
+            f"class {name!r} of {data.name} has no training images; allowed: one or more"
+        )
 
 
 def _fingerprint(data: ImageData) -> str:

@@ -20,8 +20,8 @@ from atomlib.coresets import choose
 from atomlib.datasets import ImageData, rows_by_class
 from atomlib.distilled import DistilledSet, by_class, summarise
 from atomlib.dsa import Draw, augment, draw
-from atomlib.errors import SettingError
-from atomlib.execution import Execution, network_for, operations, pick_device
+from atomlib.errors import SettingError, check_kind
+from atomlib.execution import Execution, check_room, network_for, operations, pick_device
 from atomlib.identity import code, kind_of
 from atomlib.losses import Signature, matching_loss, signature
 from atomlib.models import reset_parameters
@@ -70,13 +70,20 @@ def trajectory(
     A run does not go on from a file ``resume`` that is past an iteration in ``at``. Raises as
     ``distill`` does, and SettingError for an iteration that the run does not reach.
     """
-    config = (config or DistillConfig()).resolve(data)
+    check_kind("data", data, ImageData, "what load_dataset returns")
+    config = DistillConfig() if config is None else config
+    check_kind("config", config, DistillConfig, "a DistillConfig, or None for the defaults")
+    config = config.resolve(data)
     for iteration in at:
         if not 0 <= iteration <= config.iterations:
             raise SettingError(
                 f"at has {iteration}; allowed: 0 to {config.iterations}, the iterations of the run"
             )
     device = pick_device(device)
+    if config.iterations:
+        # The most images that go through the network at once, and then back.
+        chunk = class_chunks(data, config, device, config.ipc)[0]
+        check_room(config, data, device, (chunk.stop - chunk.start) * config.ipc)
     return _run(data, config, {*at} - {config.iterations}, device, progress, resume)
 
 

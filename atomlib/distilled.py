@@ -124,9 +124,8 @@ class DistilledSet(Dataset):
         n = self.config.ipc * len(self.class_names)
         if self.images.ndim != 4 or len(self.images) != n:
             raise ValueError(f"its tensors do not hold {n} images")
-        _, channels, height, width = self.images.shape
-        if channels not in (1, 3) or height != width:
-            raise ValueError("its images are not square, or neither grey nor of three colours")
+        if self.images.shape[-2] != self.images.shape[-1]:
+            raise ValueError("its images are not square")
         if self.trained.shape != self.images.shape:
             raise ValueError("images and trained differ in shape")
         if {self.images.dtype, self.trained.dtype} != {torch.float32}:

@@ -1,7 +1,9 @@
 """One kind of complaint: a setting, the value it was given, and what is allowed."""
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class SettingError(ValueError):
@@ -19,13 +21,38 @@ class MissingDataError(DataError):
 def check_choice(setting: str, value: object, allowed: Iterable[str]) -> None:
     """Raise SettingError, naming the nearest valid choice, unless ``value`` is allowed."""
     allowed = list(allowed)
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise SettingError(
-            f"{setting} is {value!r}{did_you_mean(value, allowed)}; allowed: {', '.join(allowed)}"
+            f"{setting} is {shown(value)}{did_you_mean(value, allowed)}; "
+            f"allowed: {', '.join(allowed)}"
         )
+
+
+def check_kind(setting: str, value: object, kind: type, allowed: str) -> None:
+    """Raise SettingError, saying what is allowed, unless ``value`` is of this class."""
+    if not isinstance(value, kind):
+        raise SettingError(f"{setting} is {shown(value)}; allowed: {allowed}")
 
 
 def did_you_mean(value: object, allowed: Iterable[str]) -> str:
     """' (did you mean ...?)' where some allowed name is near, else the empty string."""
-    near = get_close_matches(str(value), list(allowed), n=1, cutoff=0.5)
+    # A name is short; comparing takes the square of its length.
+    named = isinstance(value, str) and len(value) <= 100
+    near = get_close_matches(value, list(allowed), n=1, cutoff=0.5) if named else []
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+class _Short(reprlib.Repr):
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxlong, self.maxother = 3, 200, 60, 200
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = 10
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python itself refuses to write out a number of more than 4300 digits.
+        return super().repr_int(x, level) if x.bit_length() < 4096 else "a number beyond 2**4095"
+
+
+def shown(value: Any) -> str:
+    """``repr(value)`` as part of a sentence: on one line, and cut where it is long."""
+    return " ".join(_Short().repr(value).split())

@@ -23,8 +23,8 @@ from atomlib.datasets import ImageData
 from atomlib.distilled import DistilledSet
 from atomlib.dsa import Draw, augment, draw
 from atomlib.ensemble import Ensemble, can_stack
-from atomlib.errors import SettingError
-from atomlib.execution import Execution, network_for, operations, pick_device
+from atomlib.errors import SettingError, check_kind
+from atomlib.execution import Execution, check_room, network_for, operations, pick_device
 from atomlib.models import reset_parameters
 from atomlib.randomness import stream
 from atomlib.resume import Bookmark
@@ -48,7 +48,9 @@ def evaluate(
     config's seed and i. Raises SettingError where the set was made from other data.
     """
     check_same_data(distilled, data)
-    config = (config or EvalConfig()).resolve(data.image_size)
+    config = EvalConfig() if config is None else config
+    check_kind("config", config, EvalConfig, "an EvalConfig, or None for the defaults")
+    config = config.resolve(data.image_size)
     device = pick_device(device)
     images = distilled.trained.to(device)
     labels = distilled.labels.to(device)
@@ -59,8 +61,11 @@ def evaluate(
     # Decided by the work of one network, so that a network's accuracy does not depend on how
     # many others are trained.
     execution = Execution(config, device, operations(config, data) * work)
+    batch = min(config.batch_size, len(distilled))
+    check_room(config, data, device, batch, 1)
     network = network_for(config, data).to(device)
     size = side_by_side(config, network, device)
+    check_room(config, data, device, batch, min(size, config.networks))
 
     @cache  # compiled once for all groups of a size
     def trainer_of(networks: int) -> "Trainer | EnsembleTrainer":
@@ -107,13 +112,23 @@ def side_by_side(config: EvalConfig, network: nn.Module, device: torch.device) -
 
 
 def check_same_data(distilled: DistilledSet, data: ImageData) -> None:
-    """Raise SettingError where ``distilled`` was made from other data."""
+    """Raise SettingError where ``distilled`` was made from other data, or is damaged."""
+    check_kind("distilled", distilled, DistilledSet, "what distill returns or DistilledSet.load")
+    check_kind("data", data, ImageData, "what load_dataset returns")
     if distilled.data_fingerprint != data.fingerprint:
         raise SettingError(
             f"distilled set was made from {distilled.data_name} (fingerprint "
             f"{distilled.data_fingerprint[:12]}), data is {data.name} ({data.fingerprint[:12]}); "
             "allowed: the data it was made from"
         )
+    shape = tuple(distilled.trained.shape[1:])
+    if shape != tuple(data.train_images.shape[1:]):
+        raise SettingError(
+            f"images of the distilled set are {shape}; allowed: "
+            f"{tuple(data.train_images.shape[1:])}, as those of {data.name}"
+        )
+    if not distilled.trained.isfinite().all():
+        raise SettingError("images of the distilled set are not finite; allowed: numbers alone")
 
 
 class Trainer:

@@ -55,6 +55,44 @@ def network_for(
     )
 
 
+def check_room(
+    config: NetworkConfig, data: ImageData, device: torch.device, images: int, networks: int = 0
+) -> None:
+    """Raise SettingError for a network that cannot learn from so many images a step on ``device``.
+
+    ``networks`` are trained side by side; 0 is a network whose weights stay as they are.
+    What is counted is less than any way to run the step takes: the weights, with gradient and
+    momentum where they are trained, and a quarter of what the layers give out.
+    """
+    given_out = 0
+
+    def count(_: torch.nn.Module, __: tuple, output: torch.Tensor | tuple) -> None:
+        nonlocal given_out
+        given_out += output.numel() if isinstance(output, torch.Tensor) else 0
+
+    with torch.device("meta"):
+        network = network_for(config, data).eval()
+        for module in network.modules():
+            if not any(module.children()):
+                module.register_forward_hook(count)
+        network(torch.empty(1, data.channels, data.image_size, data.image_size))
+    weights = sum(weight.numel() for weight in network.parameters()) * max(1, 3 * networks)
+    number = 4 if config.precision == "float32" else 2
+    needed = 4 * weights + number * given_out * images * max(1, networks) // 4
+    if device.type == "cuda":
+        room = torch.cuda.get_device_properties(device).total_memory
+    else:
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > room:
+        settings = ", ".join(f"{key} {value}" for key, value in config.network_settings().items())
+        raise SettingError(
+            f"model is {config.model!r}{settings and f' ({settings})'}, which takes more than "
+            f"{needed / 1e9:,.0f} GB for a step of {images} images by {max(1, networks)} network; "
+            f"allowed: what the {room / 1e9:,.0f} GB of {device} hold, with a smaller width, depth "
+            "or batch, or fewer networks together"
+        )
+
+
 class Execution:
     """The chosen way to run a step of so many operations, so many times.
 

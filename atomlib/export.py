@@ -28,7 +28,7 @@ def png_folder(
     right. Raises SettingError, leaving nothing behind, where the folder is not empty or cannot be
     written.
     """
-    folder = _new(folder)
+    folder = _new(folder, images)
     _write(images, labels, [folder / name for name in _folder_names(class_names)], folder)
     return folder
 
@@ -46,7 +46,7 @@ def hugging_face_folder(
     What Hugging Face's ``datasets.load_dataset(<folder>)`` reads: the split "train", with columns
     "image" and "label". ``about`` is the card's text. Raises as ``png_folder`` does.
     """
-    folder = _new(folder)
+    folder = _new(folder, images)
     names = _folder_names(class_names)
     _write(images, labels, [folder / "train" / name for name in names], folder)
     classes = "\n".join(f"- {name}" for name in class_names)
@@ -90,8 +90,12 @@ def as_bytes(images: Float[Tensor, "n c s s"]) -> UInt8[Tensor, "n c s s"]:
     return (images * 255).round().to(torch.uint8)
 
 
-def _new(folder: str | Path) -> Path:
+def _new(folder: str | Path, images: Tensor) -> Path:
     folder = Path(folder)
+    if images.shape[1] not in (1, 3):
+        raise SettingError(
+            f"images have {images.shape[1]} channels; allowed in PNG files: 1 (grey) or 3 (colour)"
+        )
     if folder.is_dir() and any(folder.iterdir()):
         raise SettingError(f"folder {folder} is not empty; allowed: a new or an empty one")
     return check_writable(folder)

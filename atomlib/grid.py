@@ -7,7 +7,7 @@ from typing import Any
 
 from atomlib.config import METHODS, DistillConfig, EvalConfig
 from atomlib.datasets import ImageData, load_dataset
-from atomlib.errors import SettingError, check_choice
+from atomlib.errors import SettingError, check_choice, shown
 from atomlib.execution import operations
 from atomlib.variants import PARTS, Variant
 from atomlib.whole import WHOLE_EPOCHS
@@ -54,21 +54,23 @@ def cells(
     lists = {"datasets": datasets, "methods": methods, "ipcs": ipcs, "seeds": seeds}
     for name, values in lists.items():
         if not isinstance(values, list | tuple) or not values:
-            raise SettingError(f"{name} is {values!r}; allowed: a list of at least one")
-    settings, method_settings = settings or {}, method_settings or {}
-    evaluation = evaluation or {}
+            raise SettingError(f"{name} is {shown(values)}; allowed: a list of at least one")
     maps = {"settings": settings, "method_settings": method_settings, "evaluation": evaluation}
-    if isinstance(method_settings, Mapping):
-        maps |= {f"method_settings[{name!r}]": given for name, given in method_settings.items()}
+    maps["variants"] = variants
     for name, values in maps.items():
-        if not isinstance(values, Mapping):
-            raise SettingError(f"{name} is {values!r}; allowed: settings by name")
+        maps[name] = {} if values is None else values
+        _check_names(name, maps[name])
+    settings, method_settings, evaluation, variants = maps.values()
+    variants = variants or {"": {}}
+    for outer, nested in (("method_settings", method_settings), ("variants", variants)):
+        for name, values in nested.items():
+            _check_names(f"{outer}[{shown(name)}]", values)
     for method in [*methods, *method_settings]:
         check_choice("method", method, METHODS)
-    variants = variants or {"": {}}
     for name, change in variants.items():
-        for part in change:
-            check_choice(f"part of variant {name!r}", part, PARTS)
+        for part, values in change.items():
+            check_choice(f"part of variant {shown(name)}", part, PARTS)
+            _check_names(f"{part} of variant {shown(name)}", values)
     made = []
     loaded = [load_dataset(name, resize=resize) for name in datasets]
     for data, ipc, method, variant, seed in product(loaded, ipcs, methods, variants, seeds):
@@ -83,6 +85,12 @@ def cells(
     return made
 
 
+def _check_names(name: str, values: object) -> None:
+    """Raise SettingError unless ``values`` maps names to something."""
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise SettingError(f"{name} is {shown(values)}; allowed: settings by name")
+
+
 def whole_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> list[WholeCell]:
     """One for each data set and ZCA of ``grid``; none where ``changes`` is None.
 
@@ -91,8 +99,8 @@ def whole_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> list
     """
     if changes is None:
         return []
-    if not isinstance(changes, Mapping):
-        raise SettingError(f"whole is {changes!r}; allowed: settings by name, or None")
+    if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
+        raise SettingError(f"whole is {shown(changes)}; allowed: settings by name, or None")
     made = {}
     for cell in grid:
         evaluation = cell.evaluation.but(**{"epochs": WHOLE_EPOCHS, **changes})

@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from atomlib.architectures import VGG11, AlexNet, Dropout, ResNet18, ViT
-from atomlib.errors import SettingError, check_choice
+from atomlib.errors import SettingError, check_choice, shown
 from atomlib.norms import GROUPS, NORMS, make_norm
+
+MAX_DEPTH, MAX_WIDTH = 64, 2**14
+"""Of the ConvNet: one block of that width has 10 GB of weights."""
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -80,9 +83,9 @@ class ConvNet(nn.Module):
         check_choice("norm", norm, NORMS)
         check_choice("activation", activation, ACTIVATIONS)
         check_choice("pooling", pooling, POOLINGS)
-        for setting, value in (("depth", depth), ("width", width)):
-            if value < 1:
-                raise SettingError(f"{setting} is {value}; allowed: 1 or more")
+        for setting, value, most in (("depth", depth, MAX_DEPTH), ("width", width, MAX_WIDTH)):
+            if not 1 <= value <= most:
+                raise SettingError(f"{setting} is {shown(value)}; allowed: 1 to {most}")
         if norm == "group" and width % GROUPS:
             raise SettingError(f"width is {width}; allowed with norm 'group': multiples of 4")
         if pooling != "none" and 2**depth > image_size:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from atomlib.errors import SettingError, did_you_mean
+from atomlib.errors import SettingError, did_you_mean, shown
 
 PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 """What a parameter may be; modules, functions and IPython's own objects are none."""
@@ -40,7 +40,7 @@ def check(names: Mapping[str, Any], **types: Any) -> None:
             TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(names[name])
         except ValidationError:
             raise SettingError(
-                f"parameter {name} is {names[name]!r}, which is not {_type_name(kind)}; "
+                f"parameter {name} is {shown(names[name])}, which is not {_type_name(kind)}; "
                 f"allowed: {allowed}"
             ) from None
 

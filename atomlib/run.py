@@ -14,7 +14,7 @@ import nbformat
 import papermill as pm
 import yaml
 
-from atomlib.errors import SettingError, check_choice
+from atomlib.errors import SettingError, check_choice, check_kind
 from atomlib.files import atomic_write, check_writable
 
 NOTEBOOKS = Path("notebooks")
@@ -22,15 +22,30 @@ PROFILES = NOTEBOOKS / "profiles"
 
 
 def read_profile(name: str) -> dict[str, dict[str, Any]]:
-    """Parameters by notebook. Raises SettingError for an unknown profile or notebook."""
+    """Parameters by notebook.
+
+    Raises SettingError for an unknown profile, notebook or parameter, and for a file that is no
+    mapping of notebooks to parameters.
+    """
     check_choice("profile", name, sorted(path.stem for path in PROFILES.glob("*.yaml")))
-    profile = yaml.safe_load((PROFILES / f"{name}.yaml").read_text())
+    path = PROFILES / f"{name}.yaml"
+    try:
+        profile = yaml.safe_load(path.read_text())
+    # ValueError: bytes that are no text, or a date that there is none of; RecursionError: nested
+    # a thousand deep.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SettingError(
+            f"profile {path} is no YAML ({' '.join(str(error).split())}); allowed: notebooks, each "
+            "with its parameters"
+        ) from None
+    check_kind(f"profile {path}", profile, dict, "notebooks, each with its parameters")
     for notebook, parameters in profile.items():
         check_choice(
             f"notebook of profile {name!r}",
             notebook,
             sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb")),
         )
+        check_kind(f"{notebook} in profile {name!r}", parameters, dict, "parameters by name, or {}")
         known = pm.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
         for parameter in parameters:
             check_choice(f"parameter of {notebook} in profile {name!r}", parameter, known)

@@ -17,7 +17,7 @@ from atomlib.artifact import DamagedError, read_tensors, set_aside, write_tensor
 from atomlib.config import EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.evaluate import Trainer
-from atomlib.execution import Execution, network_for, operations, pick_device
+from atomlib.execution import Execution, check_room, network_for, operations, pick_device
 from atomlib.files import alone, cache_folder, check_writable
 from atomlib.identity import digest
 from atomlib.randomness import stream
@@ -64,6 +64,7 @@ def _trained(
     config = config.resolve(data.image_size)
     passes = config.epochs + 1
     work = operations(config, data) * (3 * len(data.train_labels) * passes + len(data.test_labels))
+    check_room(config, data, device, min(config.batch_size, len(data.train_labels)), 1)
     execution = Execution(config, device, work)
     trainer = Trainer(network_for(config, data).to(device), config, execution)
     # Whole-set networks train one by one; how many there are, or go together, is not in the key.

@@ -260,7 +260,6 @@ LABELS = torch.arange(3).repeat_interleave(2)
         {"images": torch.full((6, 3, 8, 8), 1.5)},
         {"trained": torch.full((6, 3, 8, 8), torch.inf)},
         {"images": torch.zeros(6, 3, 8, 4), "trained": torch.zeros(6, 3, 8, 4)},
-        {"images": torch.zeros(6, 2, 8, 8), "trained": torch.zeros(6, 2, 8, 8)},
     ],
     ids=lambda tensors: ", ".join(
         f"{k} {v if v is None or v.ndim == 1 else [*v.shape, v.dtype, v.max().item()]}"

@@ -58,6 +58,12 @@ def test_a_hugging_face_folder_has_a_split_and_a_card(images, tmp_path):
     assert "Of insects." in text and all(f"- {name}\n" in text for name in NAMES)
 
 
+def test_two_channels_are_no_picture(tmp_path, complains):
+    with complains("2 channels", "1 (grey) or 3 (colour)"):
+        png_folder(torch.zeros(4, 2, 6, 6).byte(), LABELS, NAMES, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("write", [png_folder, hugging_face_folder])
 def test_a_full_disk_leaves_nothing(images, tmp_path, monkeypatch, complains, write):
     def full(*_, **__):

@@ -175,7 +175,8 @@ def test_the_generators_seed_decides_the_weights():
         ("convnet", {"activation": "leaky"}, "'leakyrelu'"),
         ("convnet", {"pooling": "avg"}, "'average'"),
         ("convnet", {"norm": "group", "width": 10}, "multiples of 4"),
-        ("convnet", {"depth": 0}, "1 or more"),
+        ("convnet", {"depth": 0}, "1 to 64"),
+        ("convnet", {"width": 10**9}, "1 to 16384"),
     ],
 )
 def test_wrong_name_or_setting_is_told_what_is_allowed(name, settings, named):
