@@ -23,6 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Self
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
@@ -31,9 +32,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from atomlib import preprocess
+from atomlib.cluster import in_cluster
 from atomlib.config import EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.distilled import DistilledSet
+from atomlib.engine import Engine
 from atomlib.errors import SettingError, check_choice
 from atomlib.evaluate import Trainer
 from atomlib.execution import Execution, operations, pick_device
@@ -41,7 +44,7 @@ from atomlib.files import check_writable
 from atomlib.models import build_model
 from atomlib.randomness import stream
 from atomlib.store import counts
-from atomlib.workers import in_processes, named, one_thread, processors
+from atomlib.workers import as_tensor, in_processes, named, processors, threads
 
 AXES: dict[str, tuple] = {
     "depth": (1, 2, 3, 4),
@@ -219,7 +222,8 @@ def evaluate_candidates(
     read (unless older than ATOM_MADE_SINCE, see atomlib.store); everything else is trained and
     added line by line. ``workers`` are processes; None is one a processor, and 1 on a GPU; 1
     starts none. A script that asks for more must do so under ``if __name__ == "__main__":``,
-    because each worker imports it; a notebook need not care.
+    because each worker imports it; a notebook need not care. With ENGINE=ray (atomlib.engine)
+    candidates go to the cluster instead, as many at a time as it has processors, or GPUs.
 
     Raises SettingError before any work for what will not do, and RuntimeError, naming the
     candidate, where training one of them failed.
@@ -384,10 +388,14 @@ def _measured(
     bench: _Bench, candidates: Sequence[Candidate], workers: int
 ) -> Iterator[tuple[Candidate, dict[str, float]]]:
     """What each candidate reached, as it ends. Leaving the loop early ends all workers."""
+    engine = Engine.chosen()
+    if engine.name == "ray":
+        yield from _in_cluster(bench, candidates, engine)
+        return
     if workers > 1:
         yield from _in_processes(bench, candidates, workers)
         return
-    with one_thread():
+    with threads(1):
         for candidate in candidates:
             with named(candidate):
                 measured = bench.measure(candidate)
@@ -410,6 +418,25 @@ def _in_processes(
 def _measure_from(path: Path, config: EvalConfig, num_classes: int, device: str) -> Callable:
     """What a worker does with each candidate."""
     return _Bench(load_file(path, device=device), config, num_classes).measure
+
+
+def _in_cluster(
+    bench: _Bench, candidates: Sequence[Candidate], engine: Engine
+) -> Iterator[tuple[Candidate, dict[str, float]]]:
+    # Arrays, not tensors: Ray keeps one copy of them for all workers of a node.
+    arrays = {name: tensor.cpu().numpy() for name, tensor in bench.tensors.items()}
+    device = bench.tensors["images"].device.type
+    gpus = engine.gpus if device == "cuda" else 0
+    arguments = (arrays, bench.config, bench.num_classes, device)
+    return in_cluster(candidates, _measure_on, arguments, address=engine.address, cpus=1, gpus=gpus)
+
+
+def _measure_on(
+    arrays: Mapping[str, np.ndarray], config: EvalConfig, num_classes: int, device: str
+) -> Callable:
+    """The same on a node of a cluster."""
+    tensors = {name: as_tensor(array).to(device) for name, array in arrays.items()}
+    return _Bench(tensors, config, num_classes).measure
 
 
 def _append(path: Path, line: bytes) -> None:
