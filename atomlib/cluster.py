@@ -184,11 +184,11 @@ def _check_shared(
     """Have every node look, which also shows that each can start a worker with this package."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
-    probe = ray.remote(_sees).options(num_cpus=0, **options)
-    asked = {
-        probe.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(token): node
-        for node in nodes
-    }
+    probe, asked = ray.remote(_sees), {}
+    for node in nodes:
+        there = On(node["NodeID"], soft=False)
+        answer = probe.options(num_cpus=0, scheduling_strategy=there, **options).remote(token)
+        asked[answer] = node
     ray.wait(list(asked), num_returns=len(asked), timeout=PROBE_S)
     for answer, node in asked.items():
         name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -24,6 +24,9 @@ class Nodes:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         self.started = []
+
+    def start(self):
+        """The head and one node more."""
         port = self.address.rpartition(":")[2]
         self._start("--head", f"--port={port}", "--include-dashboard=false")
         self._until(lambda: socket.create_connection(("127.0.0.1", int(port)), 1).close() or True)
@@ -32,7 +35,6 @@ class Nodes:
     def add(self):
         """One more node, once the cluster has it. Gives its process."""
         node = self._start(f"--address={self.address}")
-        # Ray writes a node's workers' port file once the cluster knows the node.
         self._until(lambda: b"Ray runtime started" in self._log(node).read_bytes())
         return node
 
@@ -59,11 +61,9 @@ class Nodes:
     def _until(self, done, seconds=60):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            try:
+            with suppress(OSError):
                 if done():
                     return
-            except OSError:
-                pass
             time.sleep(0.1)
         raise TimeoutError([self._log(node).read_text()[-2000:] for node in self.started])
 
@@ -76,10 +76,8 @@ class Nodes:
         if node.poll() is not None:
             return
         for process in [*psutil.Process(node.pid).children(recursive=True), node]:
-            try:
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
                 process.kill()
-            except (psutil.NoSuchProcess, ProcessLookupError):
-                pass
         node.wait()
 
     def alive(self):
@@ -91,10 +89,9 @@ def ray_nodes():
     """Two nodes; all that are there are killed at the end."""
     # Not in pytest's folder: the path of a socket may have a hundred letters.
     folder = Path(tempfile.mkdtemp(prefix="ray"))
-    nodes = Nodes.__new__(Nodes)
-    nodes.started = []
+    nodes = Nodes(folder)
     try:
-        nodes.__init__(folder)
+        nodes.start()
         yield nodes
     finally:
         for node in reversed(nodes.alive()):
