@@ -49,7 +49,7 @@ def in_cluster(
     ray = _ray()
     environment = {k: v for k, v in os.environ.items() if k.startswith(TRAVEL)}
     options = {"runtime_env": {"env_vars": environment}, "max_retries": RETRIES}
-    with _connected(ray, address), _token(shared) as token:
+    with _connected(ray, address, options["runtime_env"]), _token(shared) as token:
         gpus, nodes = _able(ray.nodes(), cpus, gpus)
         if token:
             _check_shared(ray, nodes, token, options)
@@ -102,7 +102,7 @@ def _ray() -> Any:
 
 
 @contextmanager
-def _connected(ray: Any, address: str) -> Iterator[None]:
+def _connected(ray: Any, address: str, environment: dict[str, Any]) -> Iterator[None]:
     if ray.is_initialized():  # by the notebook itself
         yield
         return
@@ -115,7 +115,9 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         # Ray itself tries for minutes where nobody answers.
         host, _, port = address.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        # Here as well as with each task: workers that nodes start ahead are then of use.
+        ray.init(address=address, runtime_env=environment, **quiet)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise SettingError(

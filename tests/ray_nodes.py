@@ -25,12 +25,13 @@ class Nodes:
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         self.started = []
 
-    def start(self):
-        """The head and one node more."""
+    def start(self, count):
+        """The head, and as many more as make ``count``."""
         port = self.address.rpartition(":")[2]
         self._start("--head", f"--port={port}", "--include-dashboard=false")
         self._until(lambda: socket.create_connection(("127.0.0.1", int(port)), 1).close() or True)
-        self.add()
+        for _ in range(count - 1):
+            self.add()
 
     def add(self):
         """One more node, once the cluster has it. Gives its process."""
@@ -85,13 +86,13 @@ class Nodes:
 
 
 @contextmanager
-def ray_nodes():
-    """Two nodes; all that are there are killed at the end."""
+def ray_nodes(count):
+    """So many nodes; all that are there are killed at the end."""
     # Not in pytest's folder: the path of a socket may have a hundred letters.
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     nodes = Nodes(folder)
     try:
-        nodes.start()
+        nodes.start(count)
         yield nodes
     finally:
         for node in reversed(nodes.alive()):

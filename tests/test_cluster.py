@@ -23,7 +23,7 @@ from tests.conftest import often
 from tests.ray_nodes import ray_nodes
 from tests.test_engine import checkpoints, numbers, same, small_grid
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 
 PAUSE = 0.25
 """Seconds that counted work takes at the least, so that a kill falls into it."""
@@ -31,7 +31,7 @@ PAUSE = 0.25
 
 @pytest.fixture(scope="module")
 def nodes():
-    with ray_nodes() as started:
+    with ray_nodes(2) as started:
         yield started
 
 
@@ -103,6 +103,20 @@ def counted(monkeypatch, tmp_path):
     return lines
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "ray://127.0.0.1:1"])
+def test_no_cluster_at_the_address_is_said_at_once(address, complains):
+    start = time.monotonic()
+    with complains("RAY_ADDRESS", repr(address), "HOST:PORT"):
+        list(in_cluster([SimpleNamespace(name="a")], str, (), address=address))
+    assert time.monotonic() - start < 10
+
+
+def test_a_missing_ray_is_said_with_what_installs_it(monkeypatch, complains):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with complains("ENGINE is 'ray'", 'pip install "atomlib[ray]"'):
+        list(in_cluster([SimpleNamespace(name="a")], str, ()))
+
+
 def test_a_grid_is_made_as_in_one_process_and_both_nodes_work(
     on_ray, counted, monkeypatch, tmp_path, make_data, nodes
 ):
@@ -165,97 +179,98 @@ def test_a_node_that_dies_loses_nothing_and_no_other_cell_is_made_twice(
     assert cut > 0, "no kill fell into a piece of work"
 
 
-def test_a_worker_that_dies_is_replaced(apply, tmp_path):
-    mark = tmp_path / "died"
-
-    def die_once(name):
-        if name == "b" and not mark.exists():
-            mark.touch()
-            os._exit(1)
-        return name.upper()
-
-    found = {item.name: result for item, result in apply(die_once, "abc")}
-    assert found == {"a": "A", "b": "B", "c": "C"}
-    assert Counter(apply.log())["b"] == 2
+@pytest.fixture(scope="class")
+def connection(nodes):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATOM_TRAVELS", "far")
+        ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
 
 
-def test_what_fails_is_named_and_not_tried_again(apply):
-    def fail(name):
-        return 1 / (name != "third")
+@pytest.mark.usefixtures("connection")
+class TestOnOneConnection:
+    """On a connection that is there, as a notebook's own, so that workers need no new start."""
 
-    with pytest.raises(RuntimeError, match=r"^third failed: ZeroDivisionError: division by zero"):
-        list(apply(fail, ["third"]))
-    assert apply.log() == ["made", "third"]
+    @pytest.fixture(autouse=True)
+    def stays(self):
+        yield
+        assert ray.is_initialized()
 
+    def test_a_worker_that_dies_is_replaced(self, apply, tmp_path):
+        mark = tmp_path / "died"
 
-def test_work_is_prepared_once_a_worker_and_leaving_ends_the_rest(apply, monkeypatch):
-    monkeypatch.setenv("ATOM_TRAVELS", "far")
+        def die_once(name):
+            if name == "b" and not mark.exists():
+                mark.touch()
+                os._exit(1)
+            return name.upper()
 
-    def slow(name):
-        time.sleep(0.3)
-        return os.environ.get("ATOM_TRAVELS"), torch.get_num_threads()
+        found = {item.name: result for item, result in apply(die_once, "abc")}
+        assert found == {"a": "A", "b": "B", "c": "C"}
+        assert Counter(apply.log())["b"] == 2
 
-    results = apply(slow, [str(n) for n in range(40)])
-    seen = [next(results)[1] for _ in range(4)]
-    results.close()
-    assert seen == [("far", 1)] * 4
-    time.sleep(1)
-    assert Counter(apply.log())["made"] <= 2
-    assert len(apply.log()) < 20
+    def test_what_fails_is_named_and_not_tried_again(self, apply):
+        def fail(name):
+            return 1 / (name != "third")
 
+        with pytest.raises(
+            RuntimeError, match=r"^third failed: ZeroDivisionError: division by zero"
+        ):
+            list(apply(fail, ["third"]))
+        assert apply.log() == ["made", "third"]
 
-def test_candidates_reach_what_they_reach_in_one_process(on_ray, monkeypatch, tmp_path, make_data):
-    data = make_data(counts=(20, 20, 20))
-    proxy = Proxy.of_whole(data, zca=False, epochs=2, device="cpu")
-    candidates = [
-        Candidate(depth, 32, "relu", norm, "average")
-        for depth in (1, 2)
-        for norm in ("instance", "none")
-    ]
+    def test_candidates_reach_what_they_reach_in_one_process(
+        self, on_ray, monkeypatch, tmp_path, make_data
+    ):
+        data = make_data(counts=(20, 20, 20))
+        proxy = Proxy.of_whole(data, zca=False, epochs=2, device="cpu")
+        candidates = [
+            Candidate(depth, 32, "relu", norm, "average")
+            for depth in (1, 2)
+            for norm in ("instance", "none")
+        ]
 
-    def search(keep):
-        options = {"zca": False, "workers": 1, "device": "cpu", "progress": False}
-        table = evaluate_candidates(
-            proxy, candidates, data, EvalConfig(), keep=tmp_path / keep, **options
-        )
-        return table.drop(columns="seconds")
+        def search(keep):
+            options = {"zca": False, "workers": 1, "device": "cpu", "progress": False}
+            table = evaluate_candidates(
+                proxy, candidates, data, EvalConfig(), keep=tmp_path / keep, **options
+            )
+            return table.drop(columns="seconds")
 
-    on_cluster = search("cluster.jsonl")
-    monkeypatch.setenv("ENGINE", "processes")
-    assert on_cluster.equals(search("serial.jsonl"))
-    assert len((tmp_path / "cluster.jsonl").read_text().splitlines()) == len(candidates)
+        on_cluster = search("cluster.jsonl")
+        monkeypatch.setenv("ENGINE", "processes")
+        assert on_cluster.equals(search("serial.jsonl"))
+        assert len((tmp_path / "cluster.jsonl").read_text().splitlines()) == len(candidates)
 
+    def test_a_folder_that_a_node_does_not_see_is_refused(self, apply, tmp_path, complains):
+        # What /proc/self is differs from process to process, as a local disk does between nodes.
+        descriptor = os.open(tmp_path, os.O_RDONLY)
+        unseen = Path(f"/proc/self/fd/{descriptor}")
+        try:
+            if not unseen.exists():
+                pytest.skip("no /proc here")
+            with complains("folder", unseen, "on node", "allowed: a folder that all nodes share"):
+                list(apply(str.upper, "ab", shared=unseen))
+        finally:
+            os.close(descriptor)
+        assert not list(tmp_path.iterdir())
 
-def test_a_folder_that_a_node_does_not_see_is_refused(apply, tmp_path, complains):
-    # What /proc/self is differs from process to process, as a local disk does between nodes.
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    unseen = Path(f"/proc/self/fd/{descriptor}")
-    try:
-        if not unseen.exists():
-            pytest.skip("no /proc here")
-        with complains("folder", unseen, "on node", "allowed: a folder that all nodes share"):
-            list(apply(str.upper, "ab", shared=unseen))
-    finally:
-        os.close(descriptor)
-    assert not list(tmp_path.iterdir())
+    def test_more_than_a_node_has_is_refused(self, apply, complains):
+        with complains("CPUS_PER_CELL is 64", "1 CPUs and 0 GPUs"):
+            list(apply(str.upper, "ab", cpus=64))
+        with complains("GPUS_PER_CELL 0.5", "0 GPUs"):
+            list(apply(str.upper, "ab", gpus=0.5))
 
+    def test_work_is_prepared_once_a_worker_and_leaving_ends_the_rest(self, apply):
+        def slow(name):
+            time.sleep(0.3)
+            return os.environ.get("ATOM_TRAVELS"), torch.get_num_threads()
 
-def test_more_than_a_node_has_is_refused(apply, complains):
-    with complains("CPUS_PER_CELL is 64", "1 CPUs and 0 GPUs"):
-        list(apply(str.upper, "ab", cpus=64))
-    with complains("GPUS_PER_CELL 0.5", "0 GPUs"):
-        list(apply(str.upper, "ab", gpus=0.5))
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "ray://127.0.0.1:1"])
-def test_no_cluster_at_the_address_is_said_at_once(address, complains):
-    start = time.monotonic()
-    with complains("RAY_ADDRESS", repr(address), "HOST:PORT"):
-        list(in_cluster([SimpleNamespace(name="a")], str, (), address=address))
-    assert time.monotonic() - start < 10
-
-
-def test_a_missing_ray_is_said_with_what_installs_it(monkeypatch, complains):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with complains("ENGINE is 'ray'", 'pip install "atomlib[ray]"'):
-        list(in_cluster([SimpleNamespace(name="a")], str, ()))
+        results = apply(slow, [str(n) for n in range(40)])
+        seen = [next(results)[1] for _ in range(4)]
+        results.close()
+        assert seen == [("far", 1)] * 4
+        time.sleep(1)
+        assert Counter(apply.log())["made"] <= 2
+        assert len(apply.log()) < 20
