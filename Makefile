@@ -16,6 +16,7 @@ quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table,
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  settings: PROFILE=$$(cd notebooks/profiles && ls | sed 's/.yaml//' | paste -sd'|'), ATOM_DATA=folder with data, PYTHON=python3"
+	@echo "  where cells run: WORKERS=processes, or ENGINE=ray RAY_ADDRESS=host:port (README)"
 
 reports: $(READY)  ## all notebooks of PROFILE=..., continuing where a run was cut
 	$(BIN)/python -m atomlib.run --profile $(PROFILE)

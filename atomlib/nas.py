@@ -22,6 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
@@ -31,9 +32,11 @@ from tqdm import tqdm
 
 from atomlib import preprocess
 from atomlib.artifact import is_whole, sealed
+from atomlib.cluster import in_cluster
 from atomlib.config import EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.distilled import DistilledSet
+from atomlib.engine import Engine
 from atomlib.errors import SettingError, check_choice
 from atomlib.evaluate import Trainer
 from atomlib.execution import Execution, operations, pick_device
@@ -43,7 +46,7 @@ from atomlib.models import build_model
 from atomlib.randomness import stream
 from atomlib.resume import Bookmark
 from atomlib.store import counts
-from atomlib.workers import in_processes, named, one_thread, processors
+from atomlib.workers import as_tensor, in_processes, named, processors, threads
 
 AXES: dict[str, tuple] = {
     "depth": (1, 2, 3, 4),
@@ -221,12 +224,14 @@ def evaluate_candidates(
     read (unless older than ATOM_MADE_SINCE, see atomlib.store); everything else is trained and
     added line by line. ``workers`` are processes; None is one a processor, and 1 on a GPU; 1
     starts none. A script that asks for more must do so under ``if __name__ == "__main__":``,
-    because each worker imports it; a notebook need not care.
+    because each worker imports it; a notebook need not care. With ENGINE=ray (atomlib.engine)
+    candidates go to the cluster instead, as many at a time as it has processors, or GPUs.
 
     Raises SettingError before any work for what will not do, and RuntimeError, naming the
     candidate, where training one of them failed.
     """
     keep, device = Path(keep), pick_device(device)
+    engine = Engine.chosen()
     config = _check(proxy, candidates, data, config or EvalConfig(), zca, workers, device)
     unfinished = check_writable(keep.parent / "unfinished").absolute()
     keys = {candidate: _key(proxy, candidate, config) for candidate in candidates}
@@ -245,7 +250,7 @@ def evaluate_candidates(
             # Counted in operations, not in candidates, for the time left to mean something.
             total = sum(costs.values())
             bar = tqdm(total=total, desc=f"nas {proxy.name}", unit="FLOP", unit_scale=True, **quiet)
-            with bar, closing(_measured(bench, pending, workers)) as results:
+            with bar, closing(_measured(bench, pending, workers, engine)) as results:
                 for done, (candidate, measured) in enumerate(results, start=1):
                     kept[keys[candidate]] = measured
                     about = {"proxy": proxy.name, "name": candidate.name, "code": digest("nas")}
@@ -391,13 +396,16 @@ class _Bench:
 
 
 def _measured(
-    bench: _Bench, candidates: Sequence[Candidate], workers: int
+    bench: _Bench, candidates: Sequence[Candidate], workers: int, engine: Engine
 ) -> Iterator[tuple[Candidate, dict[str, float]]]:
     """What each candidate reached, as it ends. Leaving the loop early ends all workers."""
+    if engine.name == "ray":
+        yield from _in_cluster(bench, candidates, engine)
+        return
     if workers > 1:
         yield from _in_processes(bench, candidates, workers)
         return
-    with one_thread():
+    with threads(1):
         for candidate in candidates:
             with named(candidate):
                 measured = bench.measure(candidate)
@@ -405,7 +413,7 @@ def _measured(
 
 
 def _in_processes(
-    bench: _Bench, candidates: Sequence[Candidate], workers: int
+    bench: _Bench, candidates: Sequence[Candidate], workers: int, engine: Engine
 ) -> Iterator[tuple[Candidate, dict[str, float]]]:
     with tempfile.TemporaryDirectory(prefix="atomlib-nas-") as folder:
         # A file that workers map into memory: one copy for all of them, and no need for more
@@ -421,6 +429,25 @@ def _measure_from(path: Path, *about: Any) -> Callable:
     """What a worker does with each candidate."""
     *about, device = about
     return _Bench(load_file(path, device=device), *about).measure
+
+
+def _in_cluster(
+    bench: _Bench, candidates: Sequence[Candidate], engine: Engine
+) -> Iterator[tuple[Candidate, dict[str, float]]]:
+    # Arrays, not tensors: Ray keeps one copy of them for all workers of a node.
+    arrays = {name: tensor.cpu().numpy() for name, tensor in bench.tensors.items()}
+    device = bench.tensors["images"].device.type
+    gpus = engine.gpus if device == "cuda" else 0
+    about = (bench.config, bench.num_classes, bench.unfinished, bench.keys)
+    arguments = (arrays, *about, device)
+    return in_cluster(candidates, _measure_on, arguments, address=engine.address, cpus=1, gpus=gpus)
+
+
+def _measure_on(arrays: Mapping[str, np.ndarray], *about: Any) -> Callable:
+    """The same on a node of a cluster."""
+    *about, device = about
+    tensors = {name: as_tensor(array).to(device) for name, array in arrays.items()}
+    return _Bench(tensors, *about).measure
 
 
 def _append(path: Path, line: bytes) -> None:

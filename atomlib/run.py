@@ -14,6 +14,7 @@ import nbformat
 import papermill as pm
 import yaml
 
+from atomlib.engine import Engine
 from atomlib.errors import SettingError, check_choice, check_kind
 from atomlib.files import atomic_write, check_writable
 
@@ -58,9 +59,10 @@ def run_profile(name: str, only: list[str] | None = None) -> Path:
     Results that came with the clone are made again; those that an earlier run made here are
     read, so that a run that was cut continues. Executed notebooks go to
     reports/<name>/notebooks/, each when it is whole; one that failed is left in build/ to be
-    looked at. Raises SettingError before any work for a profile, notebook, parameter or
-    folder that will not do.
+    looked at. Raises SettingError before any work for a profile, notebook, parameter,
+    folder or engine that will not do.
     """
+    Engine.chosen()
     profile = read_profile(name)
     for notebook in only or []:
         check_choice("notebook", notebook, profile)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,7 +15,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 
 def in_processes(
@@ -75,26 +78,31 @@ def _apply(item: Any) -> Any:
 
 @contextmanager
 def named(item: Any) -> Iterator[None]:
-    """Have an exception say which candidate it is of."""
+    """Have an exception say which item it is of."""
     try:
         yield
     except BrokenProcessPool:
         raise  # of none in particular
     except Exception as error:
-        raise RuntimeError(
-            f"candidate {item.name} failed: {type(error).__name__}: {error}"
-        ) from error
+        raise RuntimeError(f"{item.name} failed: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread, as workers have: the order of a sum depends on how many there are."""
+def threads(count: int) -> Iterator[None]:
+    """So many threads, as workers have: the order of a sum depends on how many there are."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """The same memory as a tensor, to be read alone: arrays from Ray are shared."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def processors(device: torch.device) -> int:

@@ -10,11 +10,13 @@ alone, counted, at the rate that a matrix product of the same number type reache
 
 import argparse
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -29,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from atomlib import provenance
+from atomlib.cluster import in_cluster
 from atomlib.config import DistillConfig, EvalConfig
 from atomlib.cost import costs, matrix_rate, seconds
 from atomlib.datasets import ImageData, load_dataset
@@ -42,7 +45,9 @@ from atomlib.figures import style, write_figure
 from atomlib.files import atomic_write
 from atomlib.models import reset_parameters
 from atomlib.randomness import stream
+from atomlib.workers import in_processes
 from tests.plain import plain_epoch, plain_step
+from tests.ray_nodes import ray_nodes
 
 METHODS, IPCS = ("dm", "datadam", "atom"), (1, 10, 50)
 FULL = {"zca": False, "compile": "on"}
@@ -284,6 +289,73 @@ def accuracy(device: torch.device) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def cluster(device: torch.device) -> pd.DataFrame:
+    """Items side by side in processes and on a Ray cluster whose nodes have one processor each, all
+    on this machine. Start: until a first worker is ready for work. Empty: what an item costs that
+    does nothing, the mean of five hundred in a row. Work: items of matrix products on one
+    thread, twenty of them, and how many times sooner they end than one after another."""
+    rows = [{"engine": "this process", "workers": 1, **items_seconds(this_process)}]
+    with ray_nodes(1) as nodes:
+        engines = {
+            "processes": lambda workers, *work: in_processes(work[0], workers, *work[1:]),
+            "ray": lambda _, *work: in_cluster(*work, address=nodes.address),
+        }
+        for workers in (1, 2):
+            if workers == 2:
+                nodes.add()
+            for name, engine in engines.items():
+                seconds = items_seconds(partial(engine, workers))
+                rows.append({"engine": name, "workers": workers, **seconds})
+    table = pd.DataFrame(rows)
+    table["times_faster"] = table.work_s[0] / table.work_s
+    return table
+
+
+EMPTY, BUSY, PRODUCTS = 500, 20, 25
+
+
+def items_seconds(engine: Callable) -> dict[str, float]:
+    """Of one call: seconds to the first result, of an empty item, and of all that work."""
+    kinds = {"first": 8, "empty": EMPTY, "busy": BUSY}  # eight, for all workers to be there
+    items = [
+        SimpleNamespace(name=f"{kind} {n}", kind=kind) for kind in kinds for n in range(kinds[kind])
+    ]
+    start = time.perf_counter()
+    ends = {kind: [] for kind in kinds}
+    for item, _ in engine(items, bench_work, ()):
+        ends[item.kind].append(time.perf_counter())
+    return {
+        "start_s": ends["first"][0] - FIRST_S - start,
+        "empty_ms": 1e3 * (ends["empty"][-1] - ends["empty"][0]) / (EMPTY - 1),
+        "work_s": ends["busy"][-1] - ends["empty"][-1],
+    }
+
+
+FIRST_S = 0.5
+
+
+def bench_work() -> Callable:
+    """What a worker does with an item."""
+    torch.set_num_threads(1)
+    matrix = torch.rand(1024, 1024)
+
+    def work(item: SimpleNamespace) -> None:
+        if item.kind == "first":
+            time.sleep(FIRST_S)
+        if item.kind == "busy":
+            for _ in range(PRODUCTS):
+                matrix @ matrix
+
+    return work
+
+
+def this_process(items: list, make: Callable, arguments: tuple) -> Iterator[tuple[Any, None]]:
+    """One after another."""
+    work = make(*arguments)
+    for item in items:
+        yield item, work(item)
+
+
 def bandwidth(device: torch.device) -> float:
     """Bytes a second read and written by a copy of 256 MB, the best of ten."""
     source = torch.ones(1 << 26, device=device)
@@ -315,7 +387,13 @@ def readable(table: pd.DataFrame) -> str:
 
 def main() -> None:
     """Measure, print, and write reports/bench/<hardware>/."""
-    sections = {"speed": speed, "growth": growth, "exactness": exactness, "accuracy": accuracy}
+    sections = {
+        "speed": speed,
+        "growth": growth,
+        "exactness": exactness,
+        "accuracy": accuracy,
+        "cluster": cluster,
+    }
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--only", nargs="+", choices=sections, default=list(sections))
     device, only = pick_device(None), parser.parse_args().only

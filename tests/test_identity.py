@@ -24,7 +24,10 @@ KINDS = {
     "coreset": ("distill", {"losses", "attention"}),  # for methods that learn
     "evaluate": ("evaluate", set()),
     "whole": ("whole", set()),
-    "nas": ("nas", {"store", "workers"}),  # where results rest, who does the work
+    "nas": (
+        "nas",
+        {"cluster", "engine", "store", "workers"},
+    ),  # where results rest, who does the work
 }
 """The module that makes each kind of result, and what it imports for other ends."""
 

@@ -1,0 +1,130 @@
+"""Settings of where cells run, and that processes make what this one makes."""
+
+import pytest
+import torch
+
+from atomlib import sweep as module
+from atomlib.config import DistillConfig, EvalConfig
+from atomlib.distill import evenly
+from atomlib.engine import Engine
+from atomlib.grid import Cell, WholeCell
+from atomlib.store import Store
+from atomlib.sweep import sweep
+
+VARIABLES = ("ENGINE", "WORKERS", "RAY_ADDRESS", "CPUS_PER_CELL", "GPUS_PER_CELL")
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def small_grid(data):
+    """Four sets, one of them with two networks."""
+    asked = [("atom", 0), ("atom", 1), ("dm", 0), ("random", 0)]
+    evaluation = EvalConfig(epochs=2, networks=2, width=16, compile="off")
+    grid = []
+    for method, seed in asked:
+        config = DistillConfig(
+            method=method, seed=seed, iterations=3, width=16, real_batch=4, compile="off"
+        )
+        grid.append(Cell(data, config.resolve(data), evaluation.resolve(data.image_size)))
+    return [*grid, Cell(data, grid[0].distill, grid[0].evaluation.but(model="vit"))]
+
+
+def checkpoints(cell):
+    return evenly(cell.distill.iterations, 3)
+
+
+def same(first, second):
+    """That two stores hold the same bytes of the same sets."""
+    sets = [
+        {path.name: path.read_bytes() for path in (store.folder / "distilled").iterdir()}
+        for store in (first, second)
+    ]
+    assert sets[0] == sets[1]
+    return len(sets[0])
+
+
+def numbers(records):
+    """What was measured, without where and how fast."""
+    return [(r["method"], r["seed"], r["variant"], r["key"], r["accuracies"]) for r in records]
+
+
+def test_by_default_all_is_done_here_one_after_another():
+    engine = Engine.chosen()
+    assert engine.alone
+    assert engine.cpus == torch.get_num_threads()
+    assert (engine.address, engine.gpus) == ("auto", None)
+
+
+def test_the_environment_is_read(monkeypatch):
+    values = ("ray", "3", "host:6379", "2", "0.25")
+    for name, value in zip(VARIABLES, values, strict=True):
+        monkeypatch.setenv(name, value)
+    assert Engine.chosen() == Engine("ray", 3, "host:6379", 2, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("ENGINE", "slurm", "processes, ray"),
+        ("ENGINE", "rai", "did you mean 'ray'?"),
+        ("WORKERS", "0", "1 or more"),
+        ("WORKERS", "1.5", "1 or more"),
+        ("CPUS_PER_CELL", "all", "1 or more"),
+        ("GPUS_PER_CELL", "-1", "0 to 1, or a whole number"),
+        ("GPUS_PER_CELL", "1.5", "0 to 1, or a whole number"),
+        ("GPUS_PER_CELL", "nan", "0 to 1, or a whole number"),
+    ],
+)
+def test_bad_values_are_refused_before_any_work(
+    monkeypatch, complains, tmp_path, make_data, name, value, allowed
+):
+    monkeypatch.setenv(name, value)
+    store = Store(tmp_path / "report", progress=False)
+    with complains(name, repr(value), allowed):
+        sweep(store, small_grid(make_data()))
+    assert not list(store.folder.iterdir())
+
+
+def test_processes_make_what_this_one_makes(monkeypatch, tmp_path, make_data):
+    data = make_data()
+    grid = small_grid(data)
+    ceilings = [WholeCell(data, grid[0].evaluation.but(networks=1), False)]
+    stores = [Store(tmp_path / name, progress=False) for name in ("serial", "beside")]
+    records, sets = sweep(stores[0], grid, checkpoints, ceilings)
+    monkeypatch.setenv("WORKERS", "2")
+    beside, theirs = sweep(stores[1], grid, checkpoints, ceilings)
+    assert numbers(beside) == numbers(records)
+    assert [made.digest() for made in theirs] == [made.digest() for made in sets]
+    # Random has its start alone; the others three sets each, however many networks use them.
+    assert len(records) == 4 * 3 + 1 + len(ceilings)
+    assert same(*stores) == 3 * 3 + 1
+
+
+def test_a_set_that_several_networks_are_trained_on_is_one_task(tmp_path, make_data):
+    asked = []
+
+    class Recording:
+        cpus = 1
+
+        def side_by_side(self, items, *_):
+            asked.extend(items)
+            return (pair for pair in ())
+
+    grid = small_grid(make_data())
+    module._fill(Store(tmp_path, progress=False), Recording(), grid, lambda cell: (), ())
+    assert [len(task.evaluations) for task in asked] == [2, 1, 1, 1]
+
+
+def test_threads_are_those_asked_for_and_are_put_back(monkeypatch, tmp_path, make_data):
+    seen = []
+    monkeypatch.setattr(
+        Store, "trajectory", lambda *_: seen.append(torch.get_num_threads()) or [None]
+    )
+    monkeypatch.setattr(Store, "accuracies", lambda *_: {})
+    monkeypatch.setenv("CPUS_PER_CELL", "2")
+    sweep(Store(tmp_path, progress=False), small_grid(make_data())[:1])
+    assert (seen, torch.get_num_threads()) == ([2], 1)
