@@ -413,7 +413,7 @@ def _measured(
 
 
 def _in_processes(
-    bench: _Bench, candidates: Sequence[Candidate], workers: int, engine: Engine
+    bench: _Bench, candidates: Sequence[Candidate], workers: int
 ) -> Iterator[tuple[Candidate, dict[str, float]]]:
     with tempfile.TemporaryDirectory(prefix="atomlib-nas-") as folder:
         # A file that workers map into memory: one copy for all of them, and no need for more
