@@ -197,6 +197,8 @@ def _check_shared(
         try:
             seen = ray.get(answer, timeout=0)
         except ray.exceptions.RayError as error:
+            if node["NodeID"] not in {n["NodeID"] for n in ray.nodes() if n["Alive"]}:
+                continue  # it died before the cluster knew, or while it was asked
             reason = (str(error).strip() or f"no answer in {PROBE_S} s").splitlines()[-1]
             raise SettingError(
                 f"node {name} of the Ray cluster cannot work ({reason}); allowed: nodes that have "
