@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import secrets
 import sys
 import tempfile
 import time
@@ -22,7 +23,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Whatever goes wrong, ``path`` is either as it was or whole. A full disk or a read-only
     folder is a SettingError.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Not by the process's number: machines that share the folder may have the same.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)

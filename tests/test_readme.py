@@ -1,48 +1,96 @@
-"""README says what the repository holds: its table, its links, its commands, its code."""
+"""The READMEs say what the repository holds: their tables, links, commands and code."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from atomlib.export import example_folder
 from tests.test_environment import ROOT
 
-README = (ROOT / "README.md").read_text()
-MAKEFILE = (ROOT / "Makefile").read_text()
+PAGES = [
+    ROOT / path
+    for path in ("README.md", "notebooks/README.md", "reports/README.md", "reports/bench/README.md")
+]
+README = PAGES[0].read_text()
+EVERYWHERE = "\n".join(page.read_text() for page in PAGES)
 
 
 def block(start: str) -> str:
     """The text between <!-- start --> and <!-- end -->."""
-    return README.split(f"<!-- {start} -->")[1].split("<!-- end -->")[0].strip()
+    return EVERYWHERE.split(f"<!-- {start} -->")[1].split("<!-- end -->")[0].strip()
 
 
 @pytest.mark.parametrize(
-    "path", re.findall(r"<!-- (reports/\S+\.md) -->", README), ids=lambda path: path
+    "path", re.findall(r"<!-- (reports/\S+\.md) -->", EVERYWHERE), ids=lambda path: path
 )
 def test_tables_are_those_of_the_committed_reports(path):
     assert block(path) == (ROOT / path).read_text().strip()
 
 
-def test_every_link_and_picture_is_there():
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    assert links
-    assert not [link for link in links if not (ROOT / link).exists()]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_and_picture_is_there(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing
 
 
-def test_every_make_target_exists():
-    targets = set(re.findall(r"^([a-z0-9-]+):", MAKEFILE, re.MULTILINE))
-    named = set(re.findall(r"(?:^|`)make ([a-z0-9-]+)", README, re.MULTILINE))
-    assert named
-    assert named <= targets
+def commands() -> list[str]:
+    """Everything that a reader is told to type: in blocks, and as `make ...` in the text."""
+    blocks = re.findall(r"```sh\n(.*?)```", EVERYWHERE, re.DOTALL)
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
+    made = re.findall(r"`((?:\w+=\S+ )*make(?: [^`]*)?)`", EVERYWHERE.replace("\n", " "))
+    typed = [line for line in lines if re.match(r"(\w+=\S+ )*make\b", line)]
+    return sorted({" ".join(one.split()) for one in (*made, *typed) if "..." not in one})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_make_command_is_one(command):
+    """Make's own dry run: the target is there, and so is what it is made from."""
+    command = command.replace("make", "make --dry-run", 1)
+    found = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip()
+
+
+def test_the_commands_are_found():
+    assert {"make", "make test", "make status", "make reports PROFILE=paper"} <= {*commands()}
+
+
+@pytest.mark.parametrize("command", ["make help", "make status", "make status PROFILE=cifar10-cpu"])
+def test_commands_that_only_tell_run(command):
+    done = subprocess.run(command.split(), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 10
+
+
+def test_one_notebook_runs_with_another_parameter(tmp_path):
+    (command,) = re.findall(r"^cd notebooks && .*$", README, re.MULTILINE)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "build").mkdir()
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env={**os.environ, "TQDM_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    sets = [path.name for path in (tmp_path / "build" / "two" / "distilled").iterdir()]
+    assert sets and all("ipc2" in name for name in sets)
 
 
 def test_the_code_runs(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example_folder(tmp_path / "my-images")
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "tensor(" in done.stdout
-    assert (tmp_path / "digits.safetensors").exists()
-    assert len(list((tmp_path / "digits-png").rglob("*.png"))) == 10
+    assert (tmp_path / "my-images.safetensors").exists()
+    assert len(list((tmp_path / "my-images-png").rglob("*.png"))) == 10
