@@ -60,7 +60,9 @@ def atomic_folder(folder: Path, marker: str) -> Iterator[Path]:
             "the same command made"
         )
     check_writable(folder.parent)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
+    partial = Path(
+        tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial")
+    )
     old = partial.with_suffix(".old")
     try:
         yield partial

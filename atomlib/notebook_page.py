@@ -184,13 +184,61 @@ ALIASES = {r"\arg": r"\mathrm{arg}\,"}
 """LaTeX that latex2mathml does not know."""
 
 MATHML = frozenset(
-    "math mrow mi mo mn mtext mspace msub msup msubsup munder mover munderover mfrac msqrt mroot "
-    "mtable mtr mtd mstyle mpadded mphantom menclose".split()
+    [
+        "math",
+        "mrow",
+        "mi",
+        "mo",
+        "mn",
+        "mtext",
+        "mspace",
+        "msub",
+        "msup",
+        "msubsup",
+        "munder",
+        "mover",
+        "munderover",
+        "mfrac",
+        "msqrt",
+        "mroot",
+        "mtable",
+        "mtr",
+        "mtd",
+        "mstyle",
+        "mpadded",
+        "mphantom",
+        "menclose",
+    ]
 )
 HARMLESS = frozenset(
-    "display mathvariant stretchy fence form minsize maxsize width height depth lspace rspace "
-    "accent accentunder columnalign columnspacing rowspacing linethickness movablelimits "
-    "separator symmetric largeop displaystyle scriptlevel notation xmlns".split()
+    [
+        "display",
+        "mathvariant",
+        "stretchy",
+        "fence",
+        "form",
+        "minsize",
+        "maxsize",
+        "width",
+        "height",
+        "depth",
+        "lspace",
+        "rspace",
+        "accent",
+        "accentunder",
+        "columnalign",
+        "columnspacing",
+        "rowspacing",
+        "linethickness",
+        "movablelimits",
+        "separator",
+        "symmetric",
+        "largeop",
+        "displaystyle",
+        "scriptlevel",
+        "notation",
+        "xmlns",
+    ]
 )
 
 

@@ -16,8 +16,10 @@ from atomlib.errors import SettingError
 from atomlib.records import LABELS, by_run, iterations_of, lasts
 
 _AS_READ = {
-    "data": lambda row: LABELS.get(row["dataset"], row["dataset"])
-    + (", reduced" if row.get("reduced") is True else ""),
+    "data": lambda row: (
+        LABELS.get(row["dataset"], row["dataset"])
+        + (", reduced" if row.get("reduced") is True else "")
+    ),
     "method": lambda row: LABELS.get(row["method"], row["method"]),
     "IPC": lambda row: str(row["ipc"]),
     "variant": lambda row: str(row["variant"]),

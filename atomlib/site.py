@@ -209,6 +209,7 @@ class _Report:
         main = [r for r in main if r["dataset"] in known]
         self.menu["findings"] = verdicts.findings(main)
         self.menu["how"] = HOW if _published_count(self.report) else ""
+        self.menu["summary"] = self._summary()
         if self.report.unreadable:
             count, first = len(self.report.unreadable), self.report.unreadable[0]
             print(
@@ -384,6 +385,23 @@ class _Report:
             ],
         }
 
+    def _summary(self) -> str:
+        """How many measured figures stand where to the published ones."""
+        table = self.report.tables.get("main_table")
+        if table is None or not _published_count(self.report):
+            return ""
+        cells = [cell for cell in table.itertuples() if not pd.isna(cell.published)]
+        words = [against_published(cell).word for cell in cells]
+        counts = [f"{words.count(word)} {word}" for word in SIGNS if word in words]
+        reduced = (
+            " The profile's settings are reduced against the paper's, so a difference tells of the "
+            "profile, and not yet of the method."
+            if table.reduced.any()
+            else ""
+        )
+        compared = f"Of {len(cells)} measured figures that have a published counterpart"
+        return f"{compared}, {', '.join(counts)}.{reduced}"
+
     def _cell(self, cell: Any, root: str) -> dict[str, Any]:
         one = cell.networks == cell.seeds
         text = {
@@ -451,7 +469,8 @@ class _Report:
         for run in shown:
             last = run[-1]
             key = f"{LABELS.get(last.dataset, last.dataset)}, {_a_class(last.ipc)}"
-            groups.setdefault(key, []).append(self._trajectory(run))
+            told = self._trajectory(run) | {"heading": LABELS[last.method]}
+            groups.setdefault(key, []).append(told)
         self.page(
             "gallery.html", "gallery.html", title="Gallery", groups=groups,
             folded=[self._trajectory(run) for run in folded],
@@ -473,6 +492,7 @@ class _Report:
         return {
             "sheet": last,
             "words": _words(last),
+            "heading": _words(last),
             "steps": steps,
             "has_record": last.name in self.report.records,
         }
@@ -487,7 +507,6 @@ class _Report:
             rows.append(
                 [
                     name,
-                    LABELS.get(record["dataset"], record["dataset"]),
                     LABELS.get(record["method"], record["method"]),
                     str(record["ipc"]),
                     record.get("variant", ""),
@@ -512,7 +531,7 @@ class _Report:
                     "sheet": sheet,
                 }
             )
-        columns = ["run", "data", "method", "IPC", "variant", "network", "accuracy, %", "seconds"]
+        columns = ["run", "method", "IPC", "variant", "network", "accuracy, %", "seconds"]
         links = [("CSV", "runs.csv"), ("LaTeX", "runs.tex")]
         frame = pd.DataFrame(rows, columns=columns)
         frame.to_csv(self.out / "runs.csv", index=False)
