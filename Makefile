@@ -8,7 +8,7 @@ BIN  := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := quick
-.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data data test status verify torture bench lab notebooks lint lock clean
+.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data site data test status verify torture bench lab notebooks lint lock clean
 
 quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table, figures, distilled sets in reports/quick/
 	$(BIN)/python -m atomlib.run --profile quick
@@ -53,6 +53,9 @@ learning-curve: $(READY)  ## accuracy and loss over iterations
 
 your-data: $(READY)  ## a folder of your images, distilled (parameters in notebooks/10_your_data.ipynb)
 	$(BIN)/python -m atomlib.run --profile $(PROFILE) --only 10_your_data
+
+site: $(READY)  ## the reports as a static site in build/site/, to be read offline
+	@$(BIN)/python -m atomlib.site
 
 data: $(READY)  ## download DATASET=cifar10|cifar100|tinyimagenet into ATOM_DATA and check it
 	$(BIN)/python -m atomlib.datasets $(or $(DATASET),cifar10)

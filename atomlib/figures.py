@@ -33,18 +33,48 @@ COLOURS = {
 
 
 def write_figure(figure: Figure, folder: str | Path, name: str) -> Path:
-    """Write <folder>/figures/<name>.png."""
-    path = Path(folder) / "figures" / f"{name}.png"
-    with atomic_write(path) as partial:
-        # The date and version that matplotlib adds would change the bytes of equal pictures.
-        figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
-    return path
+    """Write <folder>/figures/<name>.png, and as vectors .svg (for a page) and .pdf (for a paper).
+
+    Equal figures give equal bytes. Returns the PNG's path.
+    """
+    places = {kind: Path(folder) / "figures" / f"{name}.{kind}" for kind in ("svg", "pdf", "png")}
+    for kind, path in places.items():
+        # The dates and versions that matplotlib adds would change the bytes of equal pictures,
+        # and so would the random names that it gives to the parts of an SVG.
+        with atomic_write(path) as partial, plt.rc_context({"svg.hashsalt": "atomlib"}):
+            figure.savefig(partial, format=kind, dpi=150, metadata=dict.fromkeys(_STAMPS[kind]))
+    return places["png"]
+
+
+_STAMPS = {"png": ["Software"], "svg": ["Date", "Creator"], "pdf": ["CreationDate", "Producer"]}
+"""What a format's writer says of itself and the day."""
 
 
 def style() -> None:
     """One look for all figures: seaborn's colour-blind palette, small type, thin lines."""
     sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.0)
     plt.rcParams.update({"figure.constrained_layout.use": True, "figure.dpi": 100})
+    plt.rcParams["pdf.fonttype"] = 42  # TrueType: publishers take no Type 3
+
+
+WIDEST = 7.0
+"""Inches: both columns of a paper."""
+
+
+def _panels(count: int, width: float, height: float, **shared: bool) -> tuple[Figure, list[Axes]]:
+    """``count`` panels of so many inches, three in a row at most."""
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(min(WIDEST, 0.6 + width * columns), height * rows),
+        squeeze=False,
+        **shared,
+    )
+    for spare in axes.flat[count:]:
+        spare.remove()
+    return figure, list(axes.flat[:count])
 
 
 def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> Figure:
@@ -58,10 +88,8 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
         ]
     )
     panels = list(dots.groupby(["dataset", "ipc"]))
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(1 + 2.6 * len(panels), 3.2), squeeze=False, sharey=False
-    )
-    for axis, ((dataset, ipc), part) in zip(axes[0], panels, strict=True):
+    figure, axes = _panels(len(panels), 2.8, 3.0)
+    for axis, ((dataset, ipc), part) in zip(axes, panels, strict=True):
         order = [m for m in METHODS if m in set(part.method)]
         for x, method in enumerate(order):
             heights = part.accuracy[part.method == method]
@@ -74,10 +102,11 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
                 axis.plot([x - 0.32, x + 0.32], [known.published[method]] * 2, color="0.25", lw=1.5)
         axis.set_xticks(range(len(order)), [LABELS[m] for m in order], rotation=30, ha="right")
         axis.set(title=f"{LABELS.get(dataset, dataset)}, IPC {ipc}", xlabel="", ylabel="")
-    axes[0][0].set_ylabel("test accuracy, %")
+    for first in axes[::3]:
+        first.set_ylabel("test accuracy, %")
     if table.published.notna().any():
-        axes[0][-1].plot([], [], color="0.25", lw=1.5, label="published")
-        axes[0][-1].legend(loc="lower right", frameon=True)
+        axes[-1].plot([], [], color="0.25", lw=1.5, label="published")
+        axes[-1].legend(loc="lower right", frameon=True)
     return figure
 
 
@@ -175,7 +204,11 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
     """
     panels = list(table.groupby(["dataset", "ipc"], sort=False))
     figure, axes = plt.subplots(
-        2, len(panels), figsize=(1.4 + 3.6 * len(panels), 4.8), squeeze=False, sharex="col"
+        2,
+        len(panels),
+        figsize=(min(WIDEST, 1.4 + 3.6 * len(panels)), 4.8),
+        squeeze=False,
+        sharex="col",
     )
     for (top, bottom), ((dataset, ipc), part) in zip(axes.T, panels, strict=True):
         for (method, _), line in part.groupby(["method", "seed"], sort=False):
@@ -190,7 +223,7 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
                 bottom.plot(*zip(*made.history, strict=True), color=COLOURS[made.config.method])
         top.set_title(f"{LABELS.get(dataset, dataset)}, IPC {ipc}")
         bottom.set(xlabel="iteration", yscale="log")
-    axes[0][0].set_ylabel("test accuracy, %")
+    axes[0][0].set_ylabel("test accuracy, %\n(mean, 95 % t-interval)")
     axes[1][0].set_ylabel("matching loss")
     _legend_beside(axes[0][-1])
     return figure
@@ -201,7 +234,7 @@ def transfer_figure(records: Iterable[dict[str, Any]]) -> Figure:
     records = list(records)
     models = list(dict.fromkeys(r["evaluate"]["model"] for r in records))
     methods = [m for m in METHODS if m in {r["method"] for r in records}]
-    figure, axis = plt.subplots(figsize=(1.6 + 1.2 * len(models), 3.0))
+    figure, axis = plt.subplots(figsize=(min(WIDEST, 1.6 + 1.2 * len(models)), 3.0))
     for r in records:
         place = methods.index(r["method"]) - (len(methods) - 1) / 2
         x = models.index(r["evaluate"]["model"]) + 0.8 * place / len(methods)
@@ -225,10 +258,8 @@ def nas_figure(results: Mapping[str, pd.DataFrame], reference: str = "whole") ->
     """
     proxies = [name for name in results if name != reference]
     truth = results[reference].set_index("name")["test"].rank(ascending=False)
-    figure, axes = plt.subplots(
-        1, len(proxies), figsize=(2.1 * len(proxies) + 0.5, 2.6), squeeze=False, sharey=True
-    )
-    for axis, name in zip(axes[0], proxies, strict=True):
+    figure, axes = _panels(len(proxies), 2.1, 2.5, sharey=True)
+    for axis, name in zip(axes, proxies, strict=True):
         validation = results[name].set_index("name")["validation"]
         rank, chosen = validation.rank(ascending=False), validation.idxmax()
         axis.plot([1, len(rank)], [1, len(rank)], color="0.8", lw=1, zorder=1)
@@ -236,14 +267,15 @@ def nas_figure(results: Mapping[str, pd.DataFrame], reference: str = "whole") ->
         axis.scatter(rank[chosen], truth[chosen], s=60, marker="*", color="C3", zorder=3)
         axis.set(title=LABELS.get(name, name), xlabel="rank by proxy")
         axis.invert_xaxis()
-    axes[0][0].set_ylabel("rank, trained on all")
-    axes[0][0].invert_yaxis()
+    for first in axes[::3]:
+        first.set_ylabel("rank, trained on all")
+    axes[0].invert_yaxis()
     return figure
 
 
 def cost_figure(table: pd.DataFrame) -> Figure:
     """Seconds an iteration, with the arithmetic bound across each bar, and peak memory."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDEST, 2.8))
     shown = table.assign(method=table.method.map(LABELS), gb=table.peak_mb / 1e3)
     for axis, column in ((left, "step_s"), (right, "gb")):
         sns.barplot(
@@ -276,7 +308,11 @@ def forest_figure(table: pd.DataFrame, *bases: str) -> Figure:
     panels = list(table.groupby(["dataset", "ipc"], sort=False))
     high = 0.26 * max(len(part) for _, part in panels) + 1.0
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(1.6 + 3.2 * len(panels), high), squeeze=False, sharey=True
+        1,
+        len(panels),
+        figsize=(min(WIDEST, 1.6 + 3.2 * len(panels)), high),
+        squeeze=False,
+        sharey=True,
     )
     for axis, ((dataset, ipc), part) in zip(axes[0], panels, strict=True):
         rows = range(len(part))
@@ -290,7 +326,9 @@ def forest_figure(table: pd.DataFrame, *bases: str) -> Figure:
                 ends = own.min() - 0.4, own.max() + 0.4
                 axis.plot([reference.iloc[0]] * 2, ends, color="0.6", lw=1, ls="--", zorder=1)
         axis.set_yticks(rows, part.variant)
-        axis.set(title=f"{LABELS.get(dataset, dataset)}, IPC {ipc}", xlabel="test accuracy, %")
+        bars = "" if part.low.isna().all() else "\n(mean, 95 % t-interval)"
+        axis.set(title=f"{LABELS.get(dataset, dataset)}, IPC {ipc}")
+        axis.set_xlabel(f"test accuracy, %{bars}")
     axes[0][0].invert_yaxis()
     return figure
 
@@ -299,7 +337,9 @@ def power_figure(table: pd.DataFrame) -> Figure:
     """Accuracy over spatial and channel power as a heat map, one panel a data set and IPC."""
     named = table.variant.str.extract(r"ps(?P<spatial>[\d.]+)\.pc(?P<channel>[\d.]+)").astype(float)
     panels = list(table.join(named).groupby(["dataset", "ipc"], sort=False))
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.0), squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(min(WIDEST, 3.6 * len(panels)), 3.0), squeeze=False
+    )
     for axis, ((dataset, ipc), part) in zip(axes[0], panels, strict=True):
         grid = part.pivot(index="spatial", columns="channel", values="mean")
         grid.index, grid.columns = ([f"{p:g}" for p in side] for side in (grid.index, grid.columns))

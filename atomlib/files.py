@@ -4,6 +4,7 @@ import glob
 import hashlib
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -43,6 +44,45 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # its folder is a file, say: then there is nothing to remove
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path, marker: str) -> Iterator[Path]:
+    """Yield a new folder beside ``folder``; put it in its place once all is well.
+
+    What it replaces must be empty or hold a file named ``marker``, which the new one gets too:
+    so nobody loses a folder that something else made. Raises SettingError otherwise, and where
+    nothing can be written there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise SettingError(f"folder {folder} is a file; allowed: a new or an empty folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).exists():
+        raise SettingError(
+            f"folder {folder} holds other files; allowed: a new or an empty one, or one that "
+            "the same command made"
+        )
+    check_writable(folder.parent)
+    partial = Path(
+        tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial")
+    )
+    old = partial.with_suffix(".old")
+    try:
+        yield partial
+        (partial / marker).touch()
+        partial.chmod(0o755)  # mkdtemp's is the owner's alone
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    except OSError as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise SettingError(
+            f"{folder} could not be written ({error.strerror or error}); "
+            "allowed: a writable folder with room"
+        ) from error
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _sweep(path: Path) -> None:

@@ -399,19 +399,23 @@ def write_table(
         text = read(table).to_markdown(index=False, disable_numparse=True)
         partial.write_text(f"{text}\n\n{note}\n")
     with atomic_write(latex) as partial:
-        signs = {
-            "±": r"$\pm$",
-            DAGGER: r"\textsuperscript{\dag}",
-            "–": "--",
-            "≥": r"$\geq$",
-            "≤": r"$\leq$",
-        }
-        style = read(table).style.hide(axis="index").format(escape="latex")
-        text = style.to_latex(hrules=True)
-        for sign, command in signs.items():
-            text = text.replace(sign, command)
-        partial.write_text(text)
+        partial.write_text(to_latex(read(table)))
     return [csv, markdown, latex]
+
+
+def to_latex(table: pd.DataFrame) -> str:
+    """A table for a reader in LaTeX (booktabs), every sign of ours as a command."""
+    signs = {
+        "±": r"$\pm$",
+        DAGGER: r"\textsuperscript{\dag}",
+        "–": "--",
+        "≥": r"$\geq$",
+        "≤": r"$\leq$",
+    }
+    text = table.style.hide(axis="index").format(escape="latex").to_latex(hrules=True)
+    for sign, command in signs.items():
+        text = text.replace(sign, command)
+    return text
 
 
 def clipping_table(sets: Iterable[DistilledSet]) -> pd.DataFrame:

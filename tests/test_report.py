@@ -11,7 +11,7 @@ from scipy.stats import ttest_ind, ttest_rel
 from atomlib import report, verdicts
 from atomlib.config import DistillConfig, DSAConfig, EvalConfig
 from atomlib.distilled import DistilledSet
-from atomlib.figures import distilled_grid, image_grid, write_figure
+from atomlib.figures import WIDEST, accuracy_figure, distilled_grid, image_grid, write_figure
 from atomlib.records import changes, is_reduced, lasts
 from atomlib.report import main_table, provenance, published, readable, write_table
 from atomlib.verdicts import compare
@@ -362,7 +362,7 @@ def test_distilled_grid_shows_the_first_images_of_each_class(make_data):
     np.testing.assert_array_equal(shown, expected)
 
 
-def test_the_same_figure_is_the_same_png_twice(tmp_path):
+def test_the_same_figure_is_the_same_bytes_twice_as_pixels_and_as_vectors(tmp_path):
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
     def write(folder):
@@ -370,6 +370,18 @@ def test_the_same_figure_is_the_same_png_twice(tmp_path):
 
     first, second = write(tmp_path / "a"), write(tmp_path / "b")
     assert first == tmp_path / "a" / "figures" / "grid.png"
-    assert first.read_bytes() == second.read_bytes()
     with Image.open(first) as picture:
         assert picture.format == "PNG"
+    for kind, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+        content = first.with_suffix(f".{kind}").read_bytes()
+        assert content.startswith(start)
+        assert content == second.with_suffix(f".{kind}").read_bytes()
+        assert b"CreationDate" not in content and b"<dc:date>" not in content
+
+
+@pytest.mark.parametrize("ipcs", [1, 2, 3, 5])
+def test_a_figure_of_many_panels_fits_a_page(ipcs):
+    records = [record(ipc=ipc) for ipc in range(1, ipcs + 1)]
+    figure = accuracy_figure(records, main_table(records))
+    assert len(figure.axes) == ipcs
+    assert figure.get_size_inches()[0] <= WIDEST
