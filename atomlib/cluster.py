@@ -51,6 +51,7 @@ def in_cluster(
     options = {"runtime_env": {"env_vars": environment}, "max_retries": RETRIES}
     with _connected(ray, address, options["runtime_env"]), _token(shared) as token:
         gpus, nodes = _able(ray.nodes(), cpus, gpus)
+        environment |= _hiding(gpus, nodes)
         if token:
             _check_shared(ray, nodes, token, options)
         # Put once: each node fetches it once, and arrays in it are one copy for its workers.
@@ -106,7 +107,6 @@ def _connected(ray: Any, address: str, environment: dict[str, Any]) -> Iterator[
     if ray.is_initialized():  # by the notebook itself
         yield
         return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a FutureWarning
     try:
         if address == "auto":
             from ray._private.services import canonicalize_bootstrap_address_or_die
@@ -149,6 +149,12 @@ def _able(
             f"this cluster has, of {most('CPU'):g} CPUs and {most('GPU'):g} GPUs at the most"
         )
     return gpus, able
+
+
+def _hiding(gpus: float, nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What hides GPUs from a task that has asked for none; Ray itself would show it all."""
+    some = any(node["Resources"].get("GPU") for node in nodes)
+    return {"CUDA_VISIBLE_DEVICES": ""} if some and not gpus else {}
 
 
 @contextmanager

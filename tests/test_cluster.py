@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from atomlib import cluster
 from atomlib import sweep as module
 from atomlib.cluster import in_cluster
 from atomlib.config import EvalConfig
@@ -274,3 +275,11 @@ class TestOnOneConnection:
         time.sleep(1)
         assert Counter(apply.log())["made"] <= 2
         assert len(apply.log()) < 20
+
+
+def test_a_task_that_asks_for_no_gpu_sees_none():
+    def nodes(*gpus):
+        return [{"Resources": {"CPU": 2.0, **({"GPU": n} if n else {})}} for n in gpus]
+
+    assert cluster._hiding(0, nodes(0, 4)) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert cluster._hiding(0.25, nodes(0, 4)) == cluster._hiding(0, nodes(0, 0)) == {}
