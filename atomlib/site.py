@@ -23,7 +23,6 @@ from urllib.parse import quote, unquote, urlsplit
 import jinja2
 import numpy as np
 import pandas as pd
-from pygments.formatters import HtmlFormatter
 
 from atomlib import gallery, verdicts
 from atomlib.config import METHODS
@@ -136,10 +135,8 @@ class _Site:
                 "source.html", f"source/{module}.html", title=f"atomlib/{module}.py",
                 source=code(source), report=None,
             )  # fmt: skip
-        (self.out / "style.css").write_text(
-            (PACKAGE / "templates" / "style.css").read_text() + _code_colours()
-        )
-        shutil.copyfile(PACKAGE / "templates" / "page.js", self.out / "page.js")
+        for name in ("style.css", "page.js"):
+            shutil.copyfile(PACKAGE / "templates" / name, self.out / name)
 
     def page(self, template: str, place: str, **about: Any) -> None:
         """Render one page; ``root`` leads from it to the front page's folder."""
@@ -194,6 +191,7 @@ class _Report:
         )
         self.order = [sheet.name for sheet in order]
         self.sheets = {sheet.name: sheet for sheet in sheets}
+        self.shown_at = {sheet.name: slug(run[-1].name) for run in self.runs for sheet in run}
         for number, name in enumerate(self.report.notebooks):
             self._notebook(name, number)
         self._gallery()
@@ -287,7 +285,7 @@ class _Report:
         caption = FIGURES.get(name, name.replace("_", " "))
         if name.startswith("gallery_") and stem in self.sheets:
             caption = f"{_words(self.sheets[stem])}, one row a class."
-            links.append(("one by one", f"{root}gallery.html#{quote(slug(stem))}"))
+            links.append(("one by one", f"{root}gallery.html#{quote(self.shown_at[stem])}"))
             if stem in self.report.records:
                 links.append(("run", f"{root}runs.html#{quote(slug(stem))}"))
         elif name.endswith("loss"):
@@ -301,7 +299,7 @@ class _Report:
         links += [(k.upper(), f"{root}figures/{quote(name)}.{k}") for k in kinds]
         shown = "svg" if "svg" in kinds and not name.startswith("gallery_") else "png"
         return {
-            "id": slug(name),
+            "id": slug(f"{root}{name}"),
             "source": f"{root}figures/{quote(name)}.{shown}",
             "caption": caption,
             "alt": caption,
@@ -529,6 +527,7 @@ class _Report:
                         words: record[key] for key, words in _STAGES.items() if key in record
                     },
                     "sheet": sheet,
+                    "shown_at": self.shown_at.get(name, ""),
                 }
             )
         columns = ["run", "method", "IPC", "variant", "network", "accuracy, %", "seconds"]
@@ -598,13 +597,6 @@ def _accuracy(accuracies: list[float] | None) -> str:
 
 def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
-def _code_colours() -> str:
-    """pygments' colours of code, by day and by night."""
-    day = HtmlFormatter(style="default").get_style_defs(".highlight")
-    night = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    return f"\n{day}\n@media (prefers-color-scheme: dark) {{\n{night}\n}}\n"
 
 
 def main() -> None:
