@@ -332,14 +332,15 @@ class _Report:
             frame = pd.DataFrame(part.table.rows, columns=part.table.columns)
             frame.to_csv(self.out / f"{name}.csv", index=False)
             (self.out / f"{name}.tex").write_text(to_latex(frame))
-        if any(runs):
+        if "data" in part.table.columns and "how" not in part.table.columns:
             links.append(("runs", "runs.html"))
         links += [
             (label, f"{quote(name)}.{kind}")
             for kind, label in (("csv", "CSV"), ("tex", "LaTeX"))
             if (self.out / f"{name}.{kind}").exists()
         ]
-        return _box(f"table-{slug(name)}", part.table, runs, links)
+        shown, caption = _without_data(part.table)
+        return _box(f"table-{slug(name)}", shown, runs, links) | {"caption": caption}
 
     # The front page
 
@@ -566,6 +567,7 @@ def _box(
                 cell["key"] = key
     return {
         "id": anchor,
+        "caption": "",
         "columns": table.columns,
         "numeric": [
             any(row[place]["key"] is not None for row in rows)
@@ -575,6 +577,14 @@ def _box(
         "runs": runs if any(runs) else [],
         "links": links,
     }
+
+
+def _without_data(table: Table) -> tuple[Table, str]:
+    """A table whose rows are all of one data set, without the column that says so; and it."""
+    named = {row[0] for row in table.rows}
+    if table.columns[0] != "data" or len(named) != 1:
+        return table, ""
+    return Table(table.columns[1:], [row[1:] for row in table.rows]), named.pop()
 
 
 def _words(sheet: gallery.Sheet) -> str:
