@@ -25,8 +25,9 @@ from atomlib.distilled import DistilledSet
 from atomlib.files import atomic_folder
 from atomlib.notebook_page import markdown, mathml, parts, read_html, read_markdown
 from atomlib.report import main_table, readable, write_table
+from atomlib.report_pages import sort_key
 from atomlib.significance import SIGNS, against_published
-from atomlib.site import MARKER, build, sort_key
+from atomlib.site import MARKER, build
 from tests.test_environment import ROOT
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
