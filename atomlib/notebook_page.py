@@ -180,7 +180,7 @@ class _Renderer(IPythonRenderer):
         return f'<div class="scroll" tabindex="0"><table>{text}</table></div>\n'
 
 
-ALIASES = {r"\arg": r"\mathrm{arg}\,"}
+ALIASES = {r"\arg": r"\text{arg}\,"}
 """LaTeX that latex2mathml does not know."""
 
 MATHML = frozenset(

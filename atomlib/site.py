@@ -11,55 +11,25 @@ need no server and no other host. Templates, style and script are in atomlib/tem
 """
 
 import argparse
-import re
 import shutil
-import sys
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import jinja2
-import numpy as np
-import pandas as pd
-from pygments.formatters import HtmlFormatter
 
-from atomlib import gallery, verdicts
-from atomlib.config import METHODS
+from atomlib import gallery
 from atomlib.errors import SettingError, check_choice
 from atomlib.files import atomic_folder
-from atomlib.notebook_page import Part, Table, code, parts, title_of
-from atomlib.records import LABELS, changes, is_reduced, lasts, plain
-from atomlib.report import DAGGER, to_latex
+from atomlib.notebook_page import code, title_of
+from atomlib.records import LABELS, plain
 from atomlib.report_folder import ReportFolder
-from atomlib.significance import HOW, SIGNS, against_published
+from atomlib.report_pages import ReportPages, published_count, slug
 
 PACKAGE = Path(__file__).parent
 MARKER = ".atomlib-site"
 """A file that says that a folder is a site, and may be replaced by the next."""
-
-FIGURES = {
-    "ablation": "The seven combinations of ATOM's terms: means over networks, bars their 95 % "
-    "t-intervals; the dashed line is ATOM with all three.",
-    "attention": "Start images, and below each the spatial attention that a network pays to it.",
-    "cost": "Seconds an iteration, the arithmetic bound across each bar, and peak memory.",
-    "cross_architecture": "Accuracy by network and method: a dot a network trained, a bar their "
-    "mean.",
-    "disagreements": "One setting changed at a time, from the text's and from the code's: means "
-    "over networks, bars their 95 % t-intervals; the dashed lines are the unchanged settings.",
-    "learning_curve": "Accuracy with its 95 % t-interval, and matching loss, over iterations; a "
-    "star is the best checkpoint, a dot the last iterate.",
-    "loss": "Matching loss over iterations, one line a distilled set.",
-    "main_table": "Every network's accuracy as a dot, the published mean as a bar across.",
-    "nas": "Rank on each proxy against rank when trained on the whole set, a dot a network; the "
-    "star is the one that the proxy chose.",
-    "power": "Accuracy by spatial and channel power of attention.",
-    "quickstart_atom": "What ATOM makes of the start images.",
-    "quickstart_loss": "Matching loss over the iterations of ATOM.",
-    "quickstart_start": "The real images that the distillation starts from.",
-}
-"""What each figure shows."""
 
 
 def build(
@@ -82,26 +52,10 @@ def build(
         )
     folders = [ReportFolder.read(reports / name) for name in dict.fromkeys(profiles or there)]
     # Those that stand beside published figures first.
-    folders.sort(key=lambda report: -_published_count(report))
+    folders.sort(key=lambda report: -published_count(report))
     with atomic_folder(out, MARKER) as partial:
         _Site(partial, folders).write()
     return out
-
-
-def _published_count(report: ReportFolder) -> int:
-    table = report.tables.get("main_table")
-    return 0 if table is None else int(table.published.notna().sum())
-
-
-def sort_key(text: str) -> float | None:
-    """The number that a cell begins with, by which its column is sorted; None: it has none."""
-    number = re.match(r"[-+−]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?", text.strip(), re.IGNORECASE)
-    return float(number[0].replace(",", "").replace("−", "-")) if number else None
-
-
-def slug(name: str) -> str:
-    """A name as an element's id: no spaces."""
-    return re.sub(r"\s", "_", name)
 
 
 class _Site:
@@ -128,7 +82,7 @@ class _Site:
 
     def write(self) -> None:
         for report in self.reports:
-            _Report(self, report).write()
+            ReportPages(self, report).write()
         self.page("index.html", "index.html", title="ATOM, rerun", report=None)
         for module in self.modules:
             source = (PACKAGE / f"{module}.py").read_text()
@@ -136,10 +90,8 @@ class _Site:
                 "source.html", f"source/{module}.html", title=f"atomlib/{module}.py",
                 source=code(source), report=None,
             )  # fmt: skip
-        (self.out / "style.css").write_text(
-            (PACKAGE / "templates" / "style.css").read_text() + _code_colours()
-        )
-        shutil.copyfile(PACKAGE / "templates" / "page.js", self.out / "page.js")
+        for name in ("style.css", "page.js"):
+            shutil.copyfile(PACKAGE / "templates" / name, self.out / name)
 
     def page(self, template: str, place: str, **about: Any) -> None:
         """Render one page; ``root`` leads from it to the front page's folder."""
@@ -150,7 +102,7 @@ class _Site:
         path.write_text(text)
 
     def _menu(self, report: ReportFolder) -> dict[str, Any]:
-        """What every page says of a report; ``_Report`` adds the rest."""
+        """What every page says of a report; ``ReportPages`` adds the rest."""
         table = report.tables.get("main_table")
         names = [r["dataset"] for r in report.records.values()] if table is None else table.dataset
         pages = [
@@ -164,447 +116,6 @@ class _Site:
             "title": " and ".join(LABELS.get(name, name) for name in dict.fromkeys(names)),
             "notebooks": pages,
         }
-
-
-class _Report:
-    """The pages of one report."""
-
-    def __init__(self, site: _Site, report: ReportFolder):
-        self.site = site
-        self.report = report
-        self.out = site.out / report.name
-        (self.menu,) = (m for m in site.templates.globals["site"] if m["name"] == report.name)
-        self.made_in: dict[str, str] = {}
-        """Where a table or figure was made: its place on a notebook's page, by file's name."""
-
-    def write(self) -> None:
-        shutil.copytree(
-            self.report.folder,
-            self.out,
-            ignore=shutil.ignore_patterns(".*", "unfinished", "*.lock", "*.partial"),
-        )
-        sheets = [
-            gallery.draw(made, self.out / "images" / f"{made.stem}.png")
-            for made in self.report.sets()
-        ]
-        self.runs = gallery.trajectories(sheets)
-        order = sorted(
-            (s for s in sheets if not s.variant),
-            key=lambda s: (s.dataset, METHODS.index(s.method), s.ipc, s.seed),
-        )
-        self.order = [sheet.name for sheet in order]
-        self.sheets = {sheet.name: sheet for sheet in sheets}
-        for number, name in enumerate(self.report.notebooks):
-            self._notebook(name, number)
-        self._gallery()
-        self._runs()
-        self.menu |= {"main_tables": self._main_tables(), "grids": self._grids()}
-        self.menu |= {"cost": None, "note": self._note("main_table")}
-        if "cost" in self.report.figures:
-            self.menu["cost"] = self._figure("cost", self.report.name + "/")
-        main = [r for r in lasts(self.report.evaluated) if not r["variant"]]
-        main = [r for r in main if r["evaluate"]["model"] == "convnet"]
-        table = self.report.tables.get("main_table")
-        known = set() if table is None else set(table.dataset)
-        main = [r for r in main if r["dataset"] in known]
-        self.menu["findings"] = verdicts.findings(main)
-        self.menu["how"] = HOW if _published_count(self.report) else ""
-        self.menu["summary"] = self._summary()
-        if self.report.unreadable:
-            count, first = len(self.report.unreadable), self.report.unreadable[0]
-            print(
-                f"{self.report.folder}: {count} files are damaged or of another version, and left "
-                f"out: {first}{' and others' if count > 1 else ''}",
-                file=sys.stderr,
-            )
-
-    def page(self, template: str, place: str, **about: Any) -> None:
-        self.site.page(template, f"{self.report.name}/{place}", report=self.menu, **about)
-
-    # Notebooks
-
-    def _notebook(self, name: str, number: int) -> None:
-        notebook = self.report.notebooks[name]
-        shown = parts(notebook, self._lead)
-        boxes, tables, pictures = [], 0, self._pictures(name, shown)
-        for part in shown:
-            box: dict[str, Any] = {"part": part}
-            if part.kind == "table":
-                tables += 1
-                box["table"] = self._table(name, part, tables)
-            elif part.kind == "picture":
-                box["figure"] = pictures.pop(0)
-            boxes.append(box)
-        pages = self.menu["notebooks"]
-        self.page(
-            "notebook.html", f"{name}.html", title=pages[number]["title"] or name, name=name,
-            boxes=boxes, before=pages[number - 1] if number else None,
-            after=pages[number + 1] if number + 1 < len(pages) else None,
-        )  # fmt: skip
-
-    def _lead(self, url: str) -> str | None:
-        """Where a link of a notebook, which rests in notebooks/, leads on the site."""
-        if re.match(r"https?://", url):
-            return url
-        path = unquote(urlsplit(url).path)
-        module = re.fullmatch(r"\.\./atomlib/(\w+)\.py", path)
-        if module and (PACKAGE / f"{module[1]}.py").exists():
-            self.site.modules[module[1]] = None
-            return f"../source/{module[1]}.html"
-        notebook = re.fullmatch(r"(?:\./)?([^/]+)\.ipynb", path)
-        if notebook and notebook[1] in self.report.notebooks:
-            return f"{quote(notebook[1])}.html"
-        return None
-
-    def _pictures(self, notebook: str, shown: list[Part]) -> list[dict[str, Any]]:
-        """Of each picture on a notebook's page, its figure: the report's file, or else its own."""
-        boxes = []
-        pictures = [part for part in shown if part.kind == "picture"]
-        for cell in dict.fromkeys(part.cell for part in pictures):
-            drawn = [part for part in pictures if part.cell == cell]
-            names = self.report.figures_of(drawn[0].names, len(drawn), self.order)
-            for part, name in zip(drawn, names, strict=True):
-                if name is None:
-                    name = f"{notebook}-{len(boxes) + 1}"
-                    path = self.out / "images" / f"{name}.{part.text}"
-                    path.parent.mkdir(exist_ok=True)
-                    path.write_bytes(part.data)
-                    place = f"images/{quote(path.name)}"
-                    box = {"id": slug(name), "source": place, "caption": "", "alt": "a figure"}
-                    boxes.append(box | {"links": [("figure", place)]})
-                else:
-                    self.made_in.setdefault(name, f"{quote(notebook)}.html#{quote(slug(name))}")
-                    boxes.append(self._figure(name, "", notebook))
-        return boxes
-
-    def _figure(self, name: str, root: str, notebook: str = "") -> dict[str, Any]:
-        """A figure of the report with its caption; ``root`` leads to the report's pages.
-
-        The vector is shown where there is one, and all forms are offered.
-        """
-        folder, links = self.report.folder, self._origin(name, root, notebook)
-        stem = name.removeprefix("gallery_")
-        caption = FIGURES.get(name, name.replace("_", " "))
-        if name.startswith("gallery_") and stem in self.sheets:
-            caption = f"{_words(self.sheets[stem])}, one row a class."
-            links.append(("one by one", f"{root}gallery.html#{quote(slug(stem))}"))
-            if stem in self.report.records:
-                links.append(("run", f"{root}runs.html#{quote(slug(stem))}"))
-        elif name.endswith("loss"):
-            links.append(("runs, and their losses as CSV", f"{root}runs.html"))
-        elif name in self.report.tables and "networks" in self.report.tables[name]:
-            links.append(("runs", f"{root}runs.html"))
-        for kind, label in (("csv", "CSV"), ("tex", "LaTeX")):
-            if (folder / f"{name}.{kind}").exists():
-                links.append((label, f"{root}{quote(name)}.{kind}"))
-        kinds = [k for k in ("svg", "pdf", "png") if (folder / "figures" / f"{name}.{k}").exists()]
-        links += [(k.upper(), f"{root}figures/{quote(name)}.{k}") for k in kinds]
-        shown = "svg" if "svg" in kinds and not name.startswith("gallery_") else "png"
-        return {
-            "id": slug(name),
-            "source": f"{root}figures/{quote(name)}.{shown}",
-            "caption": caption,
-            "alt": caption,
-            "links": links,
-        }
-
-    def _origin(self, name: str, root: str, notebook: str) -> list[tuple[str, str]]:
-        """Links to the notebook that made a table or figure, and to what it was run with."""
-        if notebook:
-            return [("parameters", "#parameters")]
-        if name not in self.made_in:
-            return []
-        page = self.made_in[name]
-        return [
-            ("notebook", f"{root}{page}"),
-            ("parameters", f"{root}{page.split('#')[0]}#parameters"),
-        ]
-
-    def _table(self, notebook: str, part: Part, number: int) -> dict[str, Any]:
-        """A table on a notebook's page: the report's file where there is one, or else its own."""
-        name = self.report.table_of(part.text) if part.text else None
-        links = self._origin("", "", notebook)
-        if name:
-            self.made_in[name] = f"{quote(notebook)}.html#table-{quote(slug(name))}"
-            runs = [
-                self.report.runs_as_read(name, part.table.columns, row) for row in part.table.rows
-            ]
-        else:
-            name, runs = f"{notebook}-table-{number}", []
-            frame = pd.DataFrame(part.table.rows, columns=part.table.columns)
-            frame.to_csv(self.out / f"{name}.csv", index=False)
-            (self.out / f"{name}.tex").write_text(to_latex(frame))
-        if any(runs):
-            links.append(("runs", "runs.html"))
-        links += [
-            (label, f"{quote(name)}.{kind}")
-            for kind, label in (("csv", "CSV"), ("tex", "LaTeX"))
-            if (self.out / f"{name}.{kind}").exists()
-        ]
-        return _box(f"table-{slug(name)}", part.table, runs, links)
-
-    # The front page
-
-    def _main_tables(self) -> list[dict[str, Any]]:
-        """The main table of each data set: IPC across, published beside measured, tested."""
-        table = self.report.tables.get("main_table")
-        if table is None:
-            return []
-        return [
-            self._main_table(dataset, part)
-            for dataset, part in table.groupby("dataset", sort=False)
-        ]
-
-    def _main_table(self, dataset: str, part: pd.DataFrame) -> dict[str, Any]:
-        root, ipcs = f"{self.report.name}/", [i for i in part.ipc.unique() if str(i) != "whole"]
-        compared = [i for i in ipcs if part[part.ipc.isin([i, "whole"])].published.notna().any()]
-        rows = []
-        for method, cells in part.groupby("method", sort=False):
-            row: dict[str, Any] = {"label": LABELS.get(method, method), "ipcs": []}
-            row["whole"] = method == "whole"
-            row["best"] = []
-            for ipc in ipcs:
-                mine = [c for c in cells.itertuples() if c.ipc in (ipc, "whole")]
-                row["ipcs"].append(self._cell(mine[0], root) if mine else None)
-            rows.append(row)
-        # Of the methods, which is above all others; the ceiling is none.
-        for column in range(len(ipcs)):
-            found = [r["ipcs"][column] for r in rows if r["ipcs"][column] and not r["whole"]]
-            if found:
-                max(found, key=lambda cell: cell["mean"])["highest"] = True
-        return {
-            "id": f"main-{slug(self.report.name)}-{slug(dataset)}",
-            "caption": f"{LABELS.get(dataset, dataset)}{', reduced' if part.reduced.any() else ''}",
-            "ipcs": [(ipc, ipc in compared) for ipc in ipcs],
-            "rows": rows,
-            "links": [
-                *self._origin("main_table", root, ""),
-                ("runs", f"{root}runs.html"),
-                ("CSV", f"{root}main_table.csv"),
-                *([("LaTeX", f"{root}main_table.tex")] if self._has("main_table.tex") else []),
-            ],
-        }
-
-    def _summary(self) -> str:
-        """How many measured figures stand where to the published ones."""
-        table = self.report.tables.get("main_table")
-        if table is None or not _published_count(self.report):
-            return ""
-        cells = [cell for cell in table.itertuples() if not pd.isna(cell.published)]
-        words = [against_published(cell).word for cell in cells]
-        counts = [f"{words.count(word)} {word}" for word in SIGNS if word in words]
-        reduced = (
-            " The profile's settings are reduced against the paper's, so a difference tells of the "
-            "profile, and not yet of the method."
-            if table.reduced.any()
-            else ""
-        )
-        compared = f"Of {len(cells)} measured figures that have a published counterpart"
-        return f"{compared}, {', '.join(counts)}.{reduced}"
-
-    def _cell(self, cell: Any, root: str) -> dict[str, Any]:
-        one = cell.networks == cell.seeds
-        text = {
-            "mean": cell.mean,
-            "measured": f"{cell.mean:.1f}" + ("" if one else f" ± {cell.std:.1f}"),
-            "one": one,
-            "seeds": "" if pd.isna(cell.seed_std) else f"seeds ± {cell.seed_std:.1f}",
-            "best": f"{cell.best:.1f}" if cell.checkpoints > 1 else "",
-            "runs": self._run_links(self.report.runs(cell._asdict()), root),
-            "published": None,
-            "highest": False,
-        }
-        if not pd.isna(cell.published):
-            spread = "" if pd.isna(cell.published_std) else f" ± {cell.published_std:.1f}"
-            verdict = against_published(cell)
-            text |= {
-                "published": f"{cell.published:.1f}{spread}{'' if cell.checked else DAGGER}",
-                "published_key": cell.published,
-                "source": cell.source,
-                "difference": f"{cell.difference:+.1f}".replace("-", "−"),
-                "key": cell.difference,
-                "word": verdict.word,
-                "sign": SIGNS[verdict.word],
-                "p": "" if verdict.p is None else _p(verdict.p),
-            }
-        return text
-
-    def _run_links(self, names: Iterable[str], root: str) -> list[tuple[str, str]]:
-        return [(name, f"{root}runs.html#{quote(slug(name))}") for name in names]
-
-    def _has(self, name: str) -> bool:
-        return (self.report.folder / name).exists()
-
-    def _note(self, name: str) -> str:
-        """The note below a table's Markdown."""
-        lines = self.report.markdown.get(name, "").splitlines()
-        return " ".join(line for line in lines if line and not line.startswith("|"))
-
-    def _grids(self) -> list[dict[str, Any]]:
-        """The grids of the main table's sets, at their largest IPC, one a method."""
-        table = self.report.tables.get("main_table")
-        found = []
-        for name in self.report.figures:
-            cell = re.fullmatch(r"gallery_(.+)-([a-z]+)-ipc(\d+)-seed(\d+)", name)
-            if cell and cell[2] in METHODS and table is not None and cell[1] in set(table.dataset):
-                found.append((cell[1], int(cell[3]), int(cell[4]), METHODS.index(cell[2]), name))
-        grids = []
-        for dataset in dict.fromkeys(entry[0] for entry in found):
-            mine = [entry for entry in found if entry[0] == dataset]
-            ipc, seed = max(entry[1] for entry in mine), min(entry[2] for entry in mine)
-            for *_, method, name in sorted(e for e in mine if e[1:3] == (ipc, seed)):
-                label = f"{LABELS[METHODS[method]]}, {LABELS.get(dataset, dataset)}, IPC {ipc}"
-                figure = self._figure(name, f"{self.report.name}/")
-                grids.append(figure | {"caption": label, "alt": f"{label}, one row a class"})
-                grids[-1]["method"] = METHODS[method]
-        return grids
-
-    # The gallery and the runs
-
-    def _gallery(self) -> None:
-        first = min((s.seed for run in self.runs for s in run), default=0)
-        shown = [run for run in self.runs if not run[-1].variant and run[-1].seed == first]
-        folded = [run for run in self.runs if run not in shown]
-        groups: dict[str, list] = {}
-        for run in shown:
-            last = run[-1]
-            key = f"{LABELS.get(last.dataset, last.dataset)}, {_a_class(last.ipc)}"
-            told = self._trajectory(run) | {"heading": LABELS[last.method]}
-            groups.setdefault(key, []).append(told)
-        self.page(
-            "gallery.html", "gallery.html", title="Gallery", groups=groups,
-            folded=[self._trajectory(run) for run in folded],
-            moving=sum(len(run) > 1 for run in self.runs),
-        )  # fmt: skip
-
-    def _trajectory(self, run: list[gallery.Sheet]) -> dict[str, Any]:
-        steps = []
-        for sheet in run:
-            record = self.report.records.get(sheet.name, {})
-            steps.append(
-                {
-                    "iteration": sheet.iterations,
-                    "sheet": f"images/{quote(sheet.name)}.png",
-                    "accuracy": _accuracy(record.get("accuracies")),
-                }
-            )
-        last = run[-1]
-        return {
-            "sheet": last,
-            "words": _words(last),
-            "heading": _words(last),
-            "steps": steps,
-            "has_record": last.name in self.report.records,
-        }
-
-    def _runs(self) -> None:
-        rows, entries = [], []
-        for name, record in self.report.records.items():
-            sheet = self.sheets.get(name)
-            accuracies = record.get("accuracies") or []
-            seconds = sum(record.get(k, {}).get("seconds", 0) for k in _STAGES)
-            network = record.get("evaluate", {}).get("model", "")
-            rows.append(
-                [
-                    name,
-                    LABELS.get(record["method"], record["method"]),
-                    str(record["ipc"]),
-                    record.get("variant", ""),
-                    LABELS.get(network, network),
-                    _accuracy(accuracies) or "–",
-                    f"{seconds:,.0f}",
-                ]
-            )
-            if sheet and sheet.history:
-                self._history(sheet)
-            entries.append(
-                {
-                    "name": name,
-                    "record": record,
-                    "accuracies": accuracies,
-                    "mean": _accuracy(accuracies),
-                    "changes": changes(record) if "evaluate" in record else {},
-                    "reduced": "evaluate" in record and is_reduced(record),
-                    "stages": {
-                        words: record[key] for key, words in _STAGES.items() if key in record
-                    },
-                    "sheet": sheet,
-                }
-            )
-        columns = ["run", "method", "IPC", "variant", "network", "accuracy, %", "seconds"]
-        links = [("CSV", "runs.csv"), ("LaTeX", "runs.tex")]
-        frame = pd.DataFrame(rows, columns=columns)
-        frame.to_csv(self.out / "runs.csv", index=False)
-        (self.out / "runs.tex").write_text(to_latex(frame))
-        box = _box("runs", Table(columns, rows), [], links)
-        for row in box["rows"]:
-            row[0]["href"] = f"#{quote(slug(row[0]['text']))}"
-        self.page(
-            "runs.html", "runs.html", title="Runs", box=box, entries=entries,
-            unreadable=self.report.unreadable,
-        )  # fmt: skip
-
-    def _history(self, sheet: gallery.Sheet) -> None:
-        path = self.out / "losses" / f"{sheet.name}.csv"
-        path.parent.mkdir(exist_ok=True)
-        pd.DataFrame(sheet.history, columns=["iteration", "loss"]).to_csv(path, index=False)
-
-
-_STAGES = {"distillation": "distilled", "evaluation": "evaluated"}
-
-
-def _box(
-    anchor: str, table: Table, runs: list[list[str]], links: list[tuple[str, str]]
-) -> dict[str, Any]:
-    """A sortable table: cells with the numbers they are sorted by, and rows with their runs."""
-    rows = [[{"text": cell, "href": "", "key": None} for cell in row] for row in table.rows]
-    for place in range(len(table.columns)):
-        cells = [row[place] for row in rows]
-        keys = [sort_key(cell["text"]) for cell in cells]
-        told = [key for key, cell in zip(keys, cells, strict=True) if cell["text"] not in ("", "–")]
-        if told and None not in told:
-            for cell, key in zip(cells, keys, strict=True):
-                cell["key"] = key
-    return {
-        "id": anchor,
-        "columns": table.columns,
-        "numeric": [
-            any(row[place]["key"] is not None for row in rows)
-            for place in range(len(table.columns))
-        ],
-        "rows": rows,
-        "runs": runs if any(runs) else [],
-        "links": links,
-    }
-
-
-def _words(sheet: gallery.Sheet) -> str:
-    parts = [LABELS[sheet.method], LABELS.get(sheet.dataset, sheet.dataset), f"IPC {sheet.ipc}"]
-    parts += [sheet.variant] if sheet.variant else []
-    parts += [f"seed {sheet.seed}"] if sheet.seed else []
-    return ", ".join(parts)
-
-
-def _a_class(ipc: int) -> str:
-    return "one image a class" if ipc == 1 else f"{ipc} images a class"
-
-
-def _accuracy(accuracies: list[float] | None) -> str:
-    if not accuracies:
-        return ""
-    spread = f" ± {np.std(accuracies):.1f}" if len(accuracies) > 1 else ""
-    return f"{np.mean(accuracies):.1f}{spread}"
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
-def _code_colours() -> str:
-    """pygments' colours of code, by day and by night."""
-    day = HtmlFormatter(style="default").get_style_defs(".highlight")
-    night = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    return f"\n{day}\n@media (prefers-color-scheme: dark) {{\n{night}\n}}\n"
 
 
 def main() -> None:

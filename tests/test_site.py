@@ -1,0 +1,676 @@
+"""The site: what it says, what it must not obey, and how it works in a real browser."""
+
+import json
+import re
+import shutil
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from nbformat import v4, write
+from PIL import Image
+from scipy.stats import ttest_1samp, ttest_ind
+
+from atomlib import files
+from atomlib.artifact import write_record
+from atomlib.config import DistillConfig, EvalConfig
+from atomlib.distill import as_checkpoint
+from atomlib.distilled import DistilledSet
+from atomlib.files import atomic_folder
+from atomlib.notebook_page import markdown, mathml, parts, read_html, read_markdown
+from atomlib.report import main_table, readable, write_table
+from atomlib.report_pages import sort_key
+from atomlib.significance import SIGNS, against_published
+from atomlib.site import MARKER, build
+from tests.test_environment import ROOT
+
+HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
+HOSTILE_TEXT = f"{HOSTILE} [link](javascript:alert(3)) $\\text{{<script>alert(4)</script>}}$"
+
+
+def saved(data, reports, iterations=30, **settings):
+    """Write the sets of a run, after 0 and all iterations, and their records; the latter."""
+    config = DistillConfig(ipc=2, iterations=iterations, width=8, **settings).resolve(data)
+    records = []
+    for step in (0, iterations) if iterations else (0,):
+        own = as_checkpoint(config, step) if iterations else config
+        trained = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+        made = DistilledSet(
+            trained.clone(), trained, torch.arange(3).repeat_interleave(2), own, data.name,
+            data.fingerprint, data.class_names, {"torch": "9.9"}, history=[(0, 2.0), (step, 1.0)],
+        )  # fmt: skip
+        made.save(reports / "distilled" / f"{made.stem}.safetensors")
+        run = {"seconds": 1.5, "hardware": HOSTILE, "versions": {"torch": "9.9"}, "code": {}}
+        records.append(
+            {
+                "name": made.stem, "dataset": data.name, "data": data.fingerprint,
+                "method": own.method, "ipc": 2, "seed": own.seed, "variant": own.variant,
+                "distill": own.model_dump(mode="json"), "distillation": run,
+                "evaluate": EvalConfig().resolve(8).model_dump(mode="json"),
+                "accuracies": [40.0 + step, 42.0 + step], "evaluation": run,
+            }
+        )  # fmt: skip
+        write_record(reports / "results" / f"{made.stem}.json", records[-1])
+    return records
+
+
+@pytest.fixture
+def small(tmp_path, make_data, monkeypatch):
+    """A folder of reports with one, "small": two methods, one with a checkpoint, one notebook."""
+    monkeypatch.chdir(tmp_path)
+    reports, data = tmp_path / "reports" / "small", make_data("toy")
+    records = [
+        *saved(data, reports, method="random", iterations=0),
+        *saved(data, reports, method="atom"),
+    ]
+    table = main_table(records)
+    write_table(table, reports, "main_table", f"The note. {HOSTILE}")
+    (reports / "figures").mkdir()
+    Image.new("RGB", (4, 3)).save(reports / "figures" / "main_table.png")
+    shown = readable(table).to_markdown(index=False, disable_numparse=True)
+    outputs = [
+        v4.new_output("execute_result", {"text/markdown": shown}),
+        v4.new_output("stream", name="stdout", text=HOSTILE),
+        v4.new_output("display_data", {"text/html": HOSTILE, "text/plain": "plain words"}),
+        v4.new_output("display_data", {"text/markdown": HOSTILE_TEXT}),
+    ]
+    picture = v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
+    notebook = v4.new_notebook(
+        cells=[
+            v4.new_markdown_cell(f"# A title {HOSTILE}\n\n{HOSTILE_TEXT}"),
+            v4.new_markdown_cell("[the code](../atomlib/dsa.py)"),
+            v4.new_code_cell("number = 1", metadata={"tags": ["parameters"]}),
+            v4.new_code_cell("number = 2", metadata={"tags": ["injected-parameters"]}),
+            v4.new_code_cell("table", outputs=outputs),
+            v4.new_code_cell(
+                'figures.write_figure(figures.one(2), output, "main_table");', outputs=[picture]
+            ),
+        ]
+    )  # fmt: skip
+    (reports / "notebooks").mkdir()
+    write(notebook, reports / "notebooks" / "01_one.ipynb")
+    return tmp_path
+
+
+class Page(HTMLParser):
+    """The elements of a page, as (name, attributes)."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.elements, self.path = [], path
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    @property
+    def ids(self):
+        return [attrs["id"] for _, attrs in self.elements if "id" in attrs]
+
+    def targets(self):
+        """(element, where it leads), of all that a browser would load or follow."""
+        for tag, attrs in self.elements:
+            for name in ("href", "src", "srcset", "action", "data", "poster"):
+                if attrs.get(name):
+                    yield tag, attrs[name]
+            for place in re.findall(r"url\('?([^')]+)'?\)", attrs.get("style", "")):
+                yield "style", place
+            for step in json.loads(attrs.get("data-steps", "[]")):
+                yield "style", step["sheet"]
+
+
+def faults(site: Path) -> list[str]:
+    """Dead links, anchors that are not there or twice there, and anything of another host."""
+    pages = {path: Page(path) for path in sorted(site.resolve().rglob("*.html"))}
+    found = []
+    for path, page in pages.items():
+        found += [
+            f"{path.name}: id {i} twice" for i in {i for i in page.ids if page.ids.count(i) > 1}
+        ]
+        for tag, target in page.targets():
+            parts = urlsplit(target)
+            if parts.scheme in ("http", "https") and tag == "a":
+                continue
+            if parts.scheme == "data" and tag == "link":
+                continue
+            place = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if parts.scheme or parts.netloc or not place.is_file():
+                found.append(f"{path.name}: {tag} leads to {target}")
+            elif parts.fragment and unquote(parts.fragment) not in pages[place].ids:
+                found.append(f"{path.name}: {target} has no such place")
+    for style in (site / "style.css", site / "page.js"):
+        if re.search(r"//[\w.]+/|@import|url\((?!\")", style.read_text()):
+            found.append(f"{style.name} loads something")
+    return found
+
+
+# What the pages say
+
+
+def test_the_site_is_whole_and_every_link_leads_somewhere(small):
+    site = build()
+    assert site == Path("build/site")
+    assert {p.name for p in (site / "small").glob("*.html")} == {
+        "01_one.html", "gallery.html", "runs.html",
+    }  # fmt: skip
+    assert faults(site) == []
+    assert (site / "small/main_table.csv").read_bytes() == (
+        small / "reports/small/main_table.csv"
+    ).read_bytes()
+    assert "small/runs.html#toy-atom-ipc2-seed0" in (site / "index.html").read_text()
+    assert [p.name for p in (small / "build").iterdir()] == ["site"]
+
+
+def test_the_checker_of_links_finds_what_is_broken(small):
+    site = build()
+    (site / "style.css").write_text("@import 'x'")
+    page = (site / "index.html").read_text()
+    (site / "index.html").write_text(
+        page + '<a href="gone.html"></a><a href="#gone"></a><img src="https://a.b/c.png">'
+        '<p id="main"></p>'
+    )
+    assert len(faults(site)) == 5
+
+
+def test_nothing_that_a_report_says_is_obeyed(small):
+    site = build()
+    for path in site.rglob("*.html"):
+        page = Page(path)
+        scripts = [attrs for tag, attrs in page.elements if tag == "script"]
+        assert [set(attrs) for attrs in scripts] == [{"src", "defer"}]
+        assert scripts[0]["src"].endswith("page.js")
+        assert not [attrs for _, attrs in page.elements if any(a.startswith("on") for a in attrs)]
+        assert not [target for _, target in page.targets() if "javascript:" in target]
+    text = (site / "small/01_one.html").read_text()
+    assert text.count("&lt;script&gt;alert(1)") >= 4  # shown, and not left out
+    assert "plain words" in text
+    assert "&lt;script&gt;alert(1)" in (site / "small/runs.html").read_text()
+    assert "&lt;script&gt;alert(1)" in (site / "index.html").read_text()
+
+
+def test_a_run_says_its_settings_changes_and_accuracies(small):
+    build()
+    text = Path("build/site/small/runs.html").read_text()
+    article = text.split('id="toy-atom-ipc2-seed0"')[1].split("</article>")[0]
+    for part in ("71.0 ± 1.0", "70.0, 72.0", "iterations 30 (paper: 8000)", "Reduced", "1.5 s"):
+        assert part in article
+    assert "torch 9.9" in article
+    losses = pd.read_csv("build/site/small/losses/toy-atom-ipc2-seed0.csv")
+    assert losses.to_numpy().tolist() == [[0, 2], [30, 1]]
+
+
+def test_a_table_of_a_notebook_leads_to_its_runs_and_offers_its_data(small):
+    build()
+    text = Path("build/site/small/01_one.html").read_text()
+    table = text.split('id="table-main_table"')[1].split("</figure>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    assert re.findall(r"runs.html#([\w-]+)", rows[1]) == ["toy-random-ipc2-seed0"]
+    assert re.findall(r"runs.html#([\w-]+)", rows[2]) == [
+        "toy-atom-ipc2-seed0-it0", "toy-atom-ipc2-seed0",
+    ]  # fmt: skip
+    assert 'href="main_table.csv"' in table and 'href="main_table.tex"' in table
+
+
+def test_rows_of_an_older_table_lead_to_runs_by_what_they_say(small):
+    path = Path("reports/small/main_table.csv")
+    pd.read_csv(path).drop(columns="runs").to_csv(path, index=False)
+    page = (build() / "index.html").read_text()
+    assert "small/runs.html#toy-random-ipc2-seed0" in page
+    assert "small/runs.html#toy-atom-ipc2-seed0" in page
+
+
+def test_the_vector_is_shown_where_there_is_one_and_all_forms_are_offered(small):
+    assert 'src="figures/main_table.png"' in (build() / "small/01_one.html").read_text()
+    for kind in ("svg", "pdf"):
+        Path(f"reports/small/figures/main_table.{kind}").write_text("<svg/>")
+    text = (build() / "small/01_one.html").read_text()
+    assert 'src="figures/main_table.svg"' in text
+    for kind in ("svg", "pdf", "png"):
+        assert f'<a href="figures/main_table.{kind}">{kind.upper()}</a>' in text
+
+
+def test_files_that_cannot_be_read_are_left_out_and_counted(small, capsys):
+    Path("reports/small/results/toy-atom-ipc2-seed0.json").write_text("{}")
+    Path("reports/small/distilled/toy-atom-ipc2-seed0.safetensors").write_text("")
+    site = build()
+    assert faults(site) == []
+    assert "2 files of this report are damaged" in (site / "small/runs.html").read_text()
+    assert "2 files are damaged" in capsys.readouterr().err
+
+
+def test_a_sheet_of_images_holds_every_pixel_in_its_place(small):
+    images = DistilledSet.load("reports/small/distilled/toy-atom-ipc2-seed0.safetensors").images
+    sheet = np.asarray(Image.open(build() / "small/images/toy-atom-ipc2-seed0.png"))
+    assert sheet.shape == (3 * 8, 2 * 8, 3)
+    for index, image in enumerate(images):
+        row, column = divmod(index, 2)
+        tile = sheet[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        np.testing.assert_array_equal(tile, (255 * image).round().permute(1, 2, 0).numpy())
+
+
+# What is refused
+
+
+def test_a_profile_that_is_not_there_is_refused_before_any_work(small, complains):
+    with complains("profile is 'smal'", "did you mean 'small'", "allowed: small"):
+        build(["smal"])
+    assert not Path("build").exists()
+
+
+def test_reports_without_notebooks_are_a_complaint(tmp_path, complains):
+    with complains("holds no report", "make reports"):
+        build(reports=tmp_path)
+
+
+def test_a_damaged_notebook_or_table_is_a_complaint_and_leaves_the_old_site(small, complains):
+    before = (build() / "index.html").read_bytes()
+    path = Path("reports/small/main_table.csv")
+    path.write_text('a,b\n1,2,3\n"')
+    with complains("main_table.csv is no table"):
+        build()
+    path.unlink()
+    Path("reports/small/notebooks/01_one.ipynb").write_text("{}")
+    with complains("01_one.ipynb is no notebook"):
+        build()
+    assert Path("build/site/index.html").read_bytes() == before
+
+
+def test_a_folder_that_is_no_site_is_left_alone(small, complains):
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").write_text("years")
+    with complains("folder mine holds other files", "allowed:"):
+        build(out="mine")
+    assert [p.name for p in Path("mine").iterdir()] == ["thesis.tex"]
+    Path("file").write_text("")
+    with complains("file is a file"):
+        build(out="file")
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, complains, monkeypatch):
+    folder = tmp_path / "site"
+    with atomic_folder(folder, MARKER) as partial:
+        (partial / "old").touch()
+    with pytest.raises(RuntimeError), atomic_folder(folder, MARKER) as partial:
+        (partial / "new").touch()
+        raise RuntimeError
+    with complains("could not be written", "No space left"), atomic_folder(folder, MARKER):
+        raise OSError(28, "No space left on device")
+    assert sorted(p.name for p in folder.iterdir()) == [MARKER, "old"]
+
+    rename, calls = Path.rename, []
+
+    def failing(self, target):
+        calls.append(target)
+        if len(calls) == 2:  # the old one is out of the way, the new one cannot take its place
+            raise OSError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(files.Path, "rename", failing)
+    with complains("could not be written"), atomic_folder(folder, MARKER):
+        pass
+    monkeypatch.undo()
+    assert sorted(p.name for p in folder.iterdir()) == [MARKER, "old"]
+    with atomic_folder(folder, MARKER) as partial:
+        (partial / "new").touch()
+    assert sorted(p.name for p in folder.iterdir()) == [MARKER, "new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["site"]
+
+
+# Significance
+
+
+def cell(ours, published, published_std=np.nan, seeds=1, seed_std=np.nan, **more):
+    return SimpleNamespace(
+        mean=np.mean(ours), std=np.std(ours), networks=len(ours), seeds=seeds, seed_std=seed_std,
+        published=published, published_std=published_std, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shift", [-3.0, -0.5, 0.0, 0.5, 3.0])
+def test_measured_against_published_is_welchs_test_of_five_networks_each(shift):
+    ours, theirs = np.array([30, 31, 32, 33, 31.0]), np.array([30, 31, 32, 33, 31.0]) + shift
+    found = against_published(cell(ours, theirs.mean(), theirs.std()))
+    p = ttest_ind(ours, theirs, equal_var=False).pvalue
+    assert found.p == pytest.approx(p)
+    word = "above" if shift < 0 else "below"
+    assert found.word == (word if p < 0.05 else "not told apart")
+
+
+def test_without_a_published_spread_the_test_is_against_the_figure_alone():
+    ours = [30.0, 31, 33]
+    found = against_published(cell(ours, 29.0))
+    assert found.p == pytest.approx(ttest_1samp(ours, 29.0).pvalue)
+
+
+def test_several_seeds_are_the_sample_and_one_network_is_none():
+    many = cell(np.linspace(30, 31, 60), 32.0, 1.0, seeds=2, seed_std=1.0)
+    assert against_published(many).p > 0.05  # of 2 means, not of 60 networks
+    assert against_published(cell([30.0], 50.0, 0.1)) == ("not tested", None)
+    assert set(SIGNS) == {"above", "below", "not told apart", "not tested"}
+
+
+# Parts of a notebook
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("14.1 ± 0.2", 14.1), ("1,442", 1442), ("-0.17", -0.17), ("−0.3 ≈", -0.3),
+        ("1e-05", 1e-5), ("–", None), ("", None), ("ATOM", None), ("d2-w64", None), ("+3.2 ▲", 3.2),
+    ],
+)  # fmt: skip
+def test_a_cell_is_sorted_by_the_number_that_it_begins_with(text, key):
+    assert sort_key(text) == key
+
+
+def test_equations_are_mathml_and_what_is_none_stays_latex():
+    assert mathml(r"\frac{a}{b} < c", "block").count("<mfrac>") == 1
+    assert "arg" in mathml(r"\arg\min_x", "inline") and "\\arg" not in mathml(r"\arg\min", "inline")
+    for bad in (r"\nosuchcommand x", r"\href{javascript:alert(1)}{x}", r"\text{<b>x</b>}", "{", ""):
+        assert not re.search(r"<(?!/?(code|math|mrow)\b)", mathml(bad, "inline")), bad
+
+
+def test_all_equations_of_the_notebooks_become_mathml():
+    texts = [
+        markdown("".join(cell["source"]), lambda url: url)
+        for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+        for cell in json.loads(path.read_text())["cells"]
+        if cell["cell_type"] == "markdown"
+    ]
+    assert sum(text.count("<math") for text in texts) > 20
+    assert not [text for text in texts if "<code>\\" in text or "$" in text]
+
+
+def test_links_go_where_they_are_led_and_others_are_words_alone():
+    text = markdown("[a](x.py) [b](y.py)", lambda url: "X" if url == "x.py" else None)
+    assert text == '<p><a href="X">a</a> b</p>\n'
+
+
+def test_the_parameters_of_the_run_come_before_the_defaults(small):
+    import nbformat
+
+    notebook = nbformat.read("reports/small/notebooks/01_one.ipynb", 4)
+    titles = [p.title for p in parts(notebook, lambda url: None) if p.kind == "code"]
+    assert titles[:2] == ["Parameters of this run", "Default parameters"]
+
+
+def test_tables_are_read_by_the_texts_of_their_cells():
+    frame = pd.DataFrame({"a <b>": ["x & y", "z"], "n": [1, 2]}, index=["p", "q"])
+    found = read_html(frame.rename_axis("set").to_html())
+    assert (found.columns, found.rows) == (
+        ["set", "a <b>", "n"], [["p", "x & y", "1"], ["q", "z", "2"]],
+    )  # fmt: skip
+    found = read_markdown(frame.to_markdown(index=False, disable_numparse=True))
+    assert (found.columns, found.rows) == (["a <b>", "n"], [["x & y", "1"], ["z", "2"]])
+    for text in ("", "words", "| a |\n|:--|", "| a |\n|---|\n| 1 | 2 |", "| a |\n| b |\n| c |"):
+        assert read_markdown(text) is None
+    assert read_html(HOSTILE) is None
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium, of the system's packages."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
+    if not (driver and chromium):
+        pytest.skip("chromium and chromedriver are not installed: the site is not tried in one")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.chrome.service.Service(driver)
+    with webdriver.Chrome(options=options, service=service) as chrome:
+        yield chrome
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """The site of the committed reports, and the seconds that it took."""
+    out, start = tmp_path_factory.mktemp("site") / "site", time.monotonic()
+    build(out=out, reports=ROOT / "reports")
+    return SimpleNamespace(folder=out, seconds=time.monotonic() - start)
+
+
+def emulate(browser, width=1200, scheme="light"):
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False},
+    )
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def open_page(browser, path, place=""):
+    """Open a page anew: one already open would only be scrolled."""
+    browser.get("about:blank")
+    browser.get(path.absolute().as_uri() + place)
+    return browser
+
+
+def requests(browser):
+    """Addresses asked for since the last call."""
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+
+
+PICTURES = """
+const done = arguments[0];
+const sheets = [...new Set([...document.querySelectorAll("[style*=background-image]")].map(
+  (element) => getComputedStyle(element).backgroundImage.slice(5, -2)))];
+const pictures = [...document.images, ...sheets.map((url) => {
+  const picture = new Image(); picture.src = url; return picture; })];
+Promise.all(pictures.map((picture) => picture.decode().catch(() => null))).then(() => done(
+  pictures.map((picture) => [picture.src, picture.naturalWidth])));
+"""
+
+CONTRAST = """
+const luminance = (text) => {
+  const [r, g, b] = text.match(/[\\d.]+/g).map((part) => {
+    const value = part / 255;
+    return value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4; });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+const paper = (element) => {
+  for (let at = element; at; at = at.parentElement) {
+    const colour = getComputedStyle(at).backgroundColor;
+    if (!colour.endsWith(", 0)")) return colour; }
+  return "rgb(255, 255, 255)"; };
+const low = [];
+for (const element of document.querySelectorAll("body *")) {
+  const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+  if (!own || !element.getClientRects().length) continue;
+  const [a, b] = [getComputedStyle(element).color, paper(element)].map(luminance);
+  const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  if (ratio < 4.5) low.push([element.tagName, element.className, element.textContent, ratio]); }
+return [getComputedStyle(document.body).backgroundColor, low];
+"""
+
+
+def test_the_committed_reports_make_a_site_in_under_a_minute(committed):
+    assert committed.seconds < 60
+    assert (committed.folder / "cifar10-cpu/01_main_table.html").exists()
+    assert (committed.folder / "quick/00_quickstart.html").exists()
+    assert faults(committed.folder) == []
+
+
+def test_every_page_of_the_committed_reports_is_sound(committed, browser):
+    """No error, every picture there, nothing asked of a host, a phone's width, day and night."""
+    pages = sorted(committed.folder.rglob("*.html"))
+    assert len(pages) > 20
+    for path in pages:
+        name = path.relative_to(committed.folder)
+        emulate(browser, width=360)
+        open_page(browser, path)
+        assert browser.get_log("browser") == [], name
+        pictures = browser.execute_async_script(PICTURES)
+        assert not [source for source, width in pictures if width == 0], name
+        sides = browser.execute_script(
+            "for (const fold of document.querySelectorAll('details')) fold.open = true;"
+            "return [document.scrollingElement.scrollWidth, innerWidth]"
+        )
+        assert max(sides) <= 360, name
+        papers = set()
+        for scheme in ("light", "dark"):
+            emulate(browser, scheme=scheme)
+            paper, low = browser.execute_script(CONTRAST)
+            assert low == [], (name, scheme)
+            papers.add(paper)
+        assert len(papers) == 2, name
+        landmarks = "return ['main', 'nav', 'header', 'footer', 'h1'].map(" \
+            "(name) => document.querySelectorAll(name).length)"  # fmt: skip
+        assert browser.execute_script(landmarks) == [1] * 5, name
+        bare = "return [...document.images].filter((image) => !image.alt).length"
+        assert browser.execute_script(bare) == 0, name
+    asked = requests(browser)
+    assert len(asked) > len(pages)
+    assert {urlsplit(url).scheme for url in asked} <= {"file", "data", "about"}
+
+
+def test_every_page_of_a_small_report_is_sound(small, browser):
+    for path in build().rglob("*.html"):
+        open_page(browser, path)
+        assert browser.get_log("browser") == [], path
+    assert {urlsplit(url).scheme for url in requests(browser)} <= {"file", "data", "about"}
+
+
+def column(browser, place):
+    """The first word of each cell of a column, in the order shown."""
+    cells = browser.find_elements("css selector", f".sortable tbody tr > :nth-child({place})")
+    return [cell.text.split()[0] for cell in cells]
+
+
+def test_a_table_sorts_both_ways_by_mouse_and_by_keyboard(committed, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    emulate(browser)
+    open_page(browser, committed.folder / "index.html")
+    table = browser.find_element("css selector", "table.main")
+    measured, method = 5, 1
+    browser.execute_script(
+        "document.querySelectorAll('table.main').forEach((t, i) => i && t.remove())"
+    )
+    before = column(browser, measured)
+    head = table.find_element("css selector", f"thead tr:last-child > :nth-child({measured})")
+    button = head.find_element("tag name", "button")
+    numbers = sorted(before, key=float)
+    assert before != numbers
+    button.click()
+    assert column(browser, measured) == numbers
+    assert head.get_attribute("aria-sort") == "ascending"
+    button.click()
+    assert column(browser, measured) == numbers[::-1]
+    assert head.get_attribute("aria-sort") == "descending"
+    assert table.find_element("css selector", "tfoot th").text == "whole data set"
+
+    other = table.find_element("css selector", f"thead tr:last-child > :nth-child({method}) button")
+    browser.execute_script("arguments[0].focus()", button)
+    for _ in range(measured - method):
+        browser.switch_to.active_element.send_keys(Keys.SHIFT, Keys.TAB)
+    assert browser.switch_to.active_element == other
+    other.send_keys(Keys.ENTER)
+    assert column(browser, method) == sorted(column(browser, method), key=str.lower)
+    assert head.get_attribute("aria-sort") == "none"
+    other.send_keys(Keys.SPACE)
+    assert column(browser, method) == sorted(column(browser, method), key=str.lower)[::-1]
+
+
+def test_cells_without_a_number_come_last_whichever_way(small, browser):
+    text = "".join(
+        f'<tr><td data-key="{n}">{n}</td></tr>' if n else "<tr><td>–</td></tr>"
+        for n in (3, 0, 11, 2)
+    )
+    site = build()
+    page = f'<main><table class="sortable"><thead><tr><th>n</th></tr></thead><tbody>{text}'
+    end = '</tbody></table></main><script src="page.js"></script>'
+    (site / "t.html").write_text(f'<!doctype html><meta charset="utf-8">{page}{end}')
+    open_page(browser, site / "t.html")
+    button = browser.find_element("css selector", "th button")
+    for order in (["2", "3", "11", "–"], ["11", "3", "2", "–"]):
+        button.click()
+        assert column(browser, 1) == order
+
+
+def test_the_slider_goes_through_the_iterations_of_a_distillation(small, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    emulate(browser)
+    open_page(browser, build() / "small/gallery.html")
+    (slider,) = browser.find_elements("css selector", ".slider input")
+    output = browser.find_element("css selector", ".slider output")
+    tile = browser.find_element("css selector", "#toy-atom-ipc2-seed0 .tile")
+
+    def shown():
+        image = tile.value_of_css_property("background-image")
+        return unquote(image.rpartition("/")[2].rstrip('")'))
+
+    assert output.text == "30 of 30: 71.0 ± 1.0 %"
+    assert shown() == "toy-atom-ipc2-seed0.png"
+    last = tile.screenshot_as_png
+    slider.send_keys(Keys.ARROW_LEFT)
+    assert output.text == "0 of 30: 41.0 ± 1.0 %"
+    assert slider.get_attribute("aria-valuetext") == output.text
+    assert shown() == "toy-atom-ipc2-seed0-it0.png"
+    assert tile.screenshot_as_png != last
+    slider.send_keys(Keys.END)
+    assert shown() == "toy-atom-ipc2-seed0.png"
+    assert tile.screenshot_as_png == last
+
+
+def test_a_class_shows_on_hover_and_on_focus_and_arrow_keys_move(small, browser):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    emulate(browser)
+    open_page(browser, build() / "small/gallery.html")
+    tiles = browser.find_elements("css selector", "#toy-atom-ipc2-seed0 .tile")
+    label = "const made = getComputedStyle(arguments[0], '::after');" \
+        "return made.display === 'none' ? '' : made.content"  # fmt: skip
+
+    def shown():
+        return [browser.execute_script(label, tile).strip('"') for tile in tiles]
+
+    assert shown() == [""] * 6
+    ActionChains(browser).move_to_element(tiles[3]).perform()
+    assert shown() == ["", "", "", "bee, image 2 of 2", "", ""]
+    ActionChains(browser).move_to_element(browser.find_element("tag name", "h1")).perform()
+    slider = browser.find_element("css selector", ".slider input")
+    slider.send_keys(Keys.TAB)
+    assert shown() == ["ant, image 1 of 2", "", "", "", "", ""]
+    browser.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    assert shown()[3] == "bee, image 2 of 2"
+    assert browser.switch_to.active_element == tiles[3]
+
+
+def test_the_first_tab_skips_to_the_content_and_focus_is_seen(committed, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    emulate(browser)
+    open_page(browser, committed.folder / "index.html")
+    browser.find_element("tag name", "body").send_keys(Keys.TAB)
+    first = browser.switch_to.active_element
+    assert first.text == "Skip to the content"
+    assert first.value_of_css_property("outline-style") == "solid"
+    first.send_keys(Keys.ENTER)
+    assert browser.switch_to.active_element.get_attribute("id") == "main"
+
+
+def test_a_link_to_a_folded_set_unfolds_it(committed, browser):
+    path = committed.folder / "cifar10-cpu/gallery.html"
+    open_page(browser, path, "#cifar10-jpeg-atom-ipc1-seed0-code")
+    assert browser.find_element("id", "cifar10-jpeg-atom-ipc1-seed0-code").is_displayed()
+    open_page(browser, path)
+    assert not browser.find_element("id", "cifar10-jpeg-atom-ipc1-seed0-code").is_displayed()
