@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,14 +168,19 @@ def load_folder(
     """The distilled sets of a folder, by data set, method and IPC.
 
     Only those of ``methods`` and of one distillation ``seed``, if given. Variants of a method,
-    such as an ablation's or a checkpoint, are left out.
+    such as an ablation's or a checkpoint, are left out, and damaged files too, which are named.
 
     Raises SettingError, with the command that makes them, where there is none.
     """
     for method in methods or ():
         check_choice("method", method, METHODS)
     folder = Path(folder)
-    sets = [DistilledSet.load(path) for path in sorted(folder.glob("*.safetensors"))]
+    sets = []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            sets.append(DistilledSet.load(path))
+        except DamagedError as error:
+            print(f"{error}; left out", file=sys.stderr)
     sets = [s for s in sets if not s.config.variant and s.config.method in (methods or METHODS)]
     sets = [s for s in sets if seed is None or s.config.seed == seed]
     if not sets:

@@ -327,6 +327,15 @@ def test_a_folder_is_loaded_in_the_order_of_methods_and_ipc(make_set, tmp_path):
     assert load_folder(tmp_path, ["atom"], 0) and found[0].config.seed == 0
 
 
+def test_a_damaged_set_is_named_and_left_out(make_set, tmp_path, capsys):
+    for method in ("dm", "atom"):
+        make_set(method=method).save(tmp_path / f"{method}.safetensors")
+    (tmp_path / "dm.safetensors").write_bytes(b"x" * 99)
+    assert [made.config.method for made in load_folder(tmp_path)] == ["atom"]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "dm.safetensors") in said and said.endswith("left out")
+
+
 def test_a_seed_that_is_not_there_is_told(make_set, tmp_path, complains):
     made = make_set(method="atom")
     made.save(tmp_path / f"{made.stem}.safetensors")
