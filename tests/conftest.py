@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 import torch
 
+from atomlib import resume
 from atomlib.datasets import ImageData
 from atomlib.errors import SettingError
 
@@ -105,3 +106,9 @@ def steps(monkeypatch):
 
     monkeypatch.setattr(torch.optim, "SGD", Recording)
     return seen
+
+
+@pytest.fixture
+def bookmarks_always(monkeypatch):
+    """Where a run is, is written after every step."""
+    monkeypatch.setattr(resume, "EVERY_SECONDS", 0.0)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import often
 
-from atomlib import nas, resume
+from atomlib import nas
 from atomlib.artifact import read_tensors, write_tensors
 from atomlib.config import DistillConfig, EvalConfig
 from atomlib.distill import distill
@@ -26,18 +26,13 @@ from atomlib.store import Store
 from atomlib.whole import whole_accuracies
 
 pytestmark = [
+    pytest.mark.usefixtures("bookmarks_always"),
     pytest.mark.torture,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its runs by fork"),
 ]
 
 RUN = DistillConfig(iterations=60, width=16, real_batch=4, ipc=2, compile="off")
 TRAIN = EvalConfig(epochs=20, networks=3, width=16, batch_size=4, compile="off")
-
-
-@pytest.fixture(autouse=True)
-def always(monkeypatch):
-    """Where a run is, is written after every step."""
-    monkeypatch.setattr(resume, "EVERY_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -94,3 +94,14 @@ def test_the_code_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "my-images.safetensors").exists()
     assert len(list((tmp_path / "my-images-png").rglob("*.png"))) == 10
+
+
+def test_a_figure_is_drawn_from_a_reports_folder(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES[1].read_text(), re.DOTALL)
+    (tmp_path / "reports").symlink_to(ROOT / "reports")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    drawn = {path.name for path in (tmp_path / "mine" / "figures").iterdir()}
+    assert drawn == {"ablation.png", "ablation.svg", "ablation.pdf"}

@@ -11,13 +11,8 @@ from atomlib.resume import Bookmark
 
 RUN = DistillConfig(iterations=12, width=16, real_batch=4, ipc=2, compile="off")
 TRAIN = EvalConfig(epochs=2, networks=4, width=16, compile="off")
+pytestmark = pytest.mark.usefixtures("bookmarks_always")
 STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2])}
-
-
-@pytest.fixture(autouse=True)
-def always(monkeypatch):
-    """Written after every step."""
-    monkeypatch.setattr(resume, "EVERY_SECONDS", 0.0)
 
 
 @pytest.fixture
