@@ -123,9 +123,11 @@ def main() -> None:
     except SettingError as error:
         raise SystemExit(f"error: {error}") from None
     print(f"\nreport: {reports}/")
-    for path in sorted(reports.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            print(f"  {path.relative_to(reports)}")
+    print(f"  tables: {', '.join(path.name for path in sorted(reports.glob('*.md')))}")
+    for part in sorted(path for path in reports.iterdir() if path.is_dir()):
+        count = sum(path.is_file() and path.name[0] != "." for path in part.rglob("*"))
+        print(f"  {part.name}/: {count} files")
+    print("pages to look at: make site; what is done and what is stale: make status")
 
 
 if __name__ == "__main__":

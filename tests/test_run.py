@@ -11,7 +11,7 @@ import yaml
 from nbformat import v4
 
 from atomlib.errors import SettingError
-from atomlib.run import read_profile, run_profile
+from atomlib.run import main, read_profile, run_profile
 from tests.test_environment import ROOT
 
 
@@ -50,6 +50,19 @@ def test_executed_notebook_and_results_land_in_the_reports_of_the_profile(projec
     assert [out["text"] for out in outputs] == ["done\n"], "progress bars are not kept"
     assert str(project) not in text, "no path of this machine"
     assert not list((project / "build").rglob("*.ipynb"))
+
+
+def test_the_command_says_where_results_went(project, monkeypatch, capsys):
+    (project / "reports" / "small").mkdir(parents=True)
+    (project / "reports" / "small" / "table.md").touch()
+    monkeypatch.setattr("sys.argv", ["run", "--profile", "small"])
+    main()
+    said = capsys.readouterr().out
+    assert "report: reports/small/" in said and "tables: table.md" in said
+    assert "notebooks/: 1 files" in said and "make site" in said
+    monkeypatch.setattr("sys.argv", ["run", "--profile", "smal"])
+    with pytest.raises(SystemExit, match="did you mean 'small'"):
+        main()
 
 
 def test_what_came_with_the_clone_is_made_again_and_what_was_made_here_is_not(project):
