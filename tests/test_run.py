@@ -55,6 +55,7 @@ def test_executed_notebook_and_results_land_in_the_reports_of_the_profile(projec
 def test_the_command_says_where_results_went(project, monkeypatch, capsys):
     (project / "reports" / "small").mkdir(parents=True)
     (project / "reports" / "small" / "table.md").touch()
+    monkeypatch.setenv("ATOM_DATA", "data")  # main sets it; put back afterwards
     monkeypatch.setattr("sys.argv", ["run", "--profile", "small"])
     main()
     said = capsys.readouterr().out
