@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from atomlib.config import METHODS
 from atomlib.distilled import DistilledSet
+from atomlib.export import as_bytes
 from atomlib.records import by_run, iterations_of
 
 MOST_COLUMNS, MOST_CLASSES = 10, 20
@@ -63,7 +63,7 @@ def draw(made: DistilledSet, path: Path) -> Sheet:
     """Write a set's sheet as PNG, one row a class, every pixel as it is; tell what it shows."""
     columns, rows = min(made.ipc, MOST_COLUMNS), min(len(made.class_names), MOST_CLASSES)
     images = made.images.unflatten(0, (-1, made.ipc))[:rows, :columns]
-    pixels = (images * 255).round().to(torch.uint8)  # [rows, columns, c, h, w]
+    pixels = as_bytes(images)  # [rows, columns, c, h, w]
     canvas = pixels.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(canvas.numpy().squeeze(-1) if canvas.shape[-1] == 1 else canvas.numpy()).save(

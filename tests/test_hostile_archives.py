@@ -393,7 +393,7 @@ PNG = image_bytes(random_image(77), "png")
 
 
 @pytest.mark.parametrize("make", [tar_with, with_zip])
-@pytest.mark.parametrize("top", ["/", "/tmp/", "./", "../../", "x/../../../"])
+@pytest.mark.parametrize("top", ["/", "/srv/", "./", "../../", "x/../../../"])
 def test_names_that_lead_out_of_an_archive_write_nothing(tmp_path, cache_folder, make, top):
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
