@@ -64,25 +64,12 @@ def check_room(
     What is counted is less than any way to run the step takes: the weights, with gradient and
     momentum where they are trained, and a quarter of what the layers give out.
     """
-    given_out = 0
-
-    def count(_: torch.nn.Module, __: tuple, output: torch.Tensor | tuple) -> None:
-        nonlocal given_out
-        given_out += output.numel() if isinstance(output, torch.Tensor) else 0
-
     with torch.device("meta"):
-        network = network_for(config, data).eval()
-        for module in network.modules():
-            if not any(module.children()):
-                module.register_forward_hook(count)
-        network(torch.empty(1, data.channels, data.image_size, data.image_size))
-    weights = sum(weight.numel() for weight in network.parameters()) * max(1, 3 * networks)
+        weights = sum(weight.numel() for weight in network_for(config, data).parameters())
     number = 4 if config.precision == "float32" else 2
-    needed = 4 * weights + number * given_out * images * max(1, networks) // 4
-    if device.type == "cuda":
-        room = torch.cuda.get_device_properties(device).total_memory
-    else:
-        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = 4 * weights * max(1, 3 * networks)
+    needed += number * given_out(config, data) * images * max(1, networks) // 4
+    room = memory(device)
     if needed > room:
         settings = ", ".join(f"{key} {value}" for key, value in config.network_settings().items())
         raise SettingError(
@@ -91,6 +78,30 @@ def check_room(
             f"allowed: what the {room / 1e9:,.0f} GB of {device} hold, with a smaller width, depth "
             "or batch, or fewer networks together"
         )
+
+
+def given_out(config: NetworkConfig, data: ImageData) -> int:
+    """How many numbers all layers of a network give out for one image."""
+    total = 0
+
+    def count(_: torch.nn.Module, __: tuple, output: torch.Tensor | tuple) -> None:
+        nonlocal total
+        total += output.numel() if isinstance(output, torch.Tensor) else 0
+
+    with torch.device("meta"):
+        network = network_for(config, data).eval()
+        for module in network.modules():
+            if not any(module.children()):
+                module.register_forward_hook(count)
+        network(torch.empty(1, data.channels, data.image_size, data.image_size))
+    return total
+
+
+def memory(device: torch.device) -> int:
+    """Bytes that a device has in all."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Execution:

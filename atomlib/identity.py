@@ -26,7 +26,7 @@ MODULES = {
     "coreset": (*_TRAINING, "coresets", "distill", "whole"),
     "evaluate": _TRAINING,
     "whole": (*_TRAINING, "whole"),
-    "nas": (*_TRAINING, "nas"),
+    "nas": (*_TRAINING, "mixed", "nas", "search_space"),
 }
 """Modules of atomlib that decide a result, by what is made. All others read, write, check,
 draw or say how arithmetic runs; tests/test_identity.py holds the list to the imports."""

@@ -5,8 +5,9 @@ whole set for a short while, the whole set) and ranked by its accuracy on real h
 A proxy is good where its ranking is the one that the whole set gives, at a fraction of the
 time and storage (supplement, 1.4; facts, "NAS protocol").
 
-Candidates train side by side, each on one thread. Each result is kept in a file as it comes,
-so that a search that was cut continues where it was.
+Candidates train beside each other: on a CPU in processes of one thread each, on a GPU those of
+one shape as one network (atomlib.packing, atomlib.mixed). Each result is kept in a file as it
+comes, so that a search that was cut continues where it was.
 """
 
 import hashlib
@@ -18,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,107 +38,20 @@ from atomlib.datasets import ImageData
 from atomlib.distilled import DistilledSet
 from atomlib.engine import Engine
 from atomlib.errors import SettingError, check_choice
-from atomlib.evaluate import Trainer
+from atomlib.evaluate import EnsembleTrainer, Trainer
 from atomlib.execution import Execution, operations, pick_device
 from atomlib.files import alone, check_writable
 from atomlib.identity import digest
+from atomlib.mixed import MixedEnsemble
 from atomlib.models import build_model
+from atomlib.packing import Group, cost, pack
 from atomlib.randomness import stream
 from atomlib.resume import Bookmark
+from atomlib.search_space import Candidate, fits, search_space
 from atomlib.store import counts
 from atomlib.workers import as_tensor, in_processes, named, processors, threads
 
-AXES: dict[str, tuple] = {
-    "depth": (1, 2, 3, 4),
-    "width": (32, 64, 128, 256),
-    "activation": ("sigmoid", "relu", "leakyrelu"),
-    "norm": ("none", "batch", "layer", "instance", "group"),
-    "pooling": ("none", "max", "average"),
-}
-"""The grid of the supplement's section 1.4."""
-
 MEASURED = ("validation", "test", "seconds")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One ConvNet of the search space; its fields are settings of the ConvNet."""
-
-    depth: int
-    width: int
-    activation: str
-    norm: str
-    pooling: str
-
-    @property
-    def name(self) -> str:
-        """Such as "d3-w128-relu-instance-average"."""
-        return f"d{self.depth}-w{self.width}-{self.activation}-{self.norm}-{self.pooling}"
-
-
-@cache
-def search_space() -> tuple[Candidate, ...]:
-    """The 720 candidates, every combination of ``AXES``: depth varies slowest, pooling fastest."""
-    return tuple(Candidate(*values) for values in product(*AXES.values()))
-
-
-def sample(
-    space: Sequence[Candidate],
-    *,
-    image_size: int,
-    count: int | None = None,
-    seed: int = 0,
-    restrict: Mapping[str, Sequence] | None = None,
-) -> tuple[Candidate, ...]:
-    """The candidates that images of ``image_size`` pixels allow, or ``count`` of them.
-
-    ``restrict`` keeps given values alone, ``{"width": [32, 64]}``. The draw depends on the seed
-    and on what there is to draw from; a larger count adds to a smaller one's candidates. They
-    come in the order of ``space``. Raises SettingError for an unknown name or value in
-    ``restrict``, and where fewer than ``count`` are there.
-    """
-    if not isinstance(restrict or {}, Mapping):
-        raise SettingError(f"restrict is {restrict!r}; allowed: lists of values by name")
-    for name, values in (restrict or {}).items():
-        check_choice("name in restrict", name, AXES)
-        if not isinstance(values, list | tuple) or not values:
-            raise SettingError(f"{name} in restrict is {values!r}; allowed: a list of at least one")
-        for value in values:
-            if value not in AXES[name]:
-                allowed = ", ".join(map(str, AXES[name]))
-                raise SettingError(f"{name} in restrict has {value!r}; allowed: {allowed}")
-    found = [
-        candidate
-        for candidate in space
-        if _fits(candidate.depth, candidate.pooling, image_size)
-        and all(getattr(candidate, name) in values for name, values in (restrict or {}).items())
-    ]
-    if not found:
-        raise SettingError(
-            f"restrict is {restrict!r}; allowed: what leaves a candidate that images of "
-            f"{image_size} pixels are large enough for"
-        )
-    if count is None:
-        return tuple(found)
-    if not isinstance(count, int) or not 1 <= count <= len(found):
-        raise SettingError(
-            f"count is {count!r}; allowed: 1 to {len(found)}, the candidates that images of "
-            f"{image_size} pixels and restrict leave"
-        )
-    drawn = torch.randperm(len(found), generator=stream(seed, "nas", "sample"))[:count]
-    return tuple(found[row] for row in sorted(drawn.tolist()))
-
-
-@cache
-def _fits(depth: int, pooling: str, image_size: int) -> bool:
-    """Whether the network can be built; no other axis has a say in it."""
-    shape = {"in_channels": 3, "image_size": image_size, "num_classes": 10}
-    with torch.device("meta"):
-        try:
-            build_model("convnet", **shape, depth=depth, pooling=pooling)
-        except SettingError:
-            return False
-    return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,9 +129,11 @@ def evaluate_candidates(
 
     Columns: name, depth, width, activation, norm, pooling; validation and test, the percent of
     each half of the test set (see ``halves``) given their label; seconds, by the clock of its
-    worker, for training and test. ``config`` says how to train; the candidate's settings and
-    the proxy's epochs stand in for its own. Each network draws from the seed and from its place
-    in the search space: its result is the same in any sample, order or number of workers.
+    worker, for training and test: its part of those of a group. ``config`` says how to train;
+    the candidate's settings and the proxy's epochs stand in for its own. Each network draws from
+    the seed and from its place in the search space: its result is the same in any sample, order
+    or number of workers, and up to rounding in any group. ``config.together`` of one shape train
+    together at most; None leaves it to atomlib.packing.
 
     ``keep`` is a .jsonl file. What it holds for the same images, labels, data and settings is
     read (unless older than ATOM_MADE_SINCE, see atomlib.store); everything else is trained and
@@ -232,7 +147,8 @@ def evaluate_candidates(
     """
     keep, device = Path(keep), pick_device(device)
     engine = Engine.chosen()
-    config = _check(proxy, candidates, data, config or EvalConfig(), zca, workers, device)
+    asked = config or EvalConfig()
+    config = _check(proxy, candidates, data, asked, zca, workers, device)
     unfinished = check_writable(keep.parent / "unfinished").absolute()
     keys = {candidate: _key(proxy, candidate, config) for candidate in candidates}
     with alone(unfinished / keep.name):
@@ -241,24 +157,28 @@ def evaluate_candidates(
         pending = [candidate for candidate in candidates if keys[candidate] not in kept]
         if pending:
             costs = _costs(pending, data, config, proxy)
-            # The expensive ones first, so that none of them is left running alone at the end.
-            pending.sort(key=costs.get, reverse=True)
             tensors = _tensors(proxy, data, config, device)
             bench = _Bench(tensors, config, data.num_classes, unfinished, keys)
-            workers = min(len(pending), workers or processors(device))
+            workers = workers or processors(device)
+            share = min(1.0, engine.gpus or 1.0) if engine.name == "ray" else 1 / workers
+            images = min(config.batch_size, proxy.storage)
+            groups = pack(costs, asked, data, device, images=images, share=share)
             quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
             # Counted in operations, not in candidates, for the time left to mean something.
-            total = sum(costs.values())
+            total, done = sum(costs.values()), 0
             bar = tqdm(total=total, desc=f"nas {proxy.name}", unit="FLOP", unit_scale=True, **quiet)
-            with bar, closing(_measured(bench, pending, workers, engine)) as results:
-                for done, (candidate, measured) in enumerate(results, start=1):
-                    kept[keys[candidate]] = measured
-                    about = {"proxy": proxy.name, "name": candidate.name, "code": digest("nas")}
-                    about["key"] = keys[candidate]
-                    line = json.dumps(sealed({**about, **measured}))
-                    _append(keep, line.encode() + b"\n")
+            workers = min(len(groups), workers)
+            with bar, closing(_measured(bench, groups, workers, engine)) as results:
+                for group, found in results:
+                    for candidate, measured in zip(group.candidates, found, strict=True):
+                        kept[keys[candidate]] = measured
+                        about = {"proxy": proxy.name, "name": candidate.name}
+                        about |= {"code": digest("nas"), "key": keys[candidate]}
+                        line = json.dumps(sealed({**about, **measured}))
+                        _append(keep, line.encode() + b"\n")
+                    done += len(found)
                     bar.set_postfix(candidates=f"{done}/{len(pending)}", refresh=False)
-                    bar.update(costs[candidate])
+                    bar.update(cost(group, costs))
     return pd.DataFrame(
         {"name": candidate.name, **asdict(candidate), **kept[keys[candidate]]}
         for candidate in candidates
@@ -293,7 +213,7 @@ def _check(
         if candidate not in known or candidate in seen:
             name = getattr(candidate, "name", repr(candidate))
             raise SettingError(f"candidates has {name}; allowed: those of search_space, once each")
-        if not _fits(candidate.depth, candidate.pooling, data.image_size):
+        if not fits(candidate.depth, candidate.pooling, data.image_size):
             raise SettingError(
                 f"candidates has {candidate.name}; allowed: those that images of "
                 f"{data.image_size} pixels are large enough for, which sample picks"
@@ -318,7 +238,7 @@ def _check(
     narrow = config.precision == "bfloat16" and device.type == "cuda"
     precision = "bfloat16" if narrow else "float32"
     fixed = {"epochs": proxy.epochs, "networks": 1, "compile": "off", "precision": precision}
-    # One network has none to train together with: None is the default, which enters no key.
+    # Of no network's result: None is the default, which enters no key.
     return config.but(**fixed, together=None).resolve(data.image_size)
 
 
@@ -359,7 +279,7 @@ def _tensors(
 
 @dataclass(frozen=True, eq=False)
 class _Bench:
-    """Trains and tests one candidate after another, in this process."""
+    """Trains and tests one group of candidates after another, in this process."""
 
     tensors: dict[str, Tensor]
     config: EvalConfig
@@ -368,53 +288,67 @@ class _Bench:
     """Where a training keeps where it is."""
     keys: dict[Candidate, str]
 
-    def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Validation and test accuracy in percent, and the seconds that both took.
+    def measure(self, group: Group) -> list[dict[str, float]]:
+        """Of each: validation and test accuracy in percent, and its part of the seconds it took.
 
         A training that diverges is a result like any other: accuracy is what argmax says.
         """
-        key = self.keys[candidate]
-        kept = Bookmark.of(self.unfinished / f"{candidate.name}-{key[:8]}.safetensors", key)
+        run = hashlib.sha256(" ".join(map(self.keys.get, group.candidates)).encode()).hexdigest()
+        kept = Bookmark.of(self.unfinished / f"{group.name}-{run[:8]}.safetensors", run)
         images, labels = self.tensors["images"], self.tensors["labels"]
-        config, device = self.config.but(**asdict(candidate)), images.device
-        shape = {"in_channels": images.shape[1], "image_size": images.shape[-1]}
-        network = build_model(
-            "convnet", **shape, num_classes=self.num_classes, **config.network_settings()
-        ).to(device)
-        trainer = Trainer(network, config, Execution(config, device, 0))
-        chance = stream(config.seed, "nas", search_space().index(candidate), device=device)
-        for epoch in trainer.passes(images, labels, [chance], kept.read()):
+        trainer = self._trainer(group)
+        seed, device = self.config.seed, images.device
+        places = [search_space().index(candidate) for candidate in group.candidates]
+        chance = [stream(seed, "nas", place, device=device) for place in places]
+        for epoch in trainer.passes(images, labels, chance, kept.read()):
             if kept.due():
-                kept.write(trainer.state(), epoch, config.epochs + 1)
-        accuracies = {
-            half: trainer.accuracies(self.tensors[f"{half}_images"], self.tensors[f"{half}_labels"])
+                kept.write(trainer.state(), epoch, self.config.epochs + 1)
+        halves = [
+            trainer.accuracies(self.tensors[f"{half}_images"], self.tensors[f"{half}_labels"])
             for half in ("validation", "test")
-        }
+        ]
         kept.end()
-        measured = {half: accuracy for half, (accuracy,) in accuracies.items()}
-        return {**measured, "seconds": round(kept.seconds, 3)}
+        seconds = round(kept.seconds / len(group.candidates), 3)
+        return [
+            dict(zip(MEASURED, (*own, seconds), strict=True)) for own in zip(*halves, strict=True)
+        ]
+
+    def _trainer(self, group: Group) -> Trainer:
+        images = self.tensors["images"]
+        shape = {"in_channels": images.shape[1], "image_size": images.shape[-1]}
+        configs = [self.config.but(**asdict(candidate)) for candidate in group.candidates]
+        networks = [
+            build_model(
+                "convnet", **shape, num_classes=self.num_classes, **config.network_settings()
+            ).to(images.device)
+            for config in configs
+        ]
+        config, execution = configs[0], Execution(configs[0], images.device, 0)
+        if len(networks) == 1:
+            return Trainer(networks[0], config, execution)
+        return EnsembleTrainer(MixedEnsemble(networks), config, execution)
 
 
 def _measured(
-    bench: _Bench, candidates: Sequence[Candidate], workers: int, engine: Engine
-) -> Iterator[tuple[Candidate, dict[str, float]]]:
-    """What each candidate reached, as it ends. Leaving the loop early ends all workers."""
+    bench: _Bench, groups: Sequence[Group], workers: int, engine: Engine
+) -> Iterator[tuple[Group, list[dict[str, float]]]]:
+    """What each group reached, as it ends. Leaving the loop early ends all workers."""
     if engine.name == "ray":
-        yield from _in_cluster(bench, candidates, engine)
+        yield from _in_cluster(bench, groups, engine)
         return
     if workers > 1:
-        yield from _in_processes(bench, candidates, workers)
+        yield from _in_processes(bench, groups, workers)
         return
     with threads(1):
-        for candidate in candidates:
-            with named(candidate):
-                measured = bench.measure(candidate)
-            yield candidate, measured
+        for group in groups:
+            with named(group):
+                measured = bench.measure(group)
+            yield group, measured
 
 
 def _in_processes(
-    bench: _Bench, candidates: Sequence[Candidate], workers: int
-) -> Iterator[tuple[Candidate, dict[str, float]]]:
+    bench: _Bench, groups: Sequence[Group], workers: int
+) -> Iterator[tuple[Group, list[dict[str, float]]]]:
     with tempfile.TemporaryDirectory(prefix="atomlib-nas-") as folder:
         # A file that workers map into memory: one copy for all of them, and no need for more
         # shared memory than a container has (64 MB in many; CIFAR-10 needs 600).
@@ -422,25 +356,25 @@ def _in_processes(
         save_file({name: t.cpu().contiguous() for name, t in bench.tensors.items()}, path)
         device = str(bench.tensors["images"].device)
         arguments = (path, bench.config, bench.num_classes, bench.unfinished, bench.keys, device)
-        yield from in_processes(candidates, workers, _measure_from, arguments)
+        yield from in_processes(groups, workers, _measure_from, arguments)
 
 
 def _measure_from(path: Path, *about: Any) -> Callable:
-    """What a worker does with each candidate."""
+    """What a worker does with each group."""
     *about, device = about
     return _Bench(load_file(path, device=device), *about).measure
 
 
 def _in_cluster(
-    bench: _Bench, candidates: Sequence[Candidate], engine: Engine
-) -> Iterator[tuple[Candidate, dict[str, float]]]:
+    bench: _Bench, groups: Sequence[Group], engine: Engine
+) -> Iterator[tuple[Group, list[dict[str, float]]]]:
     # Arrays, not tensors: Ray keeps one copy of them for all workers of a node.
     arrays = {name: tensor.cpu().numpy() for name, tensor in bench.tensors.items()}
     device = bench.tensors["images"].device.type
     gpus = engine.gpus if device == "cuda" else 0
     about = (bench.config, bench.num_classes, bench.unfinished, bench.keys)
     arguments = (arrays, *about, device)
-    return in_cluster(candidates, _measure_on, arguments, address=engine.address, cpus=1, gpus=gpus)
+    return in_cluster(groups, _measure_on, arguments, address=engine.address, cpus=1, gpus=gpus)
 
 
 def _measure_on(arrays: Mapping[str, np.ndarray], *about: Any) -> Callable:

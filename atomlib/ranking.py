@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import rankdata, spearmanr
 
 from atomlib.errors import SettingError, check_choice
-from atomlib.nas import search_space
+from atomlib.search_space import search_space
 
 
 def rank_table(

@@ -17,7 +17,8 @@ from atomlib import sweep as module
 from atomlib.cluster import in_cluster
 from atomlib.config import EvalConfig
 from atomlib.distilled import stem
-from atomlib.nas import Candidate, Proxy, evaluate_candidates
+from atomlib.nas import Proxy, evaluate_candidates
+from atomlib.search_space import Candidate
 from atomlib.store import Store
 from atomlib.sweep import sweep
 from tests.conftest import often

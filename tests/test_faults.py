@@ -22,6 +22,7 @@ from atomlib.distill import distill
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
 from atomlib.files import atomic_write
+from atomlib.search_space import sample, search_space
 from atomlib.store import Store
 from atomlib.whole import whole_accuracies
 
@@ -75,9 +76,7 @@ def evaluation(data, folder):
 
 def candidates(data, folder):
     proxy = nas.Proxy.of_set(distill(data, RUN.but(iterations=0), progress=False), epochs=20)
-    space = nas.sample(
-        nas.search_space(), image_size=8, count=3, restrict={"width": [32], "depth": [1]}
-    )
+    space = sample(search_space(), image_size=8, count=3, restrict={"width": [32], "depth": [1]})
     frame = nas.evaluate_candidates(
         proxy, space, data, TRAIN, zca=False, keep=folder / "nas.jsonl", workers=1, progress=False
     )

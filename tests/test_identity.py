@@ -26,8 +26,8 @@ KINDS = {
     "whole": ("whole", set()),
     "nas": (
         "nas",
-        {"cluster", "engine", "store", "workers"},
-    ),  # where results rest, who does the work
+        {"cluster", "engine", "packing", "store", "workers"},
+    ),  # where results rest, who does the work and in what company
 }
 """The module that makes each kind of result, and what it imports for other ends."""
 

@@ -19,17 +19,11 @@ from atomlib.distill import distill
 from atomlib.evaluate import Trainer
 from atomlib.execution import Execution, network_for, operations
 from atomlib.models import ACTIVATIONS, NORMS, POOLINGS
-from atomlib.nas import (
-    Candidate,
-    Proxy,
-    evaluate_candidates,
-    halves,
-    sample,
-    search_space,
-)
+from atomlib.nas import Proxy, evaluate_candidates, halves
 from atomlib.preprocess import Preprocess
 from atomlib.randomness import stream
 from atomlib.ranking import rank_table
+from atomlib.search_space import AXES, Candidate, sample, search_space
 
 SPACE = search_space()
 SMALL = sample(SPACE, image_size=8, count=4, restrict={"depth": [1, 2], "width": [32, 64]})
@@ -83,9 +77,9 @@ def trained(monkeypatch):
     """The names of the candidates that were trained, in order."""
     names, measure = [], nas._Bench.measure
 
-    def counted(self, candidate):
-        names.append(candidate.name)
-        return measure(self, candidate)
+    def counted(self, group):
+        names.extend(candidate.name for candidate in group.candidates)
+        return measure(self, group)
 
     monkeypatch.setattr(nas._Bench, "measure", counted)
     return names
@@ -105,7 +99,7 @@ def lines(path):
 
 def test_the_space_is_the_supplements_grid_in_its_order():
     assert len(SPACE) == len(set(SPACE)) == len({c.name for c in SPACE}) == 4 * 4 * 3 * 5 * 3
-    values = {field: list(dict.fromkeys(getattr(c, field) for c in SPACE)) for field in nas.AXES}
+    values = {field: list(dict.fromkeys(getattr(c, field) for c in SPACE)) for field in AXES}
     assert values == {
         "depth": [1, 2, 3, 4],
         "width": [32, 64, 128, 256],
@@ -125,9 +119,9 @@ def test_the_space_is_the_supplements_grid_in_its_order():
 
 
 def test_the_models_know_every_value_of_the_space():
-    assert set(nas.AXES["activation"]) <= set(ACTIVATIONS)
-    assert set(nas.AXES["norm"]) <= set(NORMS)
-    assert set(nas.AXES["pooling"]) <= set(POOLINGS)
+    assert set(AXES["activation"]) <= set(ACTIVATIONS)
+    assert set(AXES["norm"]) <= set(NORMS)
+    assert set(AXES["pooling"]) <= set(POOLINGS)
 
 
 def test_images_of_32_pixels_allow_all_and_of_8_all_but_four_halvings():
@@ -228,11 +222,11 @@ def test_early_stopping_sees_about_as_many_images_as_the_proxy(data, proxy, like
 def test_a_result_is_what_a_plain_training_reaches_on_either_half(search, data, proxy, seed):
     config = CONFIG.but(seed=seed, batch_size=4)
     frame = search(config=config)
-    assert list(frame.columns) == ["name", *nas.AXES, "validation", "test", "seconds"]
+    assert list(frame.columns) == ["name", *AXES, "validation", "test", "seconds"]
     test = Preprocess.fit(data, zca=False)(data.test_images)
     for row, candidate in zip(frame.to_dict("records"), SMALL, strict=True):
         assert row["name"] == candidate.name
-        assert {name: row[name] for name in nas.AXES} == asdict(candidate)
+        assert {name: row[name] for name in AXES} == asdict(candidate)
         plain = config.but(**asdict(candidate), epochs=proxy.epochs, compile="off")
         network = network_for(plain, data)
         trainer = Trainer(network, plain, Execution(plain, torch.device("cpu"), 0))
@@ -259,6 +253,51 @@ def test_a_result_depends_on_neither_sample_order_nor_workers(search, tmp_path):
     assert {line["name"] for line in lines(tmp_path / "beside")} == {c.name for c in SMALL}
 
 
+SHAPE = sample(SPACE, image_size=8, restrict={"depth": [2], "width": [32], "pooling": ["average"]})
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_result_is_the_same_in_company(search, trained, tmp_path, workers):
+    """Up to rounding, by which an image on the border of two classes may change sides."""
+    alone = search(SHAPE, keep=tmp_path / "alone")
+    beside = search(
+        SHAPE, config=CONFIG.but(together=15), keep=tmp_path / "beside", workers=workers
+    )
+    assert beside["name"].tolist() == alone["name"].tolist()
+    halves = ["validation", "test"]
+    apart = (numbers(beside)[halves] - numbers(alone)[halves]).abs()
+    assert (apart <= 100 / 90 + 1e-9).all(axis=None)
+    assert (apart == 0).mean(axis=None) > 0.8
+    assert alone["test"].nunique() > 5  # or the comparison would say little
+    assert beside["seconds"].nunique() == 1  # each one's part
+    # They count as the same result.
+    trained.clear()
+    pd.testing.assert_frame_equal(search(SHAPE, keep=tmp_path / "beside"), beside)
+    assert trained == []
+
+
+def test_a_group_goes_on_at_the_pass_it_was_at(search, tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "EVERY_SECONDS", 0.0)
+    config = CONFIG.but(together=15)
+    whole = numbers(search(SHAPE, config=config, keep=tmp_path / "other.jsonl"))
+    steps, plain = [], torch.optim.SGD.step
+
+    def cut(self, *args):
+        steps.append(1)
+        if len(steps) == 6:
+            raise KeyboardInterrupt
+        return plain(self, *args)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", cut)
+    with pytest.raises(KeyboardInterrupt):
+        search(SHAPE, config=config)
+    (left,) = (tmp_path / "unfinished").glob("*.safetensors")
+    assert left.name.startswith("d2-w32-average, 15 networks")
+    pd.testing.assert_frame_equal(numbers(search(SHAPE, config=config)), whole)
+    assert len(steps) == 8 + 1  # all passes, and the one that was cut once more
+    assert not left.exists()
+
+
 def test_expensive_candidates_come_first(search, data, trained):
     search()
     cost = {c.name: operations(EvalConfig(**asdict(c)), data) for c in SMALL}
@@ -272,7 +311,7 @@ def test_training_is_on_one_thread_and_the_number_of_threads_is_put_back(search,
         "measure",
         lambda *_: (
             threads.append(torch.get_num_threads())
-            or {"validation": 0.0, "test": 0.0, "seconds": 0.0}
+            or [{"validation": 0.0, "test": 0.0, "seconds": 0.0}]
         ),
     )
     torch.set_num_threads(2)
@@ -429,11 +468,11 @@ def test_a_candidate_goes_on_at_the_pass_it_was_at(search, tmp_path, monkeypatch
 def ask(search, folder):
     plain = nas._Bench.measure
 
-    def slow(self, candidate):
+    def slow(self, group):
         with open(folder / "measured", "a") as file:
             file.write("x")
         time.sleep(0.2)  # so that the other one is sure to ask meanwhile
-        return plain(self, candidate)
+        return plain(self, group)
 
     nas._Bench.measure = slow
     search()
@@ -499,10 +538,10 @@ def test_what_ended_before_a_failure_is_kept(search, trained, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         counted = nas._Bench.measure
 
-        def fails(self, candidate):
-            if candidate.name == third:
+        def fails(self, group):
+            if group.name == third:
                 raise kind("by zero")
-            return counted(self, candidate)
+            return counted(self, group)
 
         patch.setattr(nas._Bench, "measure", fails)
         if kind is ZeroDivisionError:
