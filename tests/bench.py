@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,8 +44,11 @@ from atomlib.evaluate import EnsembleTrainer, Trainer, evaluate, side_by_side
 from atomlib.execution import Execution, network_for, pick_device
 from atomlib.figures import style, write_figure
 from atomlib.files import atomic_write
+from atomlib.mixed import MixedEnsemble
 from atomlib.models import reset_parameters
+from atomlib.packing import pack
 from atomlib.randomness import stream
+from atomlib.search_space import search_space
 from atomlib.workers import in_processes
 from tests.plain import plain_epoch, plain_step
 from tests.ray_nodes import ray_nodes
@@ -321,6 +325,54 @@ def cluster(device: torch.device) -> pd.DataFrame:
     return table
 
 
+SHAPES = [(1, 32, "average"), (3, 32, "average"), (3, 64, "average"), (1, 32, "none")]
+
+
+def search(device: torch.device) -> pd.DataFrame:
+    """A pass of the search's 15 networks of a shape over a set of IPC 10: one network after
+    another, and all of them as one; and how many atomlib.packing has train together here."""
+    return pd.DataFrame([alone(shape_seconds, *shape, device) for shape in tqdm(SHAPES, "search")])
+
+
+def shape_seconds(depth: int, width: int, pooling: str, device: torch.device) -> dict[str, Any]:
+    data = random_data()
+    images, labels = synthetic(data, 10, device)
+    candidates = [
+        c for c in search_space() if (c.depth, c.width, c.pooling) == (depth, width, pooling)
+    ]
+    precision = "bfloat16" if device.type == "cuda" else "float32"
+    config = EvalConfig(compile="off", precision=precision, epochs=1)
+    groups = pack(dict.fromkeys(candidates, 1.0), config, data, device, images=len(images))
+    by_norm = sorted(candidates, key=lambda candidate: candidate.norm)
+    configs = [config.but(**asdict(candidate)) for candidate in by_norm]
+    execution = Execution(config, device, 0)
+    networks = [network_for(own, data).to(device) for own in configs]
+    each = [Trainer(n, own, execution) for n, own in zip(networks, configs, strict=True)]
+    mixed = EnsembleTrainer(MixedEnsemble(networks), config, execution)
+    chance = [stream(0, "bench", place, device=device) for place in range(len(networks))]
+
+    def one_by_one() -> None:
+        for trainer, own in zip(each, chance, strict=True):
+            trainer.train(images, labels, [own])
+
+    def as_one() -> None:
+        mixed.train(images, labels, chance)
+
+    found = {}
+    for name, train in (("one_by_one_s", one_by_one), ("as_one_s", as_one)):
+        train()
+        found[name] = seconds(train, device, 3) / (config.epochs + 1)
+    return {
+        "depth": depth,
+        "width": width,
+        "pooling": pooling,
+        **found,
+        "times_faster": found["one_by_one_s"] / found["as_one_s"],
+        "together_here": len(groups[0].candidates),
+        "how": str(execution),
+    }
+
+
 EMPTY, BUSY, PRODUCTS = 500, 20, 25
 
 
@@ -404,6 +456,7 @@ def main() -> None:
         "exactness": exactness,
         "accuracy": accuracy,
         "cluster": cluster,
+        "search": search,
     }
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--only", nargs="+", choices=sections, default=list(sections))
