@@ -185,6 +185,7 @@ class ReportPages:
             links.append(("one by one", f"{root}gallery.html#{quote(self.shown_at[stem])}"))
             if stem in self.report.records:
                 links.append(("run", f"{root}runs.html#{quote(slug(stem))}"))
+            links.append(("images as data", f"{root}distilled/{quote(stem)}.safetensors"))
         elif name.endswith("loss"):
             links.append(("runs, and their losses as CSV", f"{root}runs.html"))
         elif name in self.report.tables and "networks" in self.report.tables[name]:
