@@ -311,3 +311,8 @@ class _Cells(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._in_cell:
             self._rows[-1][-1] += data.strip()
+
+
+def slug(name: str) -> str:
+    """A name as an element's id: no spaces."""
+    return re.sub(r"\s", "_", name)

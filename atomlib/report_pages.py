@@ -3,7 +3,6 @@
 import re
 import shutil
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -11,13 +10,13 @@ from urllib.parse import quote, unquote, urlsplit
 import numpy as np
 import pandas as pd
 
-from atomlib import gallery, verdicts
+from atomlib import gallery
 from atomlib.config import METHODS
-from atomlib.notebook_page import Part, Table, parts
-from atomlib.records import LABELS, changes, is_reduced, lasts
-from atomlib.report import DAGGER, to_latex
+from atomlib.front_page import front
+from atomlib.notebook_page import Part, Table, parts, slug
+from atomlib.records import LABELS, changes, is_reduced
+from atomlib.report import to_latex
 from atomlib.report_folder import ReportFolder
-from atomlib.significance import HOW, SIGNS, against_published
 
 PACKAGE = Path(__file__).parent
 
@@ -44,20 +43,10 @@ FIGURES = {
 """What each figure shows."""
 
 
-def published_count(report: ReportFolder) -> int:
-    table = report.tables.get("main_table")
-    return 0 if table is None else int(table.published.notna().sum())
-
-
 def sort_key(text: str) -> float | None:
     """The number that a cell begins with, by which its column is sorted; None: it has none."""
     number = re.match(r"[-+−]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?", text.strip(), re.IGNORECASE)
     return float(number[0].replace(",", "").replace("−", "-")) if number else None
-
-
-def slug(name: str) -> str:
-    """A name as an element's id: no spaces."""
-    return re.sub(r"\s", "_", name)
 
 
 class ReportPages:
@@ -93,18 +82,7 @@ class ReportPages:
             self._notebook(name, number)
         self._gallery()
         self._runs()
-        self.menu |= {"main_tables": self._main_tables(), "grids": self._grids()}
-        self.menu |= {"cost": None, "note": self._note("main_table")}
-        if "cost" in self.report.figures:
-            self.menu["cost"] = self._figure("cost", self.report.name + "/")
-        main = [r for r in lasts(self.report.evaluated) if not r["variant"]]
-        main = [r for r in main if r["evaluate"]["model"] == "convnet"]
-        table = self.report.tables.get("main_table")
-        known = set() if table is None else set(table.dataset)
-        main = [r for r in main if r["dataset"] in known]
-        self.menu["findings"] = verdicts.findings(main)
-        self.menu["how"] = HOW if published_count(self.report) else ""
-        self.menu["summary"] = self._summary()
+        self.menu |= front(self)
         if self.report.unreadable:
             count, first = len(self.report.unreadable), self.report.unreadable[0]
             print(
@@ -169,15 +147,15 @@ class ReportPages:
                     boxes.append(box | {"links": [("figure", place)]})
                 else:
                     self.made_in.setdefault(name, f"{quote(notebook)}.html#{quote(slug(name))}")
-                    boxes.append(self._figure(name, "", notebook))
+                    boxes.append(self.figure(name, "", notebook))
         return boxes
 
-    def _figure(self, name: str, root: str, notebook: str = "") -> dict[str, Any]:
+    def figure(self, name: str, root: str, notebook: str = "") -> dict[str, Any]:
         """A figure of the report with its caption; ``root`` leads to the report's pages.
 
         The vector is shown where there is one, and all forms are offered.
         """
-        folder, links = self.report.folder, self._origin(name, root, notebook)
+        folder, links = self.report.folder, self.origin(name, root, notebook)
         stem = name.removeprefix("gallery_")
         caption = FIGURES.get(name, name.replace("_", " "))
         if name.startswith("gallery_") and stem in self.sheets:
@@ -204,7 +182,7 @@ class ReportPages:
             "links": links,
         }
 
-    def _origin(self, name: str, root: str, notebook: str) -> list[tuple[str, str]]:
+    def origin(self, name: str, root: str, notebook: str) -> list[tuple[str, str]]:
         """Links to the notebook that made a table or figure, and to what it was run with."""
         if notebook:
             return [("parameters", "#parameters")]
@@ -219,7 +197,7 @@ class ReportPages:
     def _table(self, notebook: str, part: Part, number: int) -> dict[str, Any]:
         """A table on a notebook's page: the report's file where there is one, or else its own."""
         name = self.report.table_of(part.text) if part.text else None
-        links = self._origin("", "", notebook)
+        links = self.origin("", "", notebook)
         if name:
             self.made_in[name] = f"{quote(notebook)}.html#table-{quote(slug(name))}"
             runs = [
@@ -239,122 +217,6 @@ class ReportPages:
         ]
         shown, caption = _without_data(part.table)
         return _box(f"table-{slug(name)}", shown, runs, links) | {"caption": caption}
-
-    # The front page
-
-    def _main_tables(self) -> list[dict[str, Any]]:
-        """The main table of each data set: IPC across, published beside measured, tested."""
-        table = self.report.tables.get("main_table")
-        if table is None:
-            return []
-        return [
-            self._main_table(dataset, part)
-            for dataset, part in table.groupby("dataset", sort=False)
-        ]
-
-    def _main_table(self, dataset: str, part: pd.DataFrame) -> dict[str, Any]:
-        root, ipcs = f"{self.report.name}/", [i for i in part.ipc.unique() if str(i) != "whole"]
-        compared = [i for i in ipcs if part[part.ipc.isin([i, "whole"])].published.notna().any()]
-        rows = []
-        for method, cells in part.groupby("method", sort=False):
-            row: dict[str, Any] = {"label": LABELS.get(method, method), "ipcs": []}
-            row["whole"] = method == "whole"
-            row["best"] = []
-            for ipc in ipcs:
-                mine = [c for c in cells.itertuples() if c.ipc in (ipc, "whole")]
-                row["ipcs"].append(self._cell(mine[0], root) if mine else None)
-            rows.append(row)
-        # Of the methods, which is above all others; the ceiling is none.
-        for column in range(len(ipcs)):
-            found = [r["ipcs"][column] for r in rows if r["ipcs"][column] and not r["whole"]]
-            if found:
-                max(found, key=lambda cell: cell["mean"])["highest"] = True
-        return {
-            "id": f"main-{slug(self.report.name)}-{slug(dataset)}",
-            "caption": f"{LABELS.get(dataset, dataset)}{', reduced' if part.reduced.any() else ''}",
-            "ipcs": [(ipc, ipc in compared) for ipc in ipcs],
-            "rows": rows,
-            "links": [
-                *self._origin("main_table", root, ""),
-                ("runs", f"{root}runs.html"),
-                ("CSV", f"{root}main_table.csv"),
-                *([("LaTeX", f"{root}main_table.tex")] if self._has("main_table.tex") else []),
-            ],
-        }
-
-    def _summary(self) -> str:
-        """How many measured figures stand where to the published ones."""
-        table = self.report.tables.get("main_table")
-        if table is None or not published_count(self.report):
-            return ""
-        cells = [cell for cell in table.itertuples() if not pd.isna(cell.published)]
-        words = [against_published(cell).word for cell in cells]
-        counts = [f"{words.count(word)} {word}" for word in SIGNS if word in words]
-        reduced = (
-            " The profile's settings are reduced against the paper's, so a difference tells of the "
-            "profile, and not yet of the method."
-            if table.reduced.any()
-            else ""
-        )
-        compared = f"Of {len(cells)} measured figures that have a published counterpart"
-        return f"{compared}, {', '.join(counts)}.{reduced}"
-
-    def _cell(self, cell: Any, root: str) -> dict[str, Any]:
-        one = cell.networks == cell.seeds
-        text = {
-            "mean": cell.mean,
-            "measured": f"{cell.mean:.1f}" + ("" if one else f" ± {cell.std:.1f}"),
-            "one": one,
-            "seeds": "" if pd.isna(cell.seed_std) else f"seeds ± {cell.seed_std:.1f}",
-            "best": f"{cell.best:.1f}" if cell.checkpoints > 1 else "",
-            "runs": self._run_links(self.report.runs(cell._asdict()), root),
-            "published": None,
-            "highest": False,
-        }
-        if not pd.isna(cell.published):
-            spread = "" if pd.isna(cell.published_std) else f" ± {cell.published_std:.1f}"
-            verdict = against_published(cell)
-            text |= {
-                "published": f"{cell.published:.1f}{spread}{'' if cell.checked else DAGGER}",
-                "published_key": cell.published,
-                "source": cell.source,
-                "difference": f"{cell.difference:+.1f}".replace("-", "−"),
-                "key": cell.difference,
-                "word": verdict.word,
-                "sign": SIGNS[verdict.word],
-                "p": "" if verdict.p is None else _p(verdict.p),
-            }
-        return text
-
-    def _run_links(self, names: Iterable[str], root: str) -> list[tuple[str, str]]:
-        return [(name, f"{root}runs.html#{quote(slug(name))}") for name in names]
-
-    def _has(self, name: str) -> bool:
-        return (self.report.folder / name).exists()
-
-    def _note(self, name: str) -> str:
-        """The note below a table's Markdown."""
-        lines = self.report.markdown.get(name, "").splitlines()
-        return " ".join(line for line in lines if line and not line.startswith("|"))
-
-    def _grids(self) -> list[dict[str, Any]]:
-        """The grids of the main table's sets, at their largest IPC, one a method."""
-        table = self.report.tables.get("main_table")
-        found = []
-        for name in self.report.figures:
-            cell = re.fullmatch(r"gallery_(.+)-([a-z]+)-ipc(\d+)-seed(\d+)", name)
-            if cell and cell[2] in METHODS and table is not None and cell[1] in set(table.dataset):
-                found.append((cell[1], int(cell[3]), int(cell[4]), METHODS.index(cell[2]), name))
-        grids = []
-        for dataset in dict.fromkeys(entry[0] for entry in found):
-            mine = [entry for entry in found if entry[0] == dataset]
-            ipc, seed = max(entry[1] for entry in mine), min(entry[2] for entry in mine)
-            for *_, method, name in sorted(e for e in mine if e[1:3] == (ipc, seed)):
-                label = f"{LABELS[METHODS[method]]}, {LABELS.get(dataset, dataset)}, IPC {ipc}"
-                figure = self._figure(name, f"{self.report.name}/")
-                grids.append(figure | {"caption": label, "alt": f"{label}, one row a class"})
-                grids[-1]["method"] = METHODS[method]
-        return grids
 
     # The gallery and the runs
 
@@ -501,7 +363,3 @@ def _accuracy(accuracies: list[float] | None) -> str:
         return ""
     spread = f" ± {np.std(accuracies):.1f}" if len(accuracies) > 1 else ""
     return f"{np.mean(accuracies):.1f}{spread}"
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"

@@ -22,10 +22,11 @@ import jinja2
 from atomlib import gallery
 from atomlib.errors import SettingError, check_choice
 from atomlib.files import atomic_folder
-from atomlib.notebook_page import code, title_of
+from atomlib.front_page import published_count
+from atomlib.notebook_page import code, slug, title_of
 from atomlib.records import LABELS, plain
 from atomlib.report_folder import ReportFolder
-from atomlib.report_pages import ReportPages, published_count, slug
+from atomlib.report_pages import ReportPages
 
 PACKAGE = Path(__file__).parent
 MARKER = ".atomlib-site"
