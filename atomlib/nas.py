@@ -143,7 +143,7 @@ def evaluate_candidates(
     candidates go to the cluster instead, as many at a time as it has processors, or GPUs.
 
     Raises SettingError before any work for what will not do, and RuntimeError, naming the
-    candidate, where training one of them failed.
+    candidate or its group, where training failed.
     """
     keep, device = Path(keep), pick_device(device)
     engine = Engine.chosen()
