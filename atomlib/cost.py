@@ -4,12 +4,15 @@ The bound is the arithmetic of convolutions and matrix products alone: operation
 torch.utils.flop_counter, at the rate that one large matrix product reaches on this machine.
 """
 
+import ctypes
+import gc
 import re
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +55,11 @@ def step_cost(
 
     ``step_s`` is the median of ``repeats``, ``first_step_s`` the first, compilation included;
     ``peak_mb`` the most memory (MB, 10^6 bytes) that the GPU's tensors took or, on a CPU, the
-    whole process with Python, libraries and data; ``gflop`` the operations of all forwards
-    and the backward (a forward's, to the synthetic images alone: weights get no gradient);
-    ``bound_s`` the time that
-    these take at ``matrix_gflops``, the machine's measured rate in the step's number type.
+    whole process with Python, libraries and data, whitening and compilation included;
+    ``step_peak_mb`` the same while nothing but iterations ran (on macOS, ``peak_mb`` again);
+    ``gflop`` the operations of all forwards and the backward (a forward's, to the synthetic
+    images alone: weights get no gradient); ``bound_s`` the time that these take at
+    ``matrix_gflops``, the machine's measured rate in the step's number type.
     """
     step = Step(data, config, device)
     images = initial_images(data, config, device).requires_grad_()
@@ -67,6 +71,8 @@ def step_cost(
 
     first = seconds(iteration, device, 1)
     iteration()
+    before = peak_memory(device)
+    forget_peak(device)
     median = seconds(iteration, device, repeats)
     peak = peak_memory(device)
     work = step_operations(config, data)
@@ -78,7 +84,8 @@ def step_cost(
         "real_batch": config.real_batch,
         "step_s": median,
         "first_step_s": first,
-        "peak_mb": peak / 1e6,
+        "peak_mb": max(before, peak) / 1e6,
+        "step_peak_mb": peak / 1e6,
         "gflop": work / 1e9,
         "matrix_gflops": rate / 1e9,
         "bound_s": work / rate,
@@ -113,7 +120,7 @@ def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that tensors took on a GPU, or this process in memory so far."""
+    """Bytes: the most that tensors took on a GPU, or this process in memory, since forget_peak."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
@@ -121,3 +128,16 @@ def peak_memory(device: torch.device) -> int:
         return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
+
+
+def forget_peak(device: torch.device) -> None:
+    """Have peak_memory start anew from what is held now, where the system can: not on macOS."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        # What is free counts as held until it is given back; see execution.keep_freed_memory.
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

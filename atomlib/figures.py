@@ -276,7 +276,7 @@ def nas_figure(results: Mapping[str, pd.DataFrame], reference: str = "whole") ->
 def cost_figure(table: pd.DataFrame) -> Figure:
     """Seconds an iteration, with the arithmetic bound across each bar, and peak memory."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDEST, 2.8))
-    shown = table.assign(method=table.method.map(LABELS), gb=table.peak_mb / 1e3)
+    shown = table.assign(method=table.method.map(LABELS), gb=table.step_peak_mb / 1e3)
     for axis, column in ((left, "step_s"), (right, "gb")):
         sns.barplot(
             shown, x="ipc", y=column, hue="method", ax=axis, errorbar=None, legend=False,

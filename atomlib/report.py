@@ -283,7 +283,7 @@ def readable_costs(table: pd.DataFrame) -> pd.DataFrame:
             "IPC": table.ipc,
             "s / iteration": table.step_s.map("{:.3g}".format),
             "first, s": table.first_step_s.map("{:.3g}".format),
-            "peak memory, GB": (table.peak_mb / 1e3).map("{:.2f}".format),
+            "peak memory, GB": (table.step_peak_mb / 1e3).map("{:.2f}".format),
             "GFLOP": table.gflop.map("{:.3g}".format),
             "matrix rate, GFLOP/s": table.matrix_gflops.map("{:.0f}".format),
             "bound, s": table.bound_s.map("{:.3g}".format),

@@ -141,7 +141,7 @@ def cost_findings(table: pd.DataFrame) -> list[str]:
         dm, atom = part.loc["dm"], part.loc["atom"]
         sentences.append(
             f"IPC {ipc}: an iteration of ATOM takes {atom.step_s / dm.step_s:.2f} times one of DM "
-            f"and {atom.peak_mb / dm.peak_mb:.2f} times its memory; it stands at "
+            f"and {atom.step_peak_mb / dm.step_peak_mb:.2f} times its memory; it stands at "
             f"{atom.times_bound:.2g} times the arithmetic bound, DM's at {dm.times_bound:.2g}."
         )
     return sentences

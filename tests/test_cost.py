@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +65,27 @@ def test_peak_memory_is_that_of_the_process():
     assert 350e6 < after - before < 450e6
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux")
+def test_a_peak_that_is_forgotten_counts_no_more():
+    script = (
+        "import torch\n"
+        "from atomlib.cost import forget_peak, peak_memory\n"
+        "from atomlib.execution import keep_freed_memory\n"
+        "cpu = torch.device('cpu')\n"
+        "keep_freed_memory()\n"
+        "torch.ones(10**8)\n"  # 400 MB, given back to the process alone
+        "before = peak_memory(cpu)\n"
+        "forget_peak(cpu)\n"
+        "held = torch.ones(5 * 10**7)\n"  # 200 MB
+        "print(before, peak_memory(cpu))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    before, after = map(int, done.stdout.split())
+    assert 150e6 < before - after < 250e6
+
+
 def test_the_matrix_rate_is_one_a_processor_can_have():
     assert 1e9 < matrix_rate(torch.float32, CPU) < 1e14
 
@@ -76,6 +98,7 @@ def test_every_config_is_measured_in_a_process_of_its_own(make_data):
         repeats=1, progress=False,
     )  # fmt: skip
     assert table.method.tolist() == ["dm", "atom"]
+    assert (table.step_peak_mb <= table.peak_mb).all() and (table.step_peak_mb > 50).all()
     assert (table.peak_mb * 1e6 < peak_memory(CPU) - 3e8).all() and held.numel()
     (sentence,) = cost_findings(table)
     ratio = table.step_s[1] / table.step_s[0]
