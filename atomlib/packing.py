@@ -59,6 +59,7 @@ def pack(
 
 
 def cost(group: Group, costs: Mapping[Candidate, float]) -> float:
+    """Of all its candidates, in the unit of ``costs``."""
     return sum(costs[candidate] for candidate in group.candidates)
 
 

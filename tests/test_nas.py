@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from atomlib import nas, resume
+from atomlib import nas
 from atomlib.config import DistillConfig, EvalConfig
 from atomlib.datasets import ImageData
 from atomlib.distill import distill
@@ -276,28 +276,6 @@ def test_a_result_is_the_same_in_company(search, trained, tmp_path, workers):
     assert trained == []
 
 
-def test_a_group_goes_on_at_the_pass_it_was_at(search, tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "EVERY_SECONDS", 0.0)
-    config = CONFIG.but(together=15)
-    whole = numbers(search(SHAPE, config=config, keep=tmp_path / "other.jsonl"))
-    steps, plain = [], torch.optim.SGD.step
-
-    def cut(self, *args):
-        steps.append(1)
-        if len(steps) == 6:
-            raise KeyboardInterrupt
-        return plain(self, *args)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", cut)
-    with pytest.raises(KeyboardInterrupt):
-        search(SHAPE, config=config)
-    (left,) = (tmp_path / "unfinished").glob("*.safetensors")
-    assert left.name.startswith("d2-w32-average, 15 networks")
-    pd.testing.assert_frame_equal(numbers(search(SHAPE, config=config)), whole)
-    assert len(steps) == 8 + 1  # all passes, and the one that was cut once more
-    assert not left.exists()
-
-
 def test_expensive_candidates_come_first(search, data, trained):
     search()
     cost = {c.name: operations(EvalConfig(**asdict(c)), data) for c in SMALL}
@@ -442,11 +420,24 @@ def test_other_code_trains_anew(search, trained, monkeypatch):
     assert len(trained) == 2
 
 
-@pytest.mark.parametrize("norm", ["batch", "instance"])
-def test_a_candidate_goes_on_at_the_pass_it_was_at(search, tmp_path, monkeypatch, norm):
-    monkeypatch.setattr(resume, "EVERY_SECONDS", 0.0)
-    one = [c for c in SMALL + SPACE if c.norm == norm and c.depth == 1 and c.width == 32][:1]
-    whole = numbers(search(one, keep=tmp_path / "other.jsonl"))
+def narrow(norm):
+    return [c for c in SMALL + SPACE if c.norm == norm and c.depth == 1 and c.width == 32][:1]
+
+
+@pytest.mark.parametrize(
+    "candidates, together, name",
+    [
+        (narrow("batch"), 1, narrow("batch")[0].name),
+        (narrow("instance"), 1, narrow("instance")[0].name),
+        (SHAPE, 15, "d2-w32-average, 15 networks"),
+    ],
+    ids=["batch", "instance", "group"],
+)
+def test_a_training_goes_on_at_the_pass_it_was_at(
+    search, tmp_path, monkeypatch, bookmarks_always, candidates, together, name
+):
+    config = CONFIG.but(together=together)
+    whole = numbers(search(candidates, config=config, keep=tmp_path / "other.jsonl"))
     steps, plain = [], torch.optim.SGD.step
 
     def cut(self, *args):
@@ -457,10 +448,10 @@ def test_a_candidate_goes_on_at_the_pass_it_was_at(search, tmp_path, monkeypatch
 
     monkeypatch.setattr(torch.optim.SGD, "step", cut)
     with pytest.raises(KeyboardInterrupt):
-        search(one)
+        search(candidates, config=config)
     (left,) = (tmp_path / "unfinished").glob("*.safetensors")
-    assert left.name.startswith(one[0].name)
-    pd.testing.assert_frame_equal(numbers(search(one)), whole)
+    assert left.name.startswith(name)
+    pd.testing.assert_frame_equal(numbers(search(candidates, config=config)), whole)
     assert len(steps) == 8 + 1  # all passes, and the one that was cut once more
     assert not left.exists()
 
