@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from atomlib import imagefolder
+from atomlib import archives, imagefolder
 from atomlib.config import DistillConfig
 from atomlib.distill import distill
 from atomlib.errors import DataError
@@ -53,8 +53,14 @@ def refuses(complains, tmp_path, cache_folder):
 
 @pytest.fixture
 def bounds(monkeypatch):
-    """Set bounds of atomlib.imagefolder, so that little archives are too large."""
-    return lambda **values: [monkeypatch.setattr(imagefolder, k, v) for k, v in values.items()]
+    """Set bounds, so that little archives are too large."""
+
+    def put(**values):
+        for name, value in values.items():
+            owner = archives if hasattr(archives, name) else imagefolder
+            monkeypatch.setattr(owner, name, value)
+
+    return put
 
 
 # Random damage

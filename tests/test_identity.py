@@ -13,8 +13,8 @@ from atomlib.identity import MODULES, code, differences, digest, libraries, stat
 FOLDER = Path(atomlib.__file__).parent
 
 DECIDES_NOTHING = {
-    "artifact", "config", "datasets", "distilled", "errors", "execution", "files", "identity",
-    "imagefolder", "provenance", "resume",
+    "archives", "artifact", "config", "datasets", "distilled", "errors", "execution", "files",
+    "identity", "imagefolder", "provenance", "resume",
 }  # fmt: skip
 """Imported by code that decides, yet no part of it: settings and data enter a result's key
 themselves, and the rest reads, writes, checks or says how arithmetic runs."""

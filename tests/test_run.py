@@ -11,7 +11,7 @@ import yaml
 from nbformat import v4
 
 from atomlib.errors import SettingError
-from atomlib.run import main, read_profile, run_profile
+from atomlib.run import PROFILES, main, read_profile, run_profile
 from tests.test_environment import ROOT
 
 
@@ -132,7 +132,7 @@ def test_the_notebooks_keep_their_promises():
             assert f"{place}/" not in path.read_text(), path.name
 
 
-@pytest.mark.parametrize("name", ["quick", "cifar10-cpu", "paper"])
-def test_the_profiles_of_the_package_fit_its_notebooks(name, monkeypatch):
+@pytest.mark.parametrize("path", sorted((ROOT / PROFILES).glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_profiles_of_the_package_fit_its_notebooks(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert "01_main_table" in read_profile(name)
+    assert {"01_main_table", "09_learning_curve"} & set(read_profile(path.stem))
