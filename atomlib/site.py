@@ -12,6 +12,7 @@ need no server and no other host. Templates, style and script are in atomlib/tem
 
 import argparse
 import shutil
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ class _Site:
         self.templates.globals |= {
             "LABELS": LABELS,
             "position": gallery.position,
-            "site": [self._menu(report) for report in reports],
+            "site": self._menus(),
             "made_by": f"atomlib {version('atomlib')}",
         }
 
@@ -101,6 +102,15 @@ class _Site:
         path = self.out / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+    def _menus(self) -> list[dict[str, Any]]:
+        """One a report; where two have a title in common, their profiles tell them apart."""
+        menus = [self._menu(report) for report in self.reports]
+        count = Counter(menu["title"] for menu in menus)
+        for menu in menus:
+            if count[menu["title"]] > 1:
+                menu["title"] += f", {menu['name']}"
+        return menus
 
     def _menu(self, report: ReportFolder) -> dict[str, Any]:
         """What every page says of a report; ``ReportPages`` adds the rest."""

@@ -506,6 +506,13 @@ def test_the_committed_reports_make_a_site_in_under_a_minute(committed):
     assert faults(committed.folder) == []
 
 
+def test_reports_on_the_same_data_are_told_apart(committed):
+    page = (committed.folder / "index.html").read_text()
+    titles = re.findall(r'<h2 id="title-[^"]*">([^<]*)</h2>', page)
+    assert "digits (8 x 8)" in titles
+    assert len(set(titles)) == len(titles)
+
+
 def test_every_page_of_the_committed_reports_is_sound(committed, browser):
     """No error, every picture there, nothing asked of a host, a phone's width, day and night."""
     pages = sorted(committed.folder.rglob("*.html"))
