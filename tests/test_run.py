@@ -135,4 +135,4 @@ def test_the_notebooks_keep_their_promises():
 @pytest.mark.parametrize("path", sorted((ROOT / PROFILES).glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_profiles_of_the_package_fit_its_notebooks(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert {"01_main_table", "09_learning_curve"} & set(read_profile(path.stem))
+    assert "01_main_table" in read_profile(path.stem)
