@@ -4,15 +4,16 @@ A setting that is None takes a value that depends on the data or on another sett
 ``DistillConfig.resolve`` fills it in, and what is stored and reported is the filled-in form.
 """
 
-import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from atomlib.dsa import STRATEGIES
-from atomlib.errors import SettingError, did_you_mean, shown
+from atomlib.augmentation import DSA, DSAConfig
+from atomlib.errors import SettingError, shown
 from atomlib.losses import Matching
-from atomlib.models import ACTIVATIONS, MAX_DEPTH, MAX_WIDTH, MODELS, NORMS, POOLINGS
+from atomlib.models.build import NetworkConfig
+from atomlib.models.convnet import default_depth
+from atomlib.settings import MOST, Positive, Rate, Weight
 
 METHODS = ("random", "herding", "kcenter", "dm", "datadam", "atom")
 """The first three choose real images; the others differ only in the switches of the loss."""
@@ -24,100 +25,6 @@ BY_FEATURES = ("herding", "kcenter")
 """Methods that choose by the features of a network trained on the whole set."""
 
 FEATURE_EPOCHS = 30
-
-MOST = 10**6
-"""Of anything that is counted: whoever asks for more has mistyped, and would wait for years."""
-
-Positive = Annotated[int, Field(ge=1, le=MOST)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-LARGEST = 1e30
-"""Of a rate or weight: tensors are float32, which ends at 3.4e38."""
-
-Weight = Annotated[float, Field(ge=0, le=LARGEST)]
-Rate = Annotated[float, Field(gt=0, le=LARGEST)]
-
-
-class Settings(BaseModel):
-    """Frozen, typed settings; anything wrong is one SettingError sentence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    def __init__(self, **values):
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise SettingError(_explain(error, type(self))) from None
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read what ``model_dump_json`` wrote. Raises SettingError."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise SettingError(_explain(error, cls)) from None
-
-    def but(self, **changes) -> Self:
-        """A copy with some settings changed, checked like new ones."""
-        return type(self)(**{**self.model_dump(), **changes})
-
-
-class DSAConfig(Settings):
-    """Differentiable Siamese augmentation: which strategies, how strong (Table 1)."""
-
-    strategies: tuple[Literal[STRATEGIES], ...] = Field(
-        STRATEGIES, strict=False, description="strategies drawn from; none turns DSA off"
-    )
-    brightness: Annotated[float, Field(ge=0, le=100)] = Field(
-        1.0, description="added, up to half of it"
-    )
-    saturation: Annotated[float, Field(ge=0, le=100)] = Field(2.0, description="largest factor")
-    contrast: Fraction = Field(0.5, description="smallest factor; the largest is 1 above it")
-    crop: Fraction = Field(0.125, description="largest shift, as a fraction of the side")
-    cutout: Fraction = Field(0.5, description="side of the square, as a fraction of the side")
-    flip: Fraction = Field(0.5, description="probability of a mirror image")
-    scale: Annotated[float, Field(ge=1, le=100)] = Field(
-        1.2, description="largest factor; the smallest is 1 over it"
-    )
-    rotate: Annotated[float, Field(ge=0, le=180)] = Field(
-        15.0, description="largest angle, degrees"
-    )
-
-
-def _named(values: object) -> object:
-    """Nested settings are handed on by name, before pydantic looks at them."""
-    if isinstance(values, dict) and not all(isinstance(name, str) for name in values):
-        raise SettingError(f"{shown(values)} is not what it should be; allowed: settings by name")
-    return values
-
-
-DSA = Annotated[DSAConfig, BeforeValidator(_named)]
-
-
-class NetworkConfig(Settings):
-    """Which network, for the settings that distillation and evaluation share."""
-
-    model: Literal[tuple(MODELS)] = Field("convnet", description="the network")
-    depth: Annotated[int, Field(ge=1, le=MAX_DEPTH)] | None = Field(
-        None, description="blocks; None is a halving each down to 4 pixels, 2 at the least"
-    )
-    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = Field(
-        128, description="channels of each block"
-    )
-    norm: Literal[NORMS] = Field("instance", description="normalisation after each convolution")
-    activation: Literal[tuple(ACTIVATIONS)] = Field("relu", description="after each norm")
-    pooling: Literal[tuple(POOLINGS)] = Field("average", description="2 x 2, after each block")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of convolutions; auto is bfloat16 where the processor has it"
-    )
-    compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="torch.compile the step; auto is on where the run is long enough"
-    )
-    graphs: bool = Field(False, description="replay compiled steps as CUDA graphs, on a GPU")
-
-    def network_settings(self) -> dict:
-        """The keyword arguments of ``build_model`` that come from the config."""
-        return {key: getattr(self, key) for key in MODELS[self.model].SETTINGS}
 
 
 class DistillConfig(NetworkConfig):
@@ -242,65 +149,3 @@ class DistillConfig(NetworkConfig):
             normalize=self.attention_norm == "l2",
             layers=self.layers,
         )
-
-
-class EvalConfig(NetworkConfig):
-    """How to train networks on a distilled set and test them (facts: DC family's protocol)."""
-
-    networks: Positive = Field(5, description="networks trained from scratch, one seed each")
-    together: Positive | None = Field(
-        None,
-        description="networks trained side by side; None is all of them on a GPU, one after "
-        "another on a CPU",
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
-    epochs: Positive = Field(1000, description="E; E + 1 passes are made over the set")
-    batch_size: Positive = Field(256, description="synthetic images a step")
-    lr: Rate = Field(0.01, description="SGD on weights")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD on weights")
-    weight_decay: Weight = Field(5e-4, description="SGD on weights")
-    schedule: Literal["halfway", "step", "constant"] = Field(
-        "halfway", description="x0.1 once, halfway (DC family), or StepLR (Table 1)"
-    )
-    step_size: Positive = Field(15, description="epochs between decays of schedule 'step'")
-    step_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="factor of schedule 'step'"
-    )
-    dsa: DSA = DSAConfig()
-
-    def resolve(self, image_size: int) -> Self:
-        """The same config with every None filled in.
-
-        Only ``together`` may stay None: like ``precision`` and ``compile`` it says how arithmetic
-        runs, which is left to the machine that it runs on.
-        """
-        return self.but(depth=default_depth(image_size) if self.depth is None else self.depth)
-
-
-def default_depth(image_size: int) -> int:
-    """3 blocks at 32 pixels and 4 at 64 (supplement, 1.3): the last map is 4 pixels wide.
-
-    Never fewer than 2, or attention would have no layer before the last.
-    """
-    return max(2, round(math.log2(image_size / 4)))
-
-
-def _explain(error: ValidationError, settings: type[BaseModel]) -> str:
-    """The first complaint as one sentence."""
-    first = error.errors()[0]
-    where = [str(part) for part in first["loc"]]
-    value, name = first.get("input"), ".".join(where)
-    if isinstance(first.get("ctx", {}).get("error"), SettingError):
-        # Settings within settings have said it already.
-        return f"{name}: {first['ctx']['error']}".removeprefix(": ")
-    if first["type"] == "extra_forbidden":
-        allowed = list(settings.model_fields)
-        near = did_you_mean(name, allowed)
-        return f"unknown setting {shown(name)}{near}; allowed: {', '.join(allowed)}"
-    near = ""
-    if first["type"] == "literal_error":
-        near = did_you_mean(value, first["ctx"]["expected"].replace(" or ", ", ").split(", "))
-        near = near.replace("\"'", "'").replace("'\"", "'")
-    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Input should ")
-    wanted = wanted.replace("a valid integer", "an integer").replace("a valid ", "a ")
-    return f"{name or 'input'} is {shown(value)}{near}; allowed: {wanted}"

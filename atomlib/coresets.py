@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from atomlib import preprocess
-from atomlib.config import DistillConfig, EvalConfig
-from atomlib.datasets import ImageData, rows_by_class
-from atomlib.evaluate import TEST_BATCH
-from atomlib.whole import trained_network
+from atomlib.config import DistillConfig
+from atomlib.datasets.image_data import ImageData, rows_by_class
+from atomlib.full_data import trained_network
+from atomlib.training import TEST_BATCH, EvalConfig
 
 
 def choose(data: ImageData, config: DistillConfig, device: torch.device) -> Int[Tensor, "k ipc"]:

@@ -15,19 +15,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from atomlib import preprocess
+from atomlib.augmentation import Draw, augment, draw
 from atomlib.config import BY_FEATURES, DistillConfig
 from atomlib.coresets import choose
-from atomlib.datasets import ImageData, rows_by_class
-from atomlib.distilled import DistilledSet, by_class, summarise
-from atomlib.dsa import Draw, augment, draw
+from atomlib.datasets.image_data import ImageData, rows_by_class
+from atomlib.distilled_set import DistilledSet, by_class, summarise
 from atomlib.errors import SettingError, check_kind
-from atomlib.execution import Execution, check_room, network_for, operations, pick_device
 from atomlib.identity import code, kind_of
 from atomlib.losses import Signature, matching_loss, signature
-from atomlib.models import reset_parameters
-from atomlib.provenance import versions
+from atomlib.models.build import check_room, network_for, operations, reset_parameters
 from atomlib.randomness import stream
-from atomlib.resume import Bookmark
+from atomlib.runtime.bookmark import Bookmark
+from atomlib.runtime.device import Execution, pick_device
+from atomlib.runtime.provenance import versions
 
 
 class DivergedError(SettingError):
@@ -45,8 +45,8 @@ def distill(
     """Make a distilled set of ``data``.
 
     With ``resume``, a file, a run that was killed goes on from where it was; see
-    atomlib.resume. The same arguments give the same bytes on one machine's CPU. ``device`` None
-    is the GPU where there is one; there, gradients are summed in no fixed order. Raises
+    ``runtime.bookmark``. The same arguments give the same bytes on one machine's CPU. ``device``
+    None is the GPU where there is one; there, gradients are summed in no fixed order. Raises
     SettingError, before any work, for settings that the data cannot serve, and DivergedError at
     the first loss that is not finite.
     """

@@ -13,20 +13,20 @@ from functools import cache
 from pathlib import Path
 
 from atomlib.config import BY_FEATURES
-from atomlib.provenance import versions
+from atomlib.runtime.provenance import versions
 
 LIBRARIES = ("torch", "torchvision", "kornia")
 """Whose versions decide a result; a build of a version, such as +cu126, does not."""
 
-_NETWORKS = ("dsa", "models", "norms", "preprocess", "randomness")
-_TRAINING = (*_NETWORKS, "architectures", "ensemble", "evaluate")
+_NETWORKS = ("augmentation", "models/build", "models/convnet", "preprocess", "randomness")
+_TRAINING = (*_NETWORKS, "models/architectures", "models/ensemble", "training")
 
 MODULES = {
     "distill": (*_NETWORKS, "attention", "distill", "losses"),
-    "coreset": (*_TRAINING, "coresets", "distill", "whole"),
+    "coreset": (*_TRAINING, "coresets", "distill", "full_data"),
     "evaluate": _TRAINING,
-    "whole": (*_TRAINING, "whole"),
-    "nas": (*_TRAINING, "mixed", "nas", "search_space"),
+    "whole": (*_TRAINING, "full_data"),
+    "nas": (*_TRAINING, "nas/together", "nas/search", "nas/space"),
 }
 """Modules of atomlib that decide a result, by what is made. All others read, write, check,
 draw or say how arithmetic runs; tests/test_identity.py holds the list to the imports."""

@@ -13,9 +13,8 @@ from jaxtyping import Float, Num
 from kornia.enhance import ZCAWhitening
 from torch import Tensor
 
-from atomlib.artifact import DamagedError, read_tensors, set_aside, write_tensors
-from atomlib.datasets import ImageData
-from atomlib.files import cache_folder
+from atomlib.datasets.image_data import ImageData
+from atomlib.runtime.files import DamagedError, cache_folder, read_tensors, set_aside, write_tensors
 
 # Mean and standard deviation by channel as the field uses them (facts, "Pixel statistics");
 # the deviations of CIFAR are means of deviations of single images. Any other data set's

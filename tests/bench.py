@@ -31,25 +31,26 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from atomlib import provenance
-from atomlib.cluster import in_cluster
-from atomlib.config import DistillConfig, EvalConfig
-from atomlib.cost import costs, matrix_rate, seconds
-from atomlib.datasets import ImageData, load_dataset
+from atomlib.augmentation import Draw, augment, draw
+from atomlib.config import DistillConfig
+from atomlib.datasets.image_data import ImageData
+from atomlib.datasets.load import load_dataset
 from atomlib.distill import RealSampler, Step, distill, initial_images
-from atomlib.distilled import by_class
-from atomlib.dsa import Draw, augment, draw
-from atomlib.ensemble import Ensemble
-from atomlib.evaluate import EnsembleTrainer, Trainer, evaluate, side_by_side
-from atomlib.execution import Execution, network_for, pick_device
-from atomlib.figures import style, write_figure
-from atomlib.files import atomic_write
-from atomlib.mixed import MixedEnsemble
-from atomlib.models import reset_parameters
-from atomlib.packing import pack
+from atomlib.distilled_set import by_class
+from atomlib.evaluate import evaluate
+from atomlib.models.build import network_for, reset_parameters
+from atomlib.models.ensemble import Ensemble
+from atomlib.nas.space import search_space
+from atomlib.nas.together import MixedEnsemble, pack
 from atomlib.randomness import stream
-from atomlib.search_space import search_space
-from atomlib.workers import in_processes
+from atomlib.report.figures import style, write_figure
+from atomlib.runs.cost import costs, matrix_rate, seconds
+from atomlib.runs.processes import in_processes
+from atomlib.runs.ray_cluster import in_cluster
+from atomlib.runtime import provenance
+from atomlib.runtime.device import Execution, pick_device
+from atomlib.runtime.files import atomic_write
+from atomlib.training import EnsembleTrainer, EvalConfig, Trainer, side_by_side
 from tests.plain import plain_epoch, plain_step
 from tests.ray_nodes import ray_nodes
 
@@ -330,7 +331,7 @@ SHAPES = [(1, 32, "average"), (3, 32, "average"), (3, 64, "average"), (1, 32, "n
 
 def search(device: torch.device) -> pd.DataFrame:
     """A pass of the search's 15 networks of a shape over a set of IPC 10: one network after
-    another, and all of them as one; and how many atomlib.packing has train together here."""
+    another, and all of them as one; and how many atomlib.nas.together has train together here."""
     return pd.DataFrame([alone(shape_seconds, *shape, device) for shape in tqdm(SHAPES, "search")])
 
 

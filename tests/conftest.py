@@ -8,9 +8,9 @@ import hypothesis
 import pytest
 import torch
 
-from atomlib import resume
-from atomlib.datasets import ImageData
+from atomlib.datasets.image_data import ImageData
 from atomlib.errors import SettingError
+from atomlib.runtime import bookmark as resume
 
 # On networks this small a second thread costs more than it brings.
 torch.set_num_threads(1)

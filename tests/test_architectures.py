@@ -10,11 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
-from atomlib.architectures import RESNET_NORMS, Dropout
-from atomlib.config import DistillConfig, EvalConfig
-from atomlib.evaluate import Trainer
-from atomlib.execution import Execution, operations
-from atomlib.models import MODELS, NORMS, build_model, reset_parameters
+from atomlib.config import DistillConfig
+from atomlib.models.architectures import RESNET_NORMS, Dropout
+from atomlib.models.build import MODELS, build_model, operations, reset_parameters
+from atomlib.models.convnet import NORMS
+from atomlib.runtime.device import Execution
+from atomlib.training import EvalConfig, Trainer
 
 OTHERS = ("alexnet", "vgg11", "resnet18", "vit")
 

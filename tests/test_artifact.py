@@ -10,8 +10,9 @@ from conftest import often
 from hypothesis import HealthCheck, given, settings
 from safetensors.torch import save_file
 
-from atomlib import artifact
-from atomlib.artifact import (
+from atomlib.errors import SettingError
+from atomlib.runtime import files as artifact
+from atomlib.runtime.files import (
     DamagedError,
     is_whole,
     read_about,
@@ -23,7 +24,6 @@ from atomlib.artifact import (
     write_record,
     write_tensors,
 )
-from atomlib.errors import SettingError
 
 TENSORS = {
     "a": torch.arange(6.0).view(2, 3),

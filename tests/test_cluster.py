@@ -12,15 +12,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from atomlib import cluster
-from atomlib import sweep as module
-from atomlib.cluster import in_cluster
-from atomlib.config import EvalConfig
-from atomlib.distilled import stem
-from atomlib.nas import Proxy, evaluate_candidates
-from atomlib.search_space import Candidate
-from atomlib.store import Store
-from atomlib.sweep import sweep
+from atomlib.distilled_set import stem
+from atomlib.nas.search import Proxy, evaluate_candidates
+from atomlib.nas.space import Candidate
+from atomlib.runs import ray_cluster
+from atomlib.runs import sweep as module
+from atomlib.runs.ray_cluster import in_cluster
+from atomlib.runs.store import Store
+from atomlib.runs.sweep import sweep
+from atomlib.training import EvalConfig
 from tests.conftest import often
 from tests.ray_nodes import ray_nodes
 from tests.test_engine import checkpoints, numbers, same, small_grid
@@ -73,7 +73,7 @@ def counted(monkeypatch, tmp_path):
     path, real = tmp_path / "work", module._maker
 
     def maker(*arguments):
-        from atomlib import store
+        from atomlib.runs import store
 
         def note(what, name):
             with open(path, "a") as file:
@@ -282,5 +282,5 @@ def test_a_task_that_asks_for_no_gpu_sees_none():
     def nodes(*gpus):
         return [{"Resources": {"CPU": 2.0, **({"GPU": n} if n else {})}} for n in gpus]
 
-    assert cluster._hiding(0, nodes(0, 4)) == {"CUDA_VISIBLE_DEVICES": ""}
-    assert cluster._hiding(0.25, nodes(0, 4)) == cluster._hiding(0, nodes(0, 0)) == {}
+    assert ray_cluster._hiding(0, nodes(0, 4)) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert ray_cluster._hiding(0.25, nodes(0, 4)) == ray_cluster._hiding(0, nodes(0, 0)) == {}

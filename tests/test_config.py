@@ -2,7 +2,9 @@
 
 import pytest
 
-from atomlib.config import METHODS, DistillConfig, DSAConfig, EvalConfig
+from atomlib.augmentation import DSAConfig
+from atomlib.config import METHODS, DistillConfig
+from atomlib.training import EvalConfig
 
 NAN = float("nan")
 

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from atomlib import coresets, whole
-from atomlib.config import DistillConfig, EvalConfig
+from atomlib import coresets, full_data
+from atomlib.config import DistillConfig
 from atomlib.coresets import choose, herding, k_center, whole_set_features
 from atomlib.distill import distill
 from atomlib.evaluate import evaluate
-from atomlib.whole import trained_network, whole_accuracies
+from atomlib.full_data import trained_network, whole_accuracies
+from atomlib.training import EvalConfig
 
 CPU = torch.device("cpu")
 SMALL = {"width": 16, "feature_epochs": 2, "compile": "off"}
@@ -130,13 +131,13 @@ def test_training_on_all_is_evaluation_on_a_set_of_all_images(make_data):
 
 def test_a_network_is_trained_once_and_cached_by_data_and_settings(data, monkeypatch):
     trained = []
-    train = whole.Trainer.passes
+    train = full_data.Trainer.passes
 
     def counted(self, *args):
         trained.append(self.config)
         return train(self, *args)
 
-    monkeypatch.setattr(whole.Trainer, "passes", counted)
+    monkeypatch.setattr(full_data.Trainer, "passes", counted)
     config = EvalConfig(networks=2, epochs=2, width=16, seed=11, norm="batch", compile="off")
 
     def run(config, data=data):

@@ -10,10 +10,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from atomlib.config import DistillConfig
-from atomlib.cost import costs, matrix_rate, peak_memory, seconds, step_cost
 from atomlib.distill import Step, initial_images, step_operations
-from atomlib.report import readable_costs
-from atomlib.verdicts import cost_findings
+from atomlib.report.findings import cost_findings
+from atomlib.report.tables import readable_costs
+from atomlib.runs.cost import costs, matrix_rate, peak_memory, seconds, step_cost
 
 CPU = torch.device("cpu")
 SMALL = {"width": 16, "real_batch": 4, "compile": "off", "depth": 2}

@@ -13,8 +13,8 @@ import torch
 from sklearn.datasets import load_digits
 from torchvision import datasets as torchvision_datasets
 
-from atomlib import datasets
-from atomlib.datasets import load_dataset
+from atomlib.datasets import load as datasets
+from atomlib.datasets.load import load_dataset
 from atomlib.errors import DataError
 
 

@@ -9,8 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from atomlib import distill as loop
-from atomlib.config import DistillConfig, DSAConfig
-from atomlib.datasets import ImageData, load_dataset, rows_by_class
+from atomlib.augmentation import Draw, DSAConfig, draw
+from atomlib.config import DistillConfig
+from atomlib.datasets.image_data import ImageData, rows_by_class
+from atomlib.datasets.load import load_dataset
 from atomlib.distill import (
     DivergedError,
     RealSampler,
@@ -22,7 +24,6 @@ from atomlib.distill import (
     initial_images,
     trajectory,
 )
-from atomlib.dsa import Draw, draw
 from atomlib.preprocess import Preprocess
 from atomlib.randomness import stream
 

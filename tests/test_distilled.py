@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from atomlib.artifact import DamagedError, read_tensors, write_tensors
 from atomlib.config import DistillConfig
-from atomlib.distilled import DistilledSet, load_folder, stem, summarise
+from atomlib.distilled_set import DistilledSet, load_folder, stem, summarise
 from atomlib.errors import SettingError
+from atomlib.runtime.files import DamagedError, read_tensors, write_tensors
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from atomlib import dsa
-from atomlib.config import DSAConfig
-from atomlib.dsa import STRATEGIES, augment, draw
+from atomlib import augmentation
+from atomlib.augmentation import STRATEGIES, DSAConfig, augment, draw
 
 SIDE = 16
 MANY = 12_000
@@ -95,7 +94,7 @@ def test_gradient_is_that_of_the_plain_augmentation():
 def test_resampling_is_an_operator_that_the_compiler_can_trust():
     x = images(3, 1)[:, 0].requires_grad_()
     grid = torch.rand(3, SIDE, SIDE, 2, generator=seeded()) * 2.4 - 1.2
-    torch.library.opcheck(dsa._resample, (x, grid))
+    torch.library.opcheck(augmentation._resample, (x, grid))
 
 
 def uniform_on(values, low, high):

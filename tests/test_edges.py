@@ -6,15 +6,17 @@ import pytest
 import torch
 
 from atomlib import distill as loop
-from atomlib import execution
-from atomlib.config import METHODS, TERMS, DistillConfig, EvalConfig
+from atomlib.config import METHODS, TERMS, DistillConfig
 from atomlib.coresets import herding, k_center
-from atomlib.datasets import ImageData, load_dataset
+from atomlib.datasets.image_data import ImageData
+from atomlib.datasets.load import load_dataset
 from atomlib.distill import DivergedError, Step, distill, initial_images
 from atomlib.errors import DataError, MissingDataError
 from atomlib.evaluate import evaluate
-from atomlib.execution import check_room
-from atomlib.norms import NORMS
+from atomlib.models.build import check_room
+from atomlib.models.convnet import NORMS
+from atomlib.runtime import device as execution
+from atomlib.training import EvalConfig
 from tests.plain import class_loss
 
 CPU = torch.device("cpu")

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from atomlib import sweep as module
-from atomlib.config import DistillConfig, EvalConfig
+from atomlib.config import DistillConfig
 from atomlib.distill import evenly
-from atomlib.engine import Engine
-from atomlib.grid import Cell, WholeCell
-from atomlib.store import Store
-from atomlib.sweep import sweep
+from atomlib.runs import sweep as module
+from atomlib.runs.engine import Engine
+from atomlib.runs.grid import Cell, WholeCell
+from atomlib.runs.store import Store
+from atomlib.runs.sweep import sweep
+from atomlib.training import EvalConfig
 
 VARIABLES = ("ENGINE", "WORKERS", "RAY_ADDRESS", "CPUS_PER_CELL", "GPUS_PER_CELL")
 

@@ -8,14 +8,15 @@ import torch
 from tqdm import tqdm
 
 from atomlib import evaluate as protocol
-from atomlib.config import DistillConfig, DSAConfig, EvalConfig
+from atomlib.augmentation import DSAConfig, draw
+from atomlib.config import DistillConfig
 from atomlib.distill import distill
-from atomlib.dsa import draw
-from atomlib.ensemble import Ensemble, can_stack
-from atomlib.evaluate import EnsembleTrainer, Trainer, evaluate, side_by_side
-from atomlib.execution import Execution, network_for
-from atomlib.models import MODELS, reset_parameters
-from atomlib.norms import NORMS
+from atomlib.evaluate import evaluate
+from atomlib.models.build import MODELS, network_for, reset_parameters
+from atomlib.models.convnet import NORMS
+from atomlib.models.ensemble import Ensemble, can_stack
+from atomlib.runtime.device import Execution
+from atomlib.training import EnsembleTrainer, EvalConfig, Trainer, side_by_side
 
 CPU = torch.device("cpu")
 SEEDS = (3, 4, 5)
@@ -193,7 +194,7 @@ def test_a_group_inherits_nothing_from_the_one_trained_before_it(data):
 
 def test_accuracies_are_the_shares_given_their_label(data, monkeypatch):
     """Batches that do not divide the test set, a different accuracy each."""
-    monkeypatch.setattr(protocol, "TEST_BATCH", 4)
+    monkeypatch.setattr("atomlib.training.TEST_BATCH", 4)
     config = config_for(data, norm="batch", epochs=4, lr=0.05)
     images, labels = training(data)
     trainer = ensemble_trainer(data, config)

@@ -6,14 +6,16 @@ import torch
 from torch.nn import functional as F
 
 from atomlib import evaluate as protocol
-from atomlib.config import DistillConfig, DSAConfig, EvalConfig
-from atomlib.datasets import ImageData
+from atomlib.augmentation import DSAConfig, draw
+from atomlib.config import DistillConfig
+from atomlib.datasets.image_data import ImageData
 from atomlib.distill import distill
-from atomlib.dsa import draw
 from atomlib.errors import SettingError
-from atomlib.evaluate import Trainer, evaluate
-from atomlib.execution import Execution, network_for
+from atomlib.evaluate import evaluate
+from atomlib.models.build import network_for
 from atomlib.preprocess import Preprocess
+from atomlib.runtime.device import Execution
+from atomlib.training import EvalConfig, Trainer
 
 SIDE = 8
 CLASSES = 3
@@ -155,7 +157,7 @@ def test_accuracy_is_the_share_of_test_images_given_their_label(hard, norm, monk
         return built[-1]
 
     monkeypatch.setattr(protocol, "network_for", network_for)
-    monkeypatch.setattr(protocol, "TEST_BATCH", 7)
+    monkeypatch.setattr("atomlib.training.TEST_BATCH", 7)
     (got,) = accuracies(hard, **LONG_ENOUGH, norm=norm).tolist()
     network = built[0].eval()
     images = Preprocess.fit(hard, zca=False)(hard.test_images)

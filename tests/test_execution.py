@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 import torch
 
-from atomlib import execution
 from atomlib.config import DistillConfig
-from atomlib.execution import COMPILE_FROM, Execution, pick_device
+from atomlib.runtime import device as execution
+from atomlib.runtime.device import COMPILE_FROM, Execution, pick_device
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 LONG, SHORT = 2 * COMPILE_FROM, COMPILE_FROM / 2
@@ -78,7 +78,7 @@ def test_a_device_that_is_not_here_is_refused(complains):
 FAULTS = """
 import resource, torch
 from atomlib.config import DistillConfig
-from atomlib.execution import Execution
+from atomlib.runtime.device import Execution
 Execution(DistillConfig(), torch.device("cpu"), 0)
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -9,8 +9,8 @@ import yaml
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from atomlib.datasets import load_dataset
-from atomlib.export import (
+from atomlib.datasets.load import load_dataset
+from atomlib.datasets.png_folder import (
     as_bytes,
     example_folder,
     first_of_each,

@@ -15,16 +15,16 @@ import pytest
 import torch
 from conftest import often
 
-from atomlib import nas
-from atomlib.artifact import read_tensors, write_tensors
-from atomlib.config import DistillConfig, EvalConfig
+from atomlib.config import DistillConfig
 from atomlib.distill import distill
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
-from atomlib.files import atomic_write
-from atomlib.search_space import sample, search_space
-from atomlib.store import Store
-from atomlib.whole import whole_accuracies
+from atomlib.full_data import whole_accuracies
+from atomlib.nas import search as nas
+from atomlib.nas.space import sample, search_space
+from atomlib.runs.store import Store
+from atomlib.runtime.files import atomic_write, read_tensors, write_tensors
+from atomlib.training import EvalConfig
 
 pytestmark = [
     pytest.mark.usefixtures("bookmarks_always"),

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from atomlib import files
 from atomlib.errors import SettingError
-from atomlib.files import atomic_write, cache_folder, check_writable, sha256_file
+from atomlib.runtime import files
+from atomlib.runtime.files import atomic_write, cache_folder, check_writable, sha256_file
 
 
 def full_disk(*_):

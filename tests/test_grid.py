@@ -2,7 +2,7 @@
 
 import pytest
 
-from atomlib.grid import cells, whole_cells
+from atomlib.runs.grid import cells, whole_cells
 
 
 @pytest.fixture(scope="module")

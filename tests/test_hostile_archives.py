@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from atomlib import archives, imagefolder
 from atomlib.config import DistillConfig
+from atomlib.datasets import archives
 from atomlib.distill import distill
 from atomlib.errors import DataError
 from tests.conftest import often

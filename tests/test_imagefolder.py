@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from atomlib import imagefolder
-from atomlib.datasets import load_dataset
+from atomlib.datasets import image_folder
+from atomlib.datasets.load import load_dataset
 from atomlib.errors import DataError
 
 CLASSES = ("ant", "bee", "cat")
@@ -279,7 +279,7 @@ def no_decoding(monkeypatch):
         def fail(*_):
             raise AssertionError("decoded again")
 
-        monkeypatch.setattr(imagefolder, "_decode", fail)
+        monkeypatch.setattr(image_folder, "_decode", fail)
 
     return forbid
 

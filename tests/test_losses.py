@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from atomlib.losses import Matching, matching_loss, signature
-from atomlib.models import build_model
+from atomlib.models.build import build_model
 
 CLASSES, REAL, IPC = 3, 6, 2
 SWITCHES = [switches for switches in product((True, False), repeat=3) if any(switches)]

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from atomlib.config import DistillConfig, EvalConfig
+from atomlib.config import DistillConfig
 from atomlib.distill import distill
-from atomlib.evaluate import EnsembleTrainer, Trainer
-from atomlib.execution import Execution, network_for
-from atomlib.mixed import MixedEnsemble
-from atomlib.models import ACTIVATIONS, reset_parameters
-from atomlib.norms import NORMS
+from atomlib.models.build import network_for, reset_parameters
+from atomlib.models.convnet import ACTIVATIONS, NORMS
+from atomlib.nas.together import MixedEnsemble
+from atomlib.runtime.device import Execution
+from atomlib.training import EnsembleTrainer, EvalConfig, Trainer
 
 CPU = torch.device("cpu")
 KINDS = [(norm, activation) for norm in NORMS for activation in ACTIVATIONS]

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from atomlib.errors import SettingError
-from atomlib.models import ACTIVATIONS, NORMS, POOLINGS, build_model, reset_parameters
+from atomlib.models.build import build_model, reset_parameters
+from atomlib.models.convnet import ACTIVATIONS, NORMS, POOLINGS
 
 
 def seeded(seed=0):

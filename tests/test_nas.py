@@ -12,18 +12,19 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from atomlib import nas
-from atomlib.config import DistillConfig, EvalConfig
-from atomlib.datasets import ImageData
+from atomlib.config import DistillConfig
+from atomlib.datasets.image_data import ImageData
 from atomlib.distill import distill
-from atomlib.evaluate import Trainer
-from atomlib.execution import Execution, network_for, operations
-from atomlib.models import ACTIVATIONS, NORMS, POOLINGS
-from atomlib.nas import Proxy, evaluate_candidates, halves
+from atomlib.models.build import network_for, operations
+from atomlib.models.convnet import ACTIVATIONS, NORMS, POOLINGS
+from atomlib.nas import search as nas
+from atomlib.nas.ranking import rank_table
+from atomlib.nas.search import Proxy, evaluate_candidates, halves
+from atomlib.nas.space import AXES, Candidate, sample, search_space
 from atomlib.preprocess import Preprocess
 from atomlib.randomness import stream
-from atomlib.ranking import rank_table
-from atomlib.search_space import AXES, Candidate, sample, search_space
+from atomlib.runtime.device import Execution
+from atomlib.training import EvalConfig, Trainer
 
 SPACE = search_space()
 SMALL = sample(SPACE, image_size=8, count=4, restrict={"depth": [1, 2], "width": [32, 64]})

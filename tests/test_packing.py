@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from atomlib import packing
-from atomlib.config import EvalConfig
-from atomlib.packing import FILLS, Group, cost, pack
-from atomlib.search_space import sample, search_space
+from atomlib.nas import together
+from atomlib.nas.space import sample, search_space
+from atomlib.nas.together import FILLS, Group, cost, pack
+from atomlib.training import EvalConfig
 
 SPACE = search_space()
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -22,7 +22,7 @@ def memory(monkeypatch):
     """A GPU of so many bytes, of which packing asks nothing else."""
 
     def of(size):
-        monkeypatch.setattr(packing, "memory", lambda device: size)
+        monkeypatch.setattr(together, "memory", lambda device: size)
 
     of(80e9)
     return of

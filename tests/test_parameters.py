@@ -7,8 +7,8 @@ import papermill as pm
 import pytest
 from nbformat import v4
 
-from atomlib import parameters
-from atomlib.parameters import check
+from atomlib.runs import profiles as parameters
+from atomlib.runs.profiles import check
 from tests.test_environment import ROOT
 
 TYPES = {"ipcs": list[int], "seed": int, "settings": dict[str, object], "whole": dict | None}

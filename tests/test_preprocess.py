@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from atomlib import preprocess
-from atomlib.datasets import ImageData
+from atomlib.datasets.image_data import ImageData
 from atomlib.preprocess import Preprocess
 
 SIDE, CHANNELS = 4, 3

@@ -15,15 +15,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atomlib import parameters
-from atomlib.config import METHODS, DistillConfig, DSAConfig, EvalConfig
+from atomlib.augmentation import DSAConfig
+from atomlib.config import METHODS, DistillConfig
 from atomlib.distill import DivergedError, distill
-from atomlib.distilled import DistilledSet
+from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
-from atomlib.grid import cells
-from atomlib.run import read_profile
-from atomlib.variants import DISAGREEMENTS, disagreements
+from atomlib.runs import profiles as parameters
+from atomlib.runs.grid import DISAGREEMENTS, cells, disagreements
+from atomlib.runs.profiles import read_profile
+from atomlib.training import EvalConfig
 from tests.conftest import often
 
 

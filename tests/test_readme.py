@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from atomlib.export import example_folder
+from atomlib.datasets.png_folder import example_folder
 from tests.test_environment import ROOT
 
 PAGES = [

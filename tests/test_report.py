@@ -8,13 +8,15 @@ import torch
 from PIL import Image
 from scipy.stats import ttest_ind, ttest_rel
 
-from atomlib import report, verdicts
-from atomlib.config import DistillConfig, DSAConfig, EvalConfig
-from atomlib.distilled import DistilledSet
-from atomlib.figures import WIDEST, accuracy_figure, distilled_grid, image_grid, write_figure
-from atomlib.records import changes, is_reduced, lasts
-from atomlib.report import main_table, provenance, published, readable, write_table
-from atomlib.verdicts import compare
+from atomlib.augmentation import DSAConfig
+from atomlib.config import DistillConfig
+from atomlib.distilled_set import DistilledSet
+from atomlib.report import findings, tables
+from atomlib.report.figures import WIDEST, accuracy_figure, distilled_grid, image_grid, write_figure
+from atomlib.report.findings import compare
+from atomlib.report.records import changes, is_reduced, lasts
+from atomlib.report.tables import main_table, provenance, published, readable, write_table
+from atomlib.training import EvalConfig
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +133,7 @@ def test_the_whole_data_set_is_the_last_row_and_the_ceiling_of_every_ipc():
     assert row(table, dataset="cifar10", ipc="whole").published == 84.8
     shown = row(readable(table), data="CIFAR-10", method="whole data set")
     assert shown["IPC 1"] == shown["IPC 10"] == "91.0 ± 1.0"
-    assert verdicts.findings(records) == []  # ATOM has no rival here
+    assert findings.findings(records) == []  # ATOM has no rival here
 
 
 def test_the_note_tells_the_settings_of_the_whole_data_set_apart():
@@ -147,15 +149,15 @@ def test_one_seed_is_compared_over_networks_and_several_over_seeds():
             record("digits", method, seed=s, accuracies=(m - 1, m + 1)) for s, m in enumerate(means)
         ]
 
-    (one,) = verdicts.findings([*records("atom", 50), *records("dm", 40)])
+    (one,) = findings.findings([*records("atom", 50), *records("dm", 40)])
     assert "Welch's t-test over 2 and 2 networks of one seed" in one
-    (three,) = verdicts.findings([*records("atom", 50, 61, 72), *records("dm", 40, 50, 60)])
+    (three,) = findings.findings([*records("atom", 50, 61, 72), *records("dm", 40, 50, 60)])
     p = ttest_rel([50, 61, 72], [40, 50, 60]).pvalue
     assert three == (
         f"digits (8 x 8), IPC 1: ATOM is above DM: +11.0 points (paired t-test over 3 "
         f"distillation seeds, p = {p:.2g})."
     )
-    (unsure,) = verdicts.findings([*records("atom", 50, 40, 60), *records("dm", 49, 44, 50)])
+    (unsure,) = findings.findings([*records("atom", 50, 40, 60), *records("dm", 49, 44, 50)])
     assert "ATOM is not told apart from DM" in unsure
 
 
@@ -205,7 +207,7 @@ def made_up_figures(monkeypatch):
         ],
         columns=["dataset", "ipc", "method", "accuracy", "std", "source", "checked"],
     )
-    monkeypatch.setattr(report, "published", lambda: table)
+    monkeypatch.setattr(tables, "published", lambda: table)
 
 
 def test_a_dagger_is_on_exactly_the_unchecked_figures(made_up_figures):

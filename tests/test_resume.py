@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from atomlib import resume
-from atomlib.config import DistillConfig, EvalConfig
+from atomlib.config import DistillConfig
 from atomlib.distill import Step, distill, trajectory
 from atomlib.evaluate import evaluate
-from atomlib.resume import Bookmark
+from atomlib.runtime import bookmark as resume
+from atomlib.runtime.bookmark import Bookmark
+from atomlib.training import EvalConfig
 
 RUN = DistillConfig(iterations=12, width=16, real_batch=4, ipc=2, compile="off")
 TRAIN = EvalConfig(epochs=2, networks=4, width=16, compile="off")

@@ -17,17 +17,17 @@ from nbformat import v4, write
 from PIL import Image
 from scipy.stats import ttest_1samp, ttest_ind
 
-from atomlib import files
-from atomlib.artifact import write_record
-from atomlib.config import DistillConfig, EvalConfig
+from atomlib.config import DistillConfig
 from atomlib.distill import as_checkpoint
-from atomlib.distilled import DistilledSet
-from atomlib.files import atomic_folder
-from atomlib.notebook_page import markdown, mathml, parts, read_html, read_markdown
-from atomlib.report import main_table, readable, write_table
-from atomlib.report_pages import sort_key
-from atomlib.significance import SIGNS, against_published
-from atomlib.site import MARKER, build
+from atomlib.distilled_set import DistilledSet
+from atomlib.report.findings import SIGNS, against_published
+from atomlib.report.tables import main_table, readable, write_table
+from atomlib.runtime import files
+from atomlib.runtime.files import atomic_folder, write_record
+from atomlib.site.build import MARKER, build
+from atomlib.site.notebook_page import markdown, mathml, parts, read_html, read_markdown
+from atomlib.site.report_pages import sort_key
+from atomlib.training import EvalConfig
 from tests.test_environment import ROOT
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -84,7 +84,7 @@ def small(tmp_path, make_data, monkeypatch):
     notebook = v4.new_notebook(
         cells=[
             v4.new_markdown_cell(f"# A title {HOSTILE}\n\n{HOSTILE_TEXT}"),
-            v4.new_markdown_cell("[the code](../atomlib/dsa.py)"),
+            v4.new_markdown_cell("[the code](../atomlib/augmentation.py)"),
             v4.new_code_cell("number = 1", metadata={"tags": ["parameters"]}),
             v4.new_code_cell("number = 2", metadata={"tags": ["injected-parameters"]}),
             v4.new_code_cell("table", outputs=outputs),

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from atomlib import identity, store
-from atomlib.artifact import read_record
-from atomlib.config import DistillConfig, EvalConfig
+from atomlib import identity
+from atomlib.config import DistillConfig
 from atomlib.distill import distill
-from atomlib.distilled import DistilledSet
+from atomlib.distilled_set import DistilledSet
 from atomlib.evaluate import evaluate
-from atomlib.store import Store
+from atomlib.runs import store
+from atomlib.runs.store import Store
+from atomlib.runtime.files import read_record
+from atomlib.training import EvalConfig
 
 SMALL = DistillConfig(iterations=2, width=16, real_batch=4, compile="off")
 BRIEF = EvalConfig(epochs=2, networks=2, width=16, compile="off")

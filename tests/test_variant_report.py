@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from atomlib import figures
-from atomlib.config import DistillConfig, EvalConfig
-from atomlib.report import (
+from atomlib.config import DistillConfig
+from atomlib.report import figures
+from atomlib.report.findings import against, curve_findings, nas_findings, transfer_findings
+from atomlib.report.tables import (
     curve_table,
     hyperparameters,
     provenance,
@@ -17,7 +18,7 @@ from atomlib.report import (
     transfer_table,
     variant_table,
 )
-from atomlib.verdicts import against, curve_findings, nas_findings, transfer_findings
+from atomlib.training import EvalConfig
 
 
 def record(variant, accuracies, **changes):

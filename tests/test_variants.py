@@ -2,10 +2,10 @@
 
 import pytest
 
-from atomlib.config import DistillConfig, EvalConfig
+from atomlib.config import DistillConfig
 from atomlib.errors import SettingError
-from atomlib.grid import cells
-from atomlib.variants import DISAGREEMENTS, ablation, disagreements, powers
+from atomlib.runs.grid import DISAGREEMENTS, ablation, cells, disagreements, powers
+from atomlib.training import EvalConfig
 
 
 def test_ablation_has_every_combination_once_and_the_methods_among_them():

@@ -1,0 +1,117 @@
+"""A data set in memory: both splits as uint8 tensors, labels and class names."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Int, UInt8
+from torch import Tensor
+
+from atomlib.errors import DataError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageData:
+    """A data set in memory: pixels as they are on disk, labels as indices of class_names.
+
+    Raises DataError for tensors that are none of that, or a class without training images.
+    """
+
+    name: str
+    """Short name as it appears in tables and file names."""
+    train_images: UInt8[Tensor, "n c s s"]
+    train_labels: Int[Tensor, "n"]
+    test_images: UInt8[Tensor, "m c s s"]
+    test_labels: Int[Tensor, "m"]
+    class_names: tuple[str, ...]
+    fingerprint: str = field(default="")
+    """SHA-256 of all pixels, labels and class names; computed where not given."""
+
+    def __post_init__(self):
+        _check(self)
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", _fingerprint(self))
+
+    @property
+    def channels(self) -> int:
+        return self.train_images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images in pixels."""
+        return self.train_images.shape[-1]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @cached_property
+    def class_counts(self) -> dict[str, int]:
+        """Training images by class name."""
+        counts = Counter(self.train_labels.tolist())
+        return {name: counts[index] for index, name in enumerate(self.class_names)}
+
+    def __repr__(self) -> str:
+        return f"<{self.describe()}>"
+
+    def describe(self) -> str:
+        """One line for a reader."""
+        c, s = self.channels, self.image_size
+        return (
+            f"{self.name}: {len(self.train_labels):,} training and {len(self.test_labels):,} test "
+            f"images of {s} x {s} x {c}, {self.num_classes} classes"
+        )
+
+
+def rows_by_class(data: ImageData) -> tuple[Int[Tensor, "k n"], Bool[Tensor, "k n"]]:
+    """Training rows of each class, padded to the largest class, and which entries are real."""
+    counts = torch.bincount(data.train_labels, minlength=data.num_classes)
+    rows = torch.argsort(data.train_labels, stable=True)
+    present = torch.arange(int(counts.max())) < counts[:, None]
+    padded = torch.zeros(present.shape, dtype=torch.long)
+    padded[present] = rows
+    return padded, present
+
+
+def _check(data: ImageData) -> None:
+    """Raise DataError unless both splits hold what ImageData documents."""
+    classes = data.num_classes
+    for split in ("train", "test"):
+        images, labels = getattr(data, f"{split}_images"), getattr(data, f"{split}_labels")
+        shape = tuple(images.shape)
+        if images.dtype != torch.uint8 or len(shape) != 4 or shape[2] != shape[3] or shape[2] < 2:
+            raise DataError(
+                f"{split}_images of {data.name} are {images.dtype} {shape}; allowed: torch.uint8 "
+                "of images x channels x side x side, 2 pixels or more"
+            )
+        if shape[1:] != tuple(data.train_images.shape[1:]) or 0 in shape:
+            raise DataError(
+                f"{split}_images of {data.name} are {shape}, train_images "
+                f"{tuple(data.train_images.shape)}; allowed: one image or more, all of one shape"
+            )
+        if labels.dtype != torch.long or labels.shape != (shape[0],):
+            raise DataError(
+                f"{split}_labels of {data.name} are {labels.dtype} {tuple(labels.shape)}; "
+                f"allowed: torch.int64 of {shape[0]}, one an image"
+            )
+        if labels.min() < 0 or labels.max() >= classes:
+            raise DataError(
+                f"{split}_labels of {data.name} go from {labels.min()} to {labels.max()}; "
+                f"allowed: 0 to {classes - 1}, of the {classes} class names"
+            )
+    absent = torch.bincount(data.train_labels, minlength=classes) == 0
+    if absent.any():
+        name = data.class_names[int(absent.nonzero()[0])]
+        raise DataError(
+            f"class {name!r} of {data.name} has no training images; allowed: one or more"
+        )
+
+
+def _fingerprint(data: ImageData) -> str:
+    digest = hashlib.sha256("\0".join(data.class_names).encode())
+    for tensor in (data.train_images, data.train_labels, data.test_images, data.test_labels):
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()

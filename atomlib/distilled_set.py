@@ -1,0 +1,212 @@
+"""A distilled set: the images, what they were trained as, and everything that made them."""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from atomlib.config import METHODS, DistillConfig
+from atomlib.datasets.png_folder import as_bytes, hugging_face_folder, png_folder
+from atomlib.errors import SettingError, check_choice
+from atomlib.runtime.files import DamagedError, read_tensors, write_tensors
+
+FORMAT = 2
+
+
+@dataclass(eq=False)
+class DistilledSet(Dataset):
+    """IPC synthetic images of each class, class by class.
+
+    As a ``torch.utils.data.Dataset`` its items are (image in [0, 1], label).
+    """
+
+    images: Float[Tensor, "n c s s"]
+    """Pixels in [0, 1]: ``trained`` after the inverse transform, clipped."""
+    trained: Float[Tensor, "n c s s"]
+    """As trained on: in the space of the pre-processing, unclipped."""
+    labels: Int[Tensor, "n"]
+    config: DistillConfig
+    """Resolved: no setting is None."""
+    data_name: str
+    data_fingerprint: str
+    class_names: tuple[str, ...]
+    versions: dict[str, str]
+    code: dict[str, str] = field(default_factory=dict)
+    """The code that made it, by module (atomlib.identity); empty where that is not known."""
+    history: list[tuple[int, float]] = field(default_factory=list)
+    """(steps taken, loss then), at most 200 of them."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Float[Tensor, "c s s"], int]:
+        return self.images[index], int(self.labels[index])
+
+    @property
+    def ipc(self) -> int:
+        return self.config.ipc
+
+    @property
+    def stem(self) -> str:
+        """<dataset>-<method>-ipc<k>-seed<s>[-<variant>], the file's name without its ending."""
+        return stem(self.data_name, self.config)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one .safetensors file, atomically; its metadata holds all but the tensors."""
+        about = {
+            "format": FORMAT,
+            "config": self.config.model_dump(mode="json"),
+            "data": {
+                "name": self.data_name,
+                "fingerprint": self.data_fingerprint,
+                "class_names": list(self.class_names),
+            },
+            "versions": self.versions,
+            "code": self.code,
+            "history": [[step, loss] for step, loss in self.history],
+        }
+        tensors = {"images": self.images, "trained": self.trained, "labels": self.labels}
+        path = Path(path)
+        write_tensors(path, tensors, about)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what ``save`` wrote, whoever wrote it; nothing is unpickled.
+
+        Raises SettingError where the file is missing, and DamagedError where it is cut short,
+        changed since, or not a distilled set.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise SettingError(f"distilled set {path} is missing; make it with distill(...).save")
+        tensors, about = read_tensors(path)
+        try:
+            if about["format"] != FORMAT:
+                raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
+            made = cls(
+                **{name: tensors[name] for name in ("images", "trained", "labels")},
+                config=DistillConfig.from_json(json.dumps(about["config"])),
+                data_name=about["data"]["name"],
+                data_fingerprint=about["data"]["fingerprint"],
+                class_names=tuple(about["data"]["class_names"]),
+                versions=dict(about["versions"]),
+                code=dict(about["code"]),
+                history=[(int(step), float(loss)) for step, loss in about["history"]],
+            )
+            made._check()
+            return made
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise DamagedError(
+                f"{path} is no distilled set ({error}); allowed: what DistilledSet.save wrote"
+            ) from None
+
+    def _check(self) -> None:
+        """Raise ValueError for anything that ``save`` would not have been given."""
+        names = (self.data_name, self.data_fingerprint, *self.class_names)
+        for name in (*names, *self.versions.values(), *self.code.values()):
+            if not isinstance(name, str):
+                raise ValueError(f"it has {name!r} where a name is due")
+        # It becomes part of a file's name.
+        if not re.fullmatch(r"[^\x00-\x1f/\\.][^\x00-\x1f/\\]{0,99}", self.data_name):
+            raise ValueError(f"its data is named {self.data_name[:99]!r}")
+        unset = [name for name, value in self.config if value is None and name != "layers"]
+        if unset:
+            raise ValueError(f"its setting {unset[0]} is not filled in")
+        n = self.config.ipc * len(self.class_names)
+        if self.images.ndim != 4 or len(self.images) != n:
+            raise ValueError(f"its tensors do not hold {n} images")
+        if self.images.shape[-2] != self.images.shape[-1]:
+            raise ValueError("its images are not square")
+        if self.trained.shape != self.images.shape:
+            raise ValueError("images and trained differ in shape")
+        if {self.images.dtype, self.trained.dtype} != {torch.float32}:
+            raise ValueError("images and trained are not float32")
+        if not self.trained.isfinite().all() or not ((self.images >= 0) & (self.images <= 1)).all():
+            raise ValueError("it has pixels that are no numbers, or beyond 0 and 1")
+        order = by_class(len(self.class_names), self.config.ipc)
+        if self.labels.dtype != order.dtype or not torch.equal(self.labels, order):
+            raise ValueError("labels are not IPC of each class in order")
+
+    def digest(self) -> str:
+        """SHA-256 of all that an evaluation of this set depends on, its own settings apart."""
+        digest = hashlib.sha256(f"{self.data_fingerprint} {self.config.zca}".encode())
+        digest.update(self.trained.contiguous().numpy())
+        digest.update(self.labels.contiguous().numpy())
+        return digest.hexdigest()
+
+    def export(self, folder: str | Path, layout: str = "png") -> Path:
+        """Write PNG files, as they are: no scaling (atomlib.datasets.png_folder).
+
+        "png" is <folder>/<class>/<number>.png, torchvision's ImageFolder's; "hugging-face" is
+        what ``datasets.load_dataset`` reads. Raises SettingError where the folder is not empty
+        or cannot be written.
+        """
+        check_choice("layout", layout, ["png", "hugging-face"])
+        images = as_bytes(self.images), self.labels, self.class_names
+        if layout == "png":
+            return png_folder(*images, folder)
+        about = (
+            f"{len(self)} images that stand in for {self.data_name}: {self.ipc} a class, made by "
+            f"{self.config.method} (atomlib {self.versions.get('atomlib', '')})."
+        )
+        return hugging_face_folder(*images, folder, about=about)
+
+
+def load_folder(
+    folder: str | Path, methods: Sequence[str] | None = None, seed: int | None = None
+) -> list[DistilledSet]:
+    """The distilled sets of a folder, by data set, method and IPC.
+
+    Only those of ``methods`` and of one distillation ``seed``, if given. Variants of a method,
+    such as an ablation's or a checkpoint, are left out, and damaged files too, which are named.
+
+    Raises SettingError, with the command that makes them, where there is none.
+    """
+    for method in methods or ():
+        check_choice("method", method, METHODS)
+    folder = Path(folder)
+    sets = []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            sets.append(DistilledSet.load(path))
+        except DamagedError as error:
+            print(f"{error}; left out", file=sys.stderr)
+    sets = [s for s in sets if not s.config.variant and s.config.method in (methods or METHODS)]
+    sets = [s for s in sets if seed is None or s.config.seed == seed]
+    if not sets:
+        of_seed = "" if seed is None else f" and seed {seed}"
+        raise SettingError(
+            f"folder {folder} holds no distilled set of {', '.join(methods or METHODS)}{of_seed}; "
+            f"make them with: make reports PROFILE={folder.parent.name or 'quick'}"
+        )
+    return sorted(
+        sets, key=lambda s: (s.data_name, METHODS.index(s.config.method), s.ipc, s.config.seed)
+    )
+
+
+def by_class(classes: int, ipc: int) -> Int[Tensor, "n"]:
+    """Labels of a distilled set: IPC of each class, class by class."""
+    return torch.arange(classes).repeat_interleave(ipc)
+
+
+def stem(data_name: str, config: DistillConfig) -> str:
+    """How a distilled set's file is named: <dataset>-<method>-ipc<k>-seed<s>[-<variant>]."""
+    variant = f"-{config.variant}" if config.variant else ""
+    return f"{data_name}-{config.method}-ipc{config.ipc}-seed{config.seed}{variant}"
+
+
+def summarise(losses: list[float], most: int = 200) -> list[tuple[int, float]]:
+    """(steps taken, loss then) at up to ``most`` evenly spaced iterations, the last included."""
+    every = max(1, -(-len(losses) // most))
+    last = len(losses) - 1
+    return [(i, loss) for i, loss in enumerate(losses) if (last - i) % every == 0]

@@ -1,0 +1,102 @@
+"""Networks trained on the whole training set: the ceiling of the main table, and the eyes of
+coresets.
+
+Trained as networks are on a distilled set (atomlib.evaluate), with fewer epochs. Weights are
+cached (``ATOM_CACHE``) by data and settings, so each network is trained once a machine.
+"""
+
+import hashlib
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from atomlib import preprocess
+from atomlib.datasets.image_data import ImageData
+from atomlib.identity import digest
+from atomlib.models.build import check_room, network_for, operations
+from atomlib.randomness import stream
+from atomlib.runtime.bookmark import Bookmark
+from atomlib.runtime.device import Execution, pick_device
+from atomlib.runtime.files import (
+    DamagedError,
+    alone,
+    cache_folder,
+    check_writable,
+    read_tensors,
+    set_aside,
+    write_tensors,
+)
+from atomlib.training import EvalConfig, Trainer
+
+WHOLE_EPOCHS = 200
+"""Epochs of whole-data training in the field (facts, "NAS protocol")."""
+
+
+def whole_accuracies(
+    data: ImageData,
+    config: EvalConfig,
+    *,
+    zca: bool,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> Float[Tensor, "networks"]:
+    """Test accuracy, in percent, of each network trained on all training images."""
+    trainers = (
+        _trained(data, config, zca, index, pick_device(device), progress)
+        for index in range(config.networks)
+    )
+    test = preprocess.test_images(data, zca, pick_device(device))
+    labels = data.test_labels.to(test.device)
+    return torch.tensor([trainer.accuracies(test, labels)[0] for trainer in trainers])
+
+
+def trained_network(
+    data: ImageData,
+    config: EvalConfig,
+    *,
+    zca: bool,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> nn.Module:
+    """The first of these networks, in evaluation mode."""
+    return _trained(data, config, zca, 0, pick_device(device), progress).network.eval()
+
+
+def _trained(
+    data: ImageData, config: EvalConfig, zca: bool, index: int, device: torch.device, progress: bool
+) -> Trainer:
+    """The trainer of network ``index``, once it is trained or read from the cache."""
+    config = config.resolve(data.image_size)
+    passes = config.epochs + 1
+    work = operations(config, data) * (3 * len(data.train_labels) * passes + len(data.test_labels))
+    check_room(config, data, device, min(config.batch_size, len(data.train_labels)), 1)
+    execution = Execution(config, device, work)
+    trainer = Trainer(network_for(config, data).to(device), config, execution)
+    # Whole-set networks train one by one; how many there are, or go together, is not in the key.
+    settings = config.but(networks=1, together=None).model_dump_json(exclude_defaults=True)
+    about = f"{data.fingerprint} {zca} {index} {settings} {execution} {digest('whole')}"
+    key = hashlib.sha256(about.encode()).hexdigest()
+    path = cache_folder() / "networks" / f"{data.name}-{key[:16]}.safetensors"
+    check_writable(path.parent)
+    with alone(path):
+        if path.exists():
+            try:
+                trainer.network.load_state_dict(read_tensors(path)[0])
+                return trainer
+            except DamagedError as error:
+                set_aside(path, path.parent / "damaged", error)
+        images = preprocess.training_images(data, zca, device)
+        labels = data.train_labels.to(device)
+        kept = Bookmark.of(path.with_suffix(".unfinished"), about)
+        quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+        chance = stream(config.seed, "evaluate", index, device=device)
+        with tqdm(total=passes, desc=f"train on all of {data.name}", unit="epoch", **quiet) as bar:
+            for epoch in trainer.passes(images, labels, [chance], kept.read()):
+                bar.update(epoch - bar.n)
+                if kept.due():
+                    kept.write(trainer.state(), epoch, passes)
+        write_tensors(path, trainer.network.state_dict(), {"trained on": data.name})
+        kept.end()
+    return trainer

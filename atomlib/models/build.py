@@ -1,0 +1,187 @@
+"""Networks by name: building one, drawing its weights anew, counting its operations and memory."""
+
+import math
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from atomlib.datasets.image_data import ImageData
+from atomlib.errors import SettingError, check_choice
+from atomlib.models.architectures import VGG11, AlexNet, Dropout, ResNet18, ViT
+from atomlib.models.convnet import (
+    ACTIVATIONS,
+    MAX_DEPTH,
+    MAX_WIDTH,
+    NORMS,
+    POOLINGS,
+    ConvNet,
+)
+from atomlib.runtime.device import memory
+from atomlib.settings import Settings
+
+MODELS: dict[str, type[nn.Module]] = {
+    "convnet": ConvNet,
+    "alexnet": AlexNet,
+    "vgg11": VGG11,
+    "resnet18": ResNet18,
+    "vit": ViT,
+}
+
+
+class NetworkConfig(Settings):
+    """Which network, for the settings that distillation and evaluation share."""
+
+    model: Literal[tuple(MODELS)] = Field("convnet", description="the network")
+    depth: Annotated[int, Field(ge=1, le=MAX_DEPTH)] | None = Field(
+        None, description="blocks; None is a halving each down to 4 pixels, 2 at the least"
+    )
+    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = Field(
+        128, description="channels of each block"
+    )
+    norm: Literal[NORMS] = Field("instance", description="normalisation after each convolution")
+    activation: Literal[tuple(ACTIVATIONS)] = Field("relu", description="after each norm")
+    pooling: Literal[tuple(POOLINGS)] = Field("average", description="2 x 2, after each block")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of convolutions; auto is bfloat16 where the processor has it"
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="torch.compile the step; auto is on where the run is long enough"
+    )
+    graphs: bool = Field(False, description="replay compiled steps as CUDA graphs, on a GPU")
+
+    def network_settings(self) -> dict:
+        """The keyword arguments of ``build_model`` that come from the config."""
+        return {key: getattr(self, key) for key in MODELS[self.model].SETTINGS}
+
+
+def build_model(
+    name: str,
+    *,
+    in_channels: int,
+    image_size: int,
+    num_classes: int,
+    generator: torch.Generator | None = None,
+    **settings: Any,
+) -> nn.Module:
+    """A network by name, for square images of ``image_size`` pixels.
+
+    ``settings`` go to the network: for "convnet" they are ``depth``, ``width``, ``norm``,
+    ``activation`` and ``pooling``, for "vgg11" and "resnet18" ``norm``. With a ``generator``
+    its weights are drawn from it, otherwise from PyTorch's global one. Raises SettingError for
+    an unknown name or setting, or for a network that the images do not fit.
+    """
+    check_choice("model", name, MODELS)
+    allowed = MODELS[name].SETTINGS
+    for key in settings:
+        check_choice(f"setting of model {name!r}", key, allowed)
+    model = MODELS[name](in_channels, image_size, num_classes, **settings)
+    reset_parameters(model, generator)
+    return model
+
+
+@torch.no_grad()
+def reset_parameters(model: nn.Module, generator: torch.Generator | None) -> None:
+    """Draw the whole network anew, in place, from PyTorch's default distributions.
+
+    Convolutions and linear layers: weight and bias uniform on +-1/sqrt(fan_in) (Table 1,
+    "Conv Layer Weights"); norms: scale 1, shift 0, running statistics cleared. Attention:
+    joint weight Xavier-uniform, biases 0; class token 0, positional embedding normal with
+    deviation 0.02 (torchvision's). Dropout starts a new stream. In place, so that a compiled
+    step keeps its tensors. Everything comes from ``generator``, or from PyTorch's global one
+    where it is None. Raises TypeError for a layer it does not know, rather than leaving it as
+    it was.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            for parameter in (module.weight, module.bias):
+                if parameter is not None:
+                    parameter.uniform_(-bound, bound, generator=generator)
+            if isinstance(module, NonDynamicallyQuantizableLinear):
+                module.bias.zero_()  # PyTorch's class of the output layer of attention
+        elif isinstance(module, nn.GroupNorm | nn.LayerNorm | nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, Dropout):
+            module.reseed(generator)
+        else:
+            # By name: torchvision, whose classes these are, is slow to import.
+            for name, parameter in module.named_parameters(recurse=False):
+                match type(module).__name__, name:
+                    case "MultiheadAttention", "in_proj_weight":
+                        nn.init.xavier_uniform_(parameter, generator=generator)
+                    case "MultiheadAttention", "in_proj_bias":
+                        parameter.zero_()
+                    case "VisionTransformer", "class_token":
+                        parameter.zero_()
+                    case "Encoder", "pos_embedding":
+                        parameter.normal_(std=0.02, generator=generator)
+                    case kind, _:
+                        raise TypeError(f"reset_parameters does not know how to draw a {kind}")
+
+
+def network_for(
+    config: NetworkConfig, data: ImageData, generator: torch.Generator | None = None
+) -> torch.nn.Module:
+    """The network that a config asks for, in the shape that ``data`` needs."""
+    return build_model(
+        config.model,
+        in_channels=data.channels,
+        image_size=data.image_size,
+        num_classes=data.num_classes,
+        generator=generator,
+        **config.network_settings(),
+    )
+
+
+def operations(config: NetworkConfig, data: ImageData) -> int:
+    """Floating point operations of one image's forward, counted without computing it."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import: it looks for a GPU
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network_for(config, data)(torch.empty(1, data.channels, data.image_size, data.image_size))
+    return counter.get_total_flops()
+
+
+def check_room(
+    config: NetworkConfig, data: ImageData, device: torch.device, images: int, networks: int = 0
+) -> None:
+    """Raise SettingError for a network that cannot learn from so many images a step on ``device``.
+
+    ``networks`` are trained side by side; 0 is a network whose weights stay as they are.
+    What is counted is less than any way to run the step takes: the weights, with gradient and
+    momentum where they are trained, and a quarter of what the layers give out.
+    """
+    with torch.device("meta"):
+        weights = sum(weight.numel() for weight in network_for(config, data).parameters())
+    number = 4 if config.precision == "float32" else 2
+    needed = 4 * weights * max(1, 3 * networks)
+    needed += number * given_out(config, data) * images * max(1, networks) // 4
+    room = memory(device)
+    if needed > room:
+        settings = ", ".join(f"{key} {value}" for key, value in config.network_settings().items())
+        raise SettingError(
+            f"model is {config.model!r}{settings and f' ({settings})'}, which takes more than "
+            f"{needed / 1e9:,.0f} GB for a step of {images} images by {max(1, networks)} network; "
+            f"allowed: what the {room / 1e9:,.0f} GB of {device} hold, with a smaller width, depth "
+            "or batch, or fewer networks together"
+        )
+
+
+def given_out(config: NetworkConfig, data: ImageData) -> int:
+    """How many numbers all layers of a network give out for one image."""
+    total = 0
+
+    def count(_: torch.nn.Module, __: tuple, output: torch.Tensor | tuple) -> None:
+        nonlocal total
+        total += output.numel() if isinstance(output, torch.Tensor) else 0
+
+    with torch.device("meta"):
+        network = network_for(config, data).eval()
+        for module in network.modules():
+            if not any(module.children()):
+                module.register_forward_hook(count)
+        network(torch.empty(1, data.channels, data.image_size, data.image_size))
+    return total

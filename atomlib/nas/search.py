@@ -1,0 +1,414 @@
+"""Architecture search by proxy: 720 ConvNets trained on little, ranked as on everything?
+
+Every candidate is trained from scratch on a proxy set (a distilled set, random images, the
+whole set for a short while, the whole set) and ranked by its accuracy on real held-out images.
+A proxy is good where its ranking is the one that the whole set gives, at a fraction of the
+time and storage (supplement, 1.4; facts, "NAS protocol").
+
+Candidates train beside each other: on a CPU in processes of one thread each, on a GPU those of
+one shape as one network (atomlib.nas.together). Each result is kept in a file as it
+comes, so that a search that was cut continues where it was.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from atomlib import preprocess
+from atomlib.datasets.image_data import ImageData
+from atomlib.distilled_set import DistilledSet
+from atomlib.errors import SettingError, check_choice
+from atomlib.identity import digest
+from atomlib.models.build import build_model, operations
+from atomlib.nas.space import Candidate, fits, search_space
+from atomlib.nas.together import Group, MixedEnsemble, cost, pack
+from atomlib.randomness import stream
+from atomlib.runs.engine import Engine
+from atomlib.runs.processes import as_tensor, in_processes, named, processors, threads
+from atomlib.runs.ray_cluster import in_cluster
+from atomlib.runs.store import counts
+from atomlib.runtime.bookmark import Bookmark
+from atomlib.runtime.device import Execution, pick_device
+from atomlib.runtime.files import alone, check_writable, is_whole, sealed
+from atomlib.training import EnsembleTrainer, EvalConfig, Trainer
+
+MEASURED = ("validation", "test", "seconds")
+
+
+@dataclass(frozen=True, eq=False)
+class Proxy:
+    """What candidates are trained on, and for how long."""
+
+    name: str
+    images: Float[Tensor, "n c s s"]
+    """Network inputs."""
+    labels: Int[Tensor, "n"]
+    epochs: int
+    """As in EvalConfig: one pass more is made."""
+    zca: bool
+    """Whether the images are whitened."""
+    data_fingerprint: str
+
+    @classmethod
+    def of_set(cls, distilled: DistilledSet, *, epochs: int = 200, name: str | None = None) -> Self:
+        """A distilled set, or random real images as one; named by its method where not named."""
+        about = distilled.config.zca, distilled.data_fingerprint
+        name = name or distilled.config.method
+        return cls(name, distilled.trained, distilled.labels, epochs, *about)
+
+    @classmethod
+    def of_whole(
+        cls,
+        data: ImageData,
+        *,
+        zca: bool,
+        epochs: int,
+        device: str | torch.device | None = None,
+        name: str = "whole",
+    ) -> Self:
+        """The whole training set: the reference that proxies are held against."""
+        images = preprocess.training_images(data, zca, pick_device(device))
+        return cls(name, images, data.train_labels, epochs, zca, data.fingerprint)
+
+    def stopped_early(self, like: "Proxy", *, name: str = "early stopping") -> Self:
+        """This set for about as many images seen as ``like`` sees: a rival that trains as long.
+
+        In whole passes, two at the least, which is as few as EvalConfig has. (500 images in
+        201 passes are two passes over CIFAR-10's 50,000.)
+        """
+        passes = max(2, round(like.storage * (like.epochs + 1) / self.storage))
+        about = self.zca, self.data_fingerprint
+        return type(self)(name, self.images, self.labels, passes - 1, *about)
+
+    @property
+    def storage(self) -> int:
+        """How many images have to be kept."""
+        return len(self.images)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of images, labels and what they are."""
+        digest = hashlib.sha256(f"{self.data_fingerprint} {self.zca}".encode())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
+
+
+def evaluate_candidates(
+    proxy: Proxy,
+    candidates: Sequence[Candidate],
+    data: ImageData,
+    config: EvalConfig | None = None,
+    *,
+    zca: bool,
+    keep: str | Path,
+    workers: int | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train every candidate once on ``proxy``; one row each, in the order given.
+
+    Columns: name, depth, width, activation, norm, pooling; validation and test, the percent of
+    each half of the test set (see ``halves``) given their label; seconds, by the clock of its
+    worker, for training and test: its part of those of a group. ``config`` says how to train;
+    the candidate's settings and the proxy's epochs stand in for its own. Each network draws from
+    the seed and from its place in the search space: its result is the same in any sample, order
+    or number of workers, and up to rounding in any group. ``config.together`` of one shape train
+    together at most; None leaves it to atomlib.nas.together.
+
+    ``keep`` is a .jsonl file. What it holds for the same images, labels, data and settings is
+    read (unless older than ATOM_MADE_SINCE, see atomlib.runs.store); everything else is trained and
+    added line by line. ``workers`` are processes; None is one a processor, and 1 on a GPU; 1
+    starts none. A script that asks for more must do so under ``if __name__ == "__main__":``,
+    because each worker imports it; a notebook need not care. With ENGINE=ray (atomlib.runs.engine)
+    candidates go to the cluster instead, as many at a time as it has processors, or GPUs.
+
+    Raises SettingError before any work for what will not do, and RuntimeError, naming the
+    candidate or its group, where training failed.
+    """
+    keep, device = Path(keep), pick_device(device)
+    engine = Engine.chosen()
+    asked = config or EvalConfig()
+    config = _check(proxy, candidates, data, asked, zca, workers, device)
+    unfinished = check_writable(keep.parent / "unfinished").absolute()
+    keys = {candidate: _key(proxy, candidate, config) for candidate in candidates}
+    with alone(unfinished / keep.name):
+        _append(keep, b"")
+        kept = _read(keep)
+        pending = [candidate for candidate in candidates if keys[candidate] not in kept]
+        if pending:
+            costs = _costs(pending, data, config, proxy)
+            tensors = _tensors(proxy, data, config, device)
+            bench = _Bench(tensors, config, data.num_classes, unfinished, keys)
+            workers = workers or processors(device)
+            share = min(1.0, engine.gpus or 1.0) if engine.name == "ray" else 1 / workers
+            images = min(config.batch_size, proxy.storage)
+            groups = pack(costs, asked, data, device, images=images, share=share)
+            quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+            # Counted in operations, not in candidates, for the time left to mean something.
+            total, done = sum(costs.values()), 0
+            bar = tqdm(total=total, desc=f"nas {proxy.name}", unit="FLOP", unit_scale=True, **quiet)
+            workers = min(len(groups), workers)
+            with bar, closing(_measured(bench, groups, workers, engine)) as results:
+                for group, found in results:
+                    for candidate, measured in zip(group.candidates, found, strict=True):
+                        kept[keys[candidate]] = measured
+                        about = {"proxy": proxy.name, "name": candidate.name}
+                        about |= {"code": digest("nas"), "key": keys[candidate]}
+                        line = json.dumps(sealed({**about, **measured}))
+                        _append(keep, line.encode() + b"\n")
+                    done += len(found)
+                    bar.set_postfix(candidates=f"{done}/{len(pending)}", refresh=False)
+                    bar.update(cost(group, costs))
+    return pd.DataFrame(
+        {"name": candidate.name, **asdict(candidate), **kept[keys[candidate]]}
+        for candidate in candidates
+    )
+
+
+def halves(labels: Int[Tensor, "m"], seed: int) -> tuple[Int[Tensor, "v"], Int[Tensor, "t"]]:
+    """Rows of the test set for validation and for test, so that what chose is not what is said.
+
+    Drawn by the seed. The halves, and each class in them, differ by one image at most.
+    """
+    order = torch.randperm(len(labels), generator=stream(seed, "nas", "halves"))
+    by_class = order[labels[order].argsort(stable=True)]
+    return by_class[0::2], by_class[1::2]
+
+
+def _check(
+    proxy: Proxy,
+    candidates: Sequence[Candidate],
+    data: ImageData,
+    config: EvalConfig,
+    zca: bool,
+    workers: int | None,
+    device: torch.device,
+) -> EvalConfig:
+    """The settings that all candidates share; SettingError for anything that will not do."""
+    check_choice("model", config.model, ["convnet"])
+    if not candidates:
+        raise SettingError("candidates is empty; allowed: one at the least")
+    known, seen = set(search_space()), set()
+    for candidate in candidates:
+        if candidate not in known or candidate in seen:
+            name = getattr(candidate, "name", repr(candidate))
+            raise SettingError(f"candidates has {name}; allowed: those of search_space, once each")
+        if not fits(candidate.depth, candidate.pooling, data.image_size):
+            raise SettingError(
+                f"candidates has {candidate.name}; allowed: those that images of "
+                f"{data.image_size} pixels are large enough for, which sample picks"
+            )
+        seen.add(candidate)
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise SettingError(f"workers is {workers!r}; allowed: 1 or more, or None")
+    if proxy.data_fingerprint != data.fingerprint:
+        raise SettingError(
+            f"proxy {proxy.name!r} was made from other data than {data.name} (fingerprints "
+            f"{proxy.data_fingerprint[:12]} and {data.fingerprint[:12]}); allowed: the same data"
+        )
+    if proxy.zca != zca:
+        raise SettingError(f"zca is {zca}; allowed with proxy {proxy.name!r}: {proxy.zca}, its own")
+    if len(data.test_labels) < 2:
+        raise SettingError(
+            f"{data.name} has {len(data.test_labels)} test images; allowed: 2 or more, for a "
+            "half that ranks and a half that is reported"
+        )
+    # Uncompiled: each candidate has shapes of its own, and compiling one costs as much as
+    # training it on a small proxy. bfloat16 without compilation pays on a GPU alone.
+    narrow = config.precision == "bfloat16" and device.type == "cuda"
+    precision = "bfloat16" if narrow else "float32"
+    fixed = {"epochs": proxy.epochs, "networks": 1, "compile": "off", "precision": precision}
+    # Of no network's result: None is the default, which enters no key.
+    return config.but(**fixed, together=None).resolve(data.image_size)
+
+
+def _key(proxy: Proxy, candidate: Candidate, config: EvalConfig) -> str:
+    """What a result depends on. As in atomlib.runs.store, defaults do not enter."""
+    asked = config.but(**asdict(candidate)).model_dump_json(exclude_defaults=True)
+    about = f"{proxy.digest} {candidate.name} {asked} {digest('nas')}"
+    return hashlib.sha256(about.encode()).hexdigest()
+
+
+def _costs(
+    candidates: Iterable[Candidate], data: ImageData, config: EvalConfig, proxy: Proxy
+) -> dict[Candidate, int]:
+    """Operations to train and test each of them."""
+
+    @cache
+    def forward(depth: int, width: int, pooling: str) -> int:  # norm and activation do not count
+        return operations(config.but(depth=depth, width=width, pooling=pooling), data)
+
+    work = 3 * proxy.storage * (config.epochs + 1) + len(data.test_labels)
+    return {c: forward(c.depth, c.width, c.pooling) * work for c in candidates}
+
+
+def _tensors(
+    proxy: Proxy, data: ImageData, config: EvalConfig, device: torch.device
+) -> dict[str, Tensor]:
+    """What all candidates share: the images trained on and both halves, as network inputs."""
+    images = preprocess.test_images(data, proxy.zca, device)
+    labels = data.test_labels.to(device)
+    tensors = {"images": proxy.images.to(device), "labels": proxy.labels.to(device)}
+    for half, rows in zip(
+        ("validation", "test"), halves(data.test_labels, config.seed), strict=True
+    ):
+        rows = rows.to(device)
+        tensors |= {f"{half}_images": images[rows], f"{half}_labels": labels[rows]}
+    return tensors
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """Trains and tests one group of candidates after another, in this process."""
+
+    tensors: dict[str, Tensor]
+    config: EvalConfig
+    num_classes: int
+    unfinished: Path
+    """Where a training keeps where it is."""
+    keys: dict[Candidate, str]
+
+    def measure(self, group: Group) -> list[dict[str, float]]:
+        """Of each: validation and test accuracy in percent, and its part of the seconds it took.
+
+        A training that diverges is a result like any other: accuracy is what argmax says.
+        """
+        run = hashlib.sha256(" ".join(map(self.keys.get, group.candidates)).encode()).hexdigest()
+        kept = Bookmark.of(self.unfinished / f"{group.name}-{run[:8]}.safetensors", run)
+        images, labels = self.tensors["images"], self.tensors["labels"]
+        trainer = self._trainer(group)
+        seed, device = self.config.seed, images.device
+        places = [search_space().index(candidate) for candidate in group.candidates]
+        chance = [stream(seed, "nas", place, device=device) for place in places]
+        for epoch in trainer.passes(images, labels, chance, kept.read()):
+            if kept.due():
+                kept.write(trainer.state(), epoch, self.config.epochs + 1)
+        halves = [
+            trainer.accuracies(self.tensors[f"{half}_images"], self.tensors[f"{half}_labels"])
+            for half in ("validation", "test")
+        ]
+        kept.end()
+        seconds = round(kept.seconds / len(group.candidates), 3)
+        return [
+            dict(zip(MEASURED, (*own, seconds), strict=True)) for own in zip(*halves, strict=True)
+        ]
+
+    def _trainer(self, group: Group) -> Trainer:
+        images = self.tensors["images"]
+        shape = {"in_channels": images.shape[1], "image_size": images.shape[-1]}
+        configs = [self.config.but(**asdict(candidate)) for candidate in group.candidates]
+        networks = [
+            build_model(
+                "convnet", **shape, num_classes=self.num_classes, **config.network_settings()
+            ).to(images.device)
+            for config in configs
+        ]
+        config, execution = configs[0], Execution(configs[0], images.device, 0)
+        if len(networks) == 1:
+            return Trainer(networks[0], config, execution)
+        return EnsembleTrainer(MixedEnsemble(networks), config, execution)
+
+
+def _measured(
+    bench: _Bench, groups: Sequence[Group], workers: int, engine: Engine
+) -> Iterator[tuple[Group, list[dict[str, float]]]]:
+    """What each group reached, as it ends. Leaving the loop early ends all workers."""
+    if engine.name == "ray":
+        yield from _in_cluster(bench, groups, engine)
+        return
+    if workers > 1:
+        yield from _in_processes(bench, groups, workers)
+        return
+    with threads(1):
+        for group in groups:
+            with named(group):
+                measured = bench.measure(group)
+            yield group, measured
+
+
+def _in_processes(
+    bench: _Bench, groups: Sequence[Group], workers: int
+) -> Iterator[tuple[Group, list[dict[str, float]]]]:
+    with tempfile.TemporaryDirectory(prefix="atomlib-nas-") as folder:
+        # A file that workers map into memory: one copy for all of them, and no need for more
+        # shared memory than a container has (64 MB in many; CIFAR-10 needs 600).
+        path = Path(folder) / "tensors.safetensors"
+        save_file({name: t.cpu().contiguous() for name, t in bench.tensors.items()}, path)
+        device = str(bench.tensors["images"].device)
+        arguments = (path, bench.config, bench.num_classes, bench.unfinished, bench.keys, device)
+        yield from in_processes(groups, workers, _measure_from, arguments)
+
+
+def _measure_from(path: Path, *about: Any) -> Callable:
+    """What a worker does with each group."""
+    *about, device = about
+    return _Bench(load_file(path, device=device), *about).measure
+
+
+def _in_cluster(
+    bench: _Bench, groups: Sequence[Group], engine: Engine
+) -> Iterator[tuple[Group, list[dict[str, float]]]]:
+    # Arrays, not tensors: Ray keeps one copy of them for all workers of a node.
+    arrays = {name: tensor.cpu().numpy() for name, tensor in bench.tensors.items()}
+    device = bench.tensors["images"].device.type
+    gpus = engine.gpus if device == "cuda" else 0
+    about = (bench.config, bench.num_classes, bench.unfinished, bench.keys)
+    arguments = (arrays, *about, device)
+    return in_cluster(groups, _measure_on, arguments, address=engine.address, cpus=1, gpus=gpus)
+
+
+def _measure_on(arrays: Mapping[str, np.ndarray], *about: Any) -> Callable:
+    """The same on a node of a cluster."""
+    *about, device = about
+    tensors = {name: as_tensor(array).to(device) for name, array in arrays.items()}
+    return _Bench(tensors, *about).measure
+
+
+def _append(path: Path, line: bytes) -> None:
+    try:
+        with open(path, "ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise SettingError(
+            f"keep is {str(path)!r}, which cannot be written ({error.strerror}); allowed: a file "
+            "in a writable folder with room"
+        ) from None
+
+
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    """What was measured, by key. A line that was cut, or changed since, is passed over."""
+    if not counts(path):
+        path.unlink(missing_ok=True)
+        return {}
+    kept, text = {}, path.read_bytes()
+    if text and not text.endswith(b"\n"):
+        _append(path, b"\n")  # or the next line would be lost with the one that was cut
+    for number, line in enumerate(text.split(b"\n"), start=1):
+        try:
+            record = json.loads(line) if line.strip() else {}
+            if record and not is_whole(record):
+                raise ValueError
+            if record:
+                kept[record["key"]] = {name: float(record[name]) for name in MEASURED}
+        except (KeyError, RecursionError, TypeError, ValueError):
+            print(f"line {number} of {path} is damaged; it is passed over", file=sys.stderr)
+    return kept

@@ -1,0 +1,1 @@
+"""Tables, figures and the sentences below them, made from records of results."""

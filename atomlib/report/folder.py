@@ -1,0 +1,173 @@
+"""What a report's folder holds, reports/<profile>/, read; and which runs a row or figure is of."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+
+from atomlib.distilled_set import DistilledSet
+from atomlib.errors import SettingError
+from atomlib.report.records import LABELS, by_run, iterations_of, lasts
+from atomlib.runtime.files import DamagedError, read_record
+
+_AS_READ = {
+    "data": lambda row: (
+        LABELS.get(row["dataset"], row["dataset"])
+        + (", reduced" if row.get("reduced") is True else "")
+    ),
+    "method": lambda row: LABELS.get(row["method"], row["method"]),
+    "IPC": lambda row: str(row["ipc"]),
+    "variant": lambda row: str(row["variant"]),
+    "iterations": lambda row: str(row["iterations"]),
+}
+"""Columns of a table for a reader that say which rows of the CSV one of its rows is of."""
+
+
+@dataclass
+class ReportFolder:
+    """A profile's report: executed notebooks, tables, and the records of its runs."""
+
+    name: str
+    folder: Path
+    notebooks: dict[str, nbformat.NotebookNode]
+    tables: dict[str, pd.DataFrame]
+    """By name, every column, numbers as numbers."""
+    markdown: dict[str, str]
+    """By the same name, the table for a reader and the note below it."""
+    records: dict[str, dict[str, Any]]
+    """By name, those that are whole."""
+    figures: list[str]
+    """Names of files in figures/, without ending."""
+    unreadable: list[str]
+    """Records and sets that are damaged or were written by another version."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "ReportFolder":
+        """Raises SettingError where a notebook or a table is not one."""
+        records, unreadable = {}, []
+        for path in sorted((folder / "results").glob("*.json")):
+            try:
+                records[path.stem] = {**read_record(path), "name": path.stem}
+            except DamagedError:
+                unreadable.append(path.relative_to(folder).as_posix())
+        tables = {path.stem: _csv(path) for path in sorted(folder.glob("*.csv"))}
+        return cls(
+            folder.name,
+            folder,
+            {p.stem: _notebook(p) for p in sorted((folder / "notebooks").glob("*.ipynb"))},
+            tables,
+            {name: _text(folder / f"{name}.md") for name in tables},
+            records,
+            sorted({path.stem for path in (folder / "figures").glob("*.png")}),
+            unreadable,
+        )
+
+    def sets(self) -> Iterable[DistilledSet]:
+        """The distilled sets, one by one: together they may not fit into memory."""
+        for path in sorted((self.folder / "distilled").glob("*.safetensors")):
+            try:
+                yield DistilledSet.load(path)
+            except DamagedError:
+                self.unreadable.append(path.relative_to(self.folder).as_posix())
+
+    @property
+    def evaluated(self) -> list[dict[str, Any]]:
+        """Records with accuracies: a set may have been made and not evaluated."""
+        return [r for r in self.records.values() if r.get("accuracies")]
+
+    def table_of(self, markdown: str) -> str | None:
+        """The name of the table that a notebook shows as ``markdown``."""
+        same = (n for n, text in self.markdown.items() if text.startswith(markdown.strip() + "\n"))
+        return next(same, None)
+
+    def runs(self, row: Mapping[str, Any]) -> list[str]:
+        """Names of the records that a row of a CSV is of, where they are there.
+
+        A table without the column ``runs`` is an older one: then by what the row says.
+        """
+        if isinstance(row.get("runs"), str):
+            return [name for name in row["runs"].split() if name in self.records]
+        if not {"dataset", "method", "ipc", "networks"} <= set(row):
+            return []
+        of_curve = "iterations" in row
+        records = self.evaluated if of_curve else lasts(self.evaluated)
+        wanted = {"dataset": row["dataset"], "method": row["method"], "ipc": str(row["ipc"])}
+        wanted["variant"] = str(row.get("variant", ""))
+        wanted["network"] = row.get("network", "convnet")
+        wanted |= {key: row[key] for key in ("seed", "iterations") if key in row}
+        return [r["name"] for r in records if wanted.items() <= _said(r).items()]
+
+    def runs_as_read(self, name: str, columns: list[str], cells: list[str]) -> list[str]:
+        """The same for a row of a table for a reader, whose CSV is named ``name``."""
+        shown = {c: cell for c, cell in zip(columns, cells, strict=True) if c in _AS_READ}
+        if "data" not in shown:
+            return []
+        found: dict[str, None] = {}
+        for row in self.tables[name].to_dict("records"):
+            try:
+                same = all(_AS_READ[c](row) == cell for c, cell in shown.items())
+            except KeyError:  # a column that this CSV does not have
+                continue
+            if same:
+                found |= dict.fromkeys(self.runs(row))
+        return list(found)
+
+    def figures_of(self, patterns: list[str], count: int, order: list[str]) -> list[str | None]:
+        """Names of the ``count`` figures that a cell drew, in its order; None: not to be told.
+
+        A pattern's figures are those of sets, which come in the order of load_folder, ``order``.
+        """
+        names: list[str] = []
+        for pattern in patterns:
+            found = [name for name in self.figures if fnmatch(name, pattern)]
+            sets = {pattern.replace("*", name): place for place, name in enumerate(order)}
+            if len(found) > 1 and all(name in sets for name in found):
+                found.sort(key=sets.__getitem__)
+            elif len(found) > 1:
+                return [None] * count
+            names += found
+        return list(names) if len(names) == count else [None] * count
+
+
+def _said(record: dict[str, Any]) -> dict[str, Any]:
+    ((*_, variant),) = by_run([record])
+    return {
+        "dataset": record["dataset"],
+        "method": record["method"],
+        "ipc": str(record["ipc"]),
+        "seed": record["seed"],
+        "variant": variant,
+        "network": record["evaluate"]["model"],
+        "iterations": iterations_of(record),
+    }
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype={"best_at": str, "runs": str, "variant": str})
+    except (ValueError, OSError) as error:
+        raise SettingError(
+            f"{path} is no table ({_line(error)}); allowed: what write_table wrote"
+        ) from None
+
+
+def _notebook(path: Path) -> nbformat.NotebookNode:
+    try:
+        return nbformat.read(path, 4)
+    except Exception as error:  # nbformat has many
+        raise SettingError(
+            f"{path} is no notebook ({_line(error)}); allowed: an executed notebook"
+        ) from None
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def _line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", str(error))[:200]

@@ -1,0 +1,116 @@
+"""What a record of results says: what was changed, what belongs together, how it is written.
+
+A record is a JSON object that atomlib.runs.store keeps of each evaluation.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from atomlib.config import BY_FEATURES, METHODS, DistillConfig
+from atomlib.full_data import WHOLE_EPOCHS
+from atomlib.training import EvalConfig
+
+LABELS = {
+    "random": "Random",
+    "herding": "Herding",
+    "kcenter": "K-Center",
+    "dm": "DM",
+    "datadam": "DataDAM",
+    "atom": "ATOM",
+    "whole": "whole data set",
+    "convnet": "ConvNet",
+    "alexnet": "AlexNet",
+    "vgg11": "VGG-11",
+    "resnet18": "ResNet-18",
+    "vit": "ViT",
+    "early stopping": "early stopping",
+    "digits": "digits (8 x 8)",
+    "digits32": "digits (32 x 32)",
+    "cifar10": "CIFAR-10",
+    "cifar10-jpeg": "CIFAR-10 (JPEG)",
+    "cifar100": "CIFAR-100",
+    "tinyimagenet": "TinyImageNet",
+}
+"""How methods, networks and data sets are written for a reader."""
+
+HOW = ("precision", "compile", "graphs", "together")
+"""Settings of how arithmetic runs, which change no result by more than rounding."""
+
+SIZES = ("iterations", "real_batch", "width", "networks", "epochs", "feature_epochs")
+"""Settings that make a run cheaper; one below the paper's makes a result reduced."""
+
+
+def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings of a record that differ from the defaults, which are the paper's: (ours, paper's).
+
+    Settings that depend on the data are no change, nor are method, network, seed and IPC, nor how
+    the arithmetic ran.
+    """
+    ignored = {"method", "ipc", "seed", "variant", "model", *HOW}
+    of_method = {
+        "random": {"init"},
+        "whole": set(),
+        **{method: {"feature_epochs"} for method in BY_FEATURES},
+    }
+    whole = {"epochs": WHOLE_EPOCHS} if record["method"] == "whole" else {}
+    found = {}
+    for part, config in (("distill", DistillConfig()), ("evaluate", EvalConfig(**whole))):
+        ours, papers = _flat(record[part]), _flat(config.model_dump(mode="json"))
+        for key, default in papers.items():
+            matters = key not in ignored
+            if part == "distill":
+                own = of_method.get(record["method"], set(papers) - {"feature_epochs"})
+                matters = matters and key in own | {"zca"}
+            if matters and default is not None and ours[key] != default:
+                found[key] = (ours[key], default)
+    return found
+
+
+def is_reduced(record: dict[str, Any]) -> bool:
+    """Whether any setting that costs time is below the paper's."""
+    return any(ours < papers for key, (ours, papers) in changes(record).items() if key in SIZES)
+
+
+def lasts(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without checkpoints: of each distillation, the record of its last iteration."""
+    return [max(reversed(run), key=iterations_of) for run in by_run(records).values()]
+
+
+def by_run(records: Iterable[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]]]:
+    """The checkpoints of each distillation, by data set, IPC, method, seed and variant."""
+    runs: dict[tuple, list[dict[str, Any]]] = {}
+    for r in records:
+        # The end of a variant's name that distill.as_checkpoint gives it.
+        variant = re.sub(r"\.?it\d+$", "", r.get("variant", ""))
+        run = (*(r[key] for key in ("dataset", "ipc", "method", "seed")), variant)
+        runs.setdefault(run, []).append(r)
+    return runs
+
+
+def iterations_of(record: dict[str, Any]) -> int:
+    """Of the distillation; 0 for real images."""
+    return record["distill"].get("iterations", 0)
+
+
+def place(record: dict[str, Any]) -> tuple:
+    """Where a record stands among others: by data set, IPC and method."""
+    return record["dataset"], record["ipc"], METHODS.index(record["method"])
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings under joined names: {"dsa": {"crop": 0}} becomes {"dsa crop": 0}."""
+    flat = {}
+    for key, value in settings.items():
+        inner = _flat(value) if isinstance(value, dict) else {"": value}
+        flat |= {f"{key} {name}".strip(): entry for name, entry in inner.items()}
+    return flat
+
+
+def plain(value: Any) -> str:
+    """A setting's value as a reader writes it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return "/".join(map(plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,436 @@
+"""From records to the tables of a report: published beside measured."""
+
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy  # its stats load where they are first used: half a second
+
+from atomlib.augmentation import DSAConfig
+from atomlib.config import METHODS, TERMS, DistillConfig
+from atomlib.datasets.image_data import ImageData
+from atomlib.distilled_set import DistilledSet
+from atomlib.report.records import (
+    LABELS,
+    SIZES,
+    by_run,
+    changes,
+    is_reduced,
+    iterations_of,
+    lasts,
+    place,
+    plain,
+)
+from atomlib.runtime.files import atomic_write
+from atomlib.training import EvalConfig
+
+PUBLISHED_AS = {"cifar10-jpeg": "cifar10"}
+"""Data sets that stand beside another one's published figures, under their own label."""
+
+DAGGER = "†"
+"""Marks a published figure that has not been checked against the PDF."""
+
+
+def published() -> pd.DataFrame:
+    """The published figures: dataset, ipc, method, accuracy, std, source, checked."""
+    with (files("atomlib.report") / "published.csv").open() as file:
+        return pd.read_csv(file, dtype={"ipc": str}).assign(checked=lambda t: t.checked == "yes")
+
+
+def provenance(records: Iterable[dict[str, Any]]) -> str:
+    """What a reader must know below a table: data, reductions, changes, versions, hardware."""
+    records = lasts(records)
+    names = dict.fromkeys(LABELS.get(r["dataset"], r["dataset"]) for r in records)
+    parts = [f"Data: {', '.join(names)}."]
+    parts += _differences([r for r in records if r["method"] != "whole"])
+    parts += [
+        f"Whole data set: {text[0].lower()}{text[1:]}"
+        for text in _differences([r for r in records if r["method"] == "whole"])
+    ]
+    if any(r["dataset"] == "cifar10-jpeg" for r in records):
+        parts.append(
+            "CIFAR-10 (JPEG) is CIFAR-10 with every image re-encoded as JPEG: its pixels are not "
+            "those that the published figures were measured on."
+        )
+    made = records[-1]["evaluation"]
+    libraries = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    parts.append(f"Made on {made['hardware']} with {libraries}.")
+    parts.append("Measured: mean ± population standard deviation over networks.")
+    if {PUBLISHED_AS.get(r["dataset"], r["dataset"]) for r in records} & set(published().dataset):
+        parts.append(f"{DAGGER} Published figure recalled, not checked against the PDF.")
+    return " ".join(parts)
+
+
+def _differences(records: list[dict[str, Any]]) -> list[str]:
+    """What records share that is not the default: a sentence of sizes, one of other changes."""
+    differ: dict[str, list[str]] = {"Reduced": [], "Changed": []}
+    for key in dict.fromkeys(key for r in records for key in changes(r)):
+        given = {r["method"]: changes(r)[key] for r in records if key in changes(r)}
+        able = [r for r in records if r["method"] in given]
+        ours, papers = next(iter(given.values()))
+        if any(changes(r).get(key, (None,))[0] != ours for r in able):
+            continue  # differs from variant to variant, whose names say how
+        only = ""
+        if not {r["method"] for r in records} & set(TERMS) <= set(given):
+            only = f" for {' and '.join(LABELS[method] for method in given)}"
+        kind = "Reduced" if key in SIZES and ours < papers else "Changed"
+        name = key.replace("_", " ")
+        differ[kind].append(f"{name} {plain(ours)}{only} (default {plain(papers)})")
+    return [f"{kind}: {'; '.join(texts)}." for kind, texts in differ.items() if texts]
+
+
+def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row a dataset, IPC and method, published beside measured, in percent.
+
+    ``mean`` is that of the last iterate, over the networks of all distillation seeds.
+    ``std`` is the spread over networks: the population standard deviation (as the DC family
+    gives it) within a seed, pooled over seeds. ``seed_std`` is the spread over
+    seeds: that of the seeds' means, empty with one seed. Where ``checkpoints`` > 1 were
+    evaluated, ``best`` is the mean of the best of them, chosen on the test set seed by seed
+    as MTT and DataDAM do, and ``best_at`` its iteration. ``difference`` is mean - published;
+    ``checked`` says whether the published figure was; ``reduced`` whether a setting that
+    costs time is below the paper's; ``runs`` are the records it is of, in results/.
+    """
+    cells: dict[tuple, list[dict[str, Any]]] = {}
+    for (dataset, ipc, method, *_), checkpoints in by_run(records).items():
+        cells.setdefault((dataset, ipc, method), []).append(_summary(checkpoints))
+    rows = []
+    for (dataset, ipc, method), seeds in cells.items():
+        means = np.array([seed["mean"] for seed in seeds])
+        networks = [seed["networks"] for seed in seeds]
+        variances = [seed["variance"] for seed in seeds]
+        rows.append(
+            {
+                "dataset": dataset,
+                "method": method,
+                "ipc": ipc,
+                "mean": np.average(means, weights=networks),
+                "std": np.sqrt(np.average(variances, weights=networks)),
+                "seed_std": means.std() if len(seeds) > 1 else np.nan,
+                "networks": sum(networks),
+                "seeds": len(seeds),
+                "best": np.mean([seed["best"] for seed in seeds]),
+                "best_at": "/".join(str(seed["best_at"]) for seed in seeds),
+                "checkpoints": max(seed["checkpoints"] for seed in seeds),
+                "reduced": any(seed["reduced"] for seed in seeds),
+                "runs": " ".join(name for seed in seeds for name in seed["runs"]),
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["known_as"] = table.dataset.replace(PUBLISHED_AS)
+    table["ipc_text"] = table.ipc.astype(str)
+    known = published().rename(
+        columns={"accuracy": "published", "std": "published_std", "dataset": "known_as"}
+    )
+    table = table.merge(
+        known.rename(columns={"ipc": "ipc_text"}), how="left", on=["known_as", "ipc_text", "method"]
+    )
+    table["difference"] = table["mean"] - table.published
+    table["place"] = table.method.map([*METHODS, "whole"].index)
+    table["size"] = table.ipc.replace("whole", np.inf).astype(float)
+    columns = ["dataset", "method", "ipc", "mean", "std", "seed_std", "networks", "seeds"]
+    columns += ["best", "best_at", "checkpoints"]
+    columns += ["published", "published_std", "difference", "checked", "source", "reduced"]
+    columns += ["runs"]
+    table = table.sort_values(["dataset", "size", "place"])
+    return table[columns].round(2).reset_index(drop=True)
+
+
+def _summary(checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
+    """One distillation: its last iterate, and the best of the checkpoints that were evaluated."""
+    last = max(checkpoints, key=iterations_of)
+    means = {iterations_of(r): float(np.mean(r["accuracies"])) for r in checkpoints}
+    best_at = max(means, key=means.__getitem__)
+    return {
+        "mean": means[iterations_of(last)],
+        "variance": float(np.var(last["accuracies"])),
+        "networks": len(last["accuracies"]),
+        "best": means[best_at],
+        "best_at": best_at,
+        "checkpoints": len(means),
+        "reduced": is_reduced(last),
+        "runs": [r["name"] for r in sorted(checkpoints, key=iterations_of)],
+    }
+
+
+def variant_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row a variant: mean, std (population) and the 95 % t-interval of the mean, in percent.
+
+    ``low`` and ``high`` bound the interval, over the networks really trained; with a single
+    network they are empty. ``runs`` is the record it is of, in results/.
+    """
+    rows = []
+    for r in records:
+        a = np.array(r["accuracies"])
+        spread = np.nan, np.nan
+        if len(a) > 1:
+            spread = scipy.stats.t.interval(0.95, len(a) - 1, a.mean(), scipy.stats.sem(a))
+        rows.append(
+            {key: r[key] for key in ("dataset", "method", "ipc", "seed", "variant")}
+            | {"mean": a.mean(), "std": a.std(), "low": spread[0], "high": spread[1]}
+            | {"networks": len(a), "reduced": is_reduced(r), "runs": r["name"]}
+        )
+    return pd.DataFrame(rows).round(2)
+
+
+def transfer_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row a method and network trained on its set: the columns of ``variant_table``, but
+    ``network`` in place of the variant."""
+    records = list(records)
+    table = variant_table(records)
+    table.insert(4, "network", [r["evaluate"]["model"] for r in records])
+    return table.drop(columns="variant")
+
+
+def readable_transfer(table: pd.DataFrame) -> pd.DataFrame:
+    """The transfer table for a reader: methods down, networks across."""
+    rows = []
+    for (dataset, ipc, method), part in table.groupby(["dataset", "ipc", "method"], sort=False):
+        reduced = ", reduced" if part.reduced.any() else ""
+        row = {"data": LABELS.get(dataset, dataset) + reduced, "IPC": ipc, "method": LABELS[method]}
+        row |= {LABELS[cell.network]: _measured_text(cell) for cell in part.itertuples()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def curve_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row a checkpoint, in the order of iterations: the columns of ``variant_table``, but
+    ``iterations`` in place of the variant."""
+    records = sorted(records, key=lambda r: (*place(r), r["seed"], iterations_of(r)))
+    table = variant_table(records)
+    return table.assign(iterations=[iterations_of(r) for r in records]).drop(columns="variant")
+
+
+def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
+    """The variant table for a reader: one row a variant, the interval in words."""
+    rows = []
+    for cell in table.itertuples():
+        reduced = ", reduced" if cell.reduced else ""
+        row = {
+            "data": LABELS.get(cell.dataset, cell.dataset) + reduced,
+            "IPC": cell.ipc,
+            "variant": cell.variant,
+            "accuracy, %": f"{cell.mean:.1f}",
+            "95 % t-interval": "–" if pd.isna(cell.low) else f"{cell.low:.1f} to {cell.high:.1f}",
+            "networks": cell.networks,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def readable_curve(table: pd.DataFrame) -> pd.DataFrame:
+    """The curve table for a reader."""
+    shown = readable_variants(table.assign(variant=""))
+    shown.insert(1, "method", table.method.map(LABELS))
+    shown["variant"] = table.iterations
+    return shown.rename(columns={"variant": "iterations"})
+
+
+def readable_nas(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of ranking.rank_table for a reader; intervals are 95 %, bootstrapped."""
+
+    def number(value: float) -> str:
+        return "–" if pd.isna(value) else f"{value:.2f}"
+
+    tops = [name for name in table.columns if name.startswith("top")]
+    rows = []
+    for _, cell in table.iterrows():
+        row = {
+            "trained on": LABELS.get(cell["proxy"], cell["proxy"]),
+            "Spearman, all": number(cell.correlation),
+            "95 % interval": f"{number(cell.low)} to {number(cell.high)}",
+        }
+        row |= {f"its first {name.removeprefix('top')}": number(cell[name]) for name in tops}
+        row |= {
+            "search, s": f"{cell.seconds:.0f}",
+            "images": f"{cell.images:,}",
+            "chosen": cell.chosen,
+            "trained on all, %": f"{cell.accuracy:.1f}",
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def nas_note(
+    data: ImageData,
+    tried: int,
+    space: int,
+    epochs: dict[str, int],
+    restrict: dict[str, list],
+    hardware: str,
+) -> str:
+    """What a reader must know below the search's table."""
+    reduced = (
+        f"Reduced: {tried} of the {space} networks" if tried < space else f"All {space} networks"
+    )
+    kept = "".join(f", {name} {plain(values)} alone" for name, values in restrict.items())
+    trained = ", ".join(f"{LABELS.get(name, name)} {count}" for name, count in epochs.items())
+    return (
+        f"Data: {LABELS.get(data.name, data.name)}. {reduced}{kept}. Epochs: {trained} (the DC "
+        f"family: 200 and 200). Made on {hardware}. Each network is trained once. Intervals: "
+        "bootstrap over networks, 1000 draws. Seconds are those of all networks together, each on "
+        "one thread; the last column is the chosen network's accuracy when trained on all images."
+    )
+
+
+def readable_costs(table: pd.DataFrame) -> pd.DataFrame:
+    """What iterations cost, for a reader."""
+    return pd.DataFrame(
+        {
+            "data": table.dataset.map(lambda name: LABELS.get(name, name)),
+            "method": table.method.map(LABELS),
+            "IPC": table.ipc,
+            "s / iteration": table.step_s.map("{:.3g}".format),
+            "first, s": table.first_step_s.map("{:.3g}".format),
+            "peak memory, GB": (table.step_peak_mb / 1e3).map("{:.2f}".format),
+            "GFLOP": table.gflop.map("{:.3g}".format),
+            "matrix rate, GFLOP/s": table.matrix_gflops.map("{:.0f}".format),
+            "bound, s": table.bound_s.map("{:.3g}".format),
+            "times the bound": table.times_bound.map("{:.2g}".format),
+            "how": table.how,
+        }
+    )
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The main table for a reader: methods down, IPC across, measured and published.
+
+    The whole data set's accuracy stands in every column of IPC: it is the ceiling of each. Where
+    nothing is published of any row, there are no columns for it.
+    """
+    rows, known = [], table.published.notna().any()
+    for (dataset, method), part in table.groupby(["dataset", "method"], sort=False):
+        reduced = ", reduced" if part.reduced.any() else ""
+        row = {"data": LABELS.get(dataset, dataset) + reduced, "method": LABELS[method]}
+        ipcs = table[(table.dataset == dataset) & (table.ipc != "whole")].ipc.unique()
+        for cell in part.itertuples():
+            names = [f"IPC {ipc}" for ipc in ipcs] if cell.ipc == "whole" else [f"IPC {cell.ipc}"]
+            for name in names or ["all images"]:
+                row[name] = _measured_text(cell)
+                if not pd.isna(cell.seed_std):
+                    row[name] += f" (seeds ± {cell.seed_std:.1f})"
+                if cell.checkpoints > 1:
+                    row[f"{name}, best of {cell.checkpoints}"] = f"{cell.best:.1f}"
+                if known:
+                    row[f"{name}, published"] = _published_text(cell)
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("–")
+
+
+def _measured_text(cell: Any) -> str:
+    """A mean with its spread over networks, which one network has none of."""
+    alone = cell.networks == cell._asdict().get("seeds", 1)
+    return f"{cell.mean:.1f}" + (" (one network)" if alone else f" ± {cell.std:.1f}")
+
+
+def _published_text(cell: Any) -> str:
+    if pd.isna(cell.published):
+        return "–"
+    spread = "" if pd.isna(cell.published_std) else f" ± {cell.published_std:.1f}"
+    return f"{cell.published:.1f}{spread}{'' if cell.checked else DAGGER}"
+
+
+def hyperparameters() -> pd.DataFrame:
+    """Table 1 of the supplement, from the settings themselves: default, range, meaning."""
+    parts = {"distillation": DistillConfig, "augmentation": DSAConfig, "evaluation": EvalConfig}
+    rows = []
+    for part, config in parts.items():
+        schema = config.model_json_schema()["properties"]
+        for name, value in config().model_dump().items():
+            if isinstance(value, dict):  # has rows of its own
+                continue
+            rows.append(
+                {
+                    "part": part,
+                    "setting": name,
+                    "default": _default(value),
+                    "allowed": _allowed(schema[name]),
+                    "meaning": schema[name].get("description", ""),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return "by data, method or device"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else plain(value)
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    """A JSON schema's range in words."""
+    if "anyOf" in schema:  # a value or None
+        return _allowed(schema["anyOf"][0])
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if schema["type"] == "array":
+        return f"any of {_allowed(schema['items'])}"
+    if schema["type"] == "boolean":
+        return "on, off"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [
+        f"{sign} {plain(schema[key])}"
+        for key, sign in signs.items()
+        if key in schema and schema[key] < 2**53
+    ]
+    return " and ".join(limits)
+
+
+def write_table(
+    table: pd.DataFrame,
+    folder: str | Path,
+    name: str,
+    note: str,
+    read: Callable[[pd.DataFrame], pd.DataFrame] = readable,
+) -> list[Path]:
+    """Write <name>.csv (every column), and for a reader <name>.md and .tex (booktabs).
+
+    ``read`` turns the table into its form for a reader; ``note`` stands below the Markdown.
+    """
+    folder = Path(folder)
+    csv, markdown, latex = (folder / f"{name}.{kind}" for kind in ("csv", "md", "tex"))
+    with atomic_write(csv) as partial:
+        table.to_csv(partial, index=False)
+    with atomic_write(markdown) as partial:
+        text = read(table).to_markdown(index=False, disable_numparse=True)
+        partial.write_text(f"{text}\n\n{note}\n")
+    with atomic_write(latex) as partial:
+        partial.write_text(to_latex(read(table)))
+    return [csv, markdown, latex]
+
+
+def to_latex(table: pd.DataFrame) -> str:
+    """A table for a reader in LaTeX (booktabs), every sign of ours as a command."""
+    signs = {
+        "±": r"$\pm$",
+        DAGGER: r"\textsuperscript{\dag}",
+        "–": "--",
+        "≥": r"$\geq$",
+        "≤": r"$\leq$",
+    }
+    text = table.style.hide(axis="index").format(escape="latex").to_latex(hrules=True)
+    for sign, command in signs.items():
+        text = text.replace(sign, command)
+    return text
+
+
+def clipping_table(sets: Iterable[DistilledSet]) -> pd.DataFrame:
+    """How far each set's learned pixels leave the range of an image."""
+    rows = []
+    for made in sets:
+        outside = (made.images == 0) | (made.images == 1)
+        rows.append(
+            {
+                "set": made.stem,
+                "images": len(made),
+                "pixels at 0 or 1, %": round(100 * float(outside.float().mean()), 1),
+                "mean": round(float(made.images.mean()), 3),
+                "standard deviation": round(float(made.images.std()), 3),
+            }
+        )
+    return pd.DataFrame(rows).set_index("set")

@@ -1,0 +1,143 @@
+"""What an iteration costs: seconds, peak memory, operations, and what bounds them.
+
+The bound is the arithmetic of convolutions and matrix products alone: operations counted by
+torch.utils.flop_counter, at the rate that one large matrix product reaches on this machine.
+"""
+
+import ctypes
+import gc
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from atomlib.config import DistillConfig
+from atomlib.datasets.image_data import ImageData
+from atomlib.distill import Step, initial_images, step_operations
+from atomlib.runtime.device import pick_device
+
+
+def costs(
+    data: ImageData,
+    configs: Sequence[DistillConfig],
+    *,
+    device: str | torch.device | None = None,
+    repeats: int = 5,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """One row a config, as ``step_cost`` gives it, each measured in a process of its own.
+
+    So that its peak memory is its own, and its first step what a first step costs.
+    """
+    device = pick_device(device)
+    configs = [config.resolve(data) for config in configs]
+    quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+    rows = []
+    for config in tqdm(configs, desc=f"cost {data.name}", unit="cell", **quiet):
+        with ProcessPoolExecutor(1, torch.multiprocessing.get_context("spawn")) as process:
+            rows.append(process.submit(step_cost, data, config, device, repeats).result())
+    return pd.DataFrame(rows)
+
+
+def step_cost(
+    data: ImageData, config: DistillConfig, device: torch.device, repeats: int = 5
+) -> dict[str, Any]:
+    """Cost of one iteration of a resolved config: its loss, gradient and image update.
+
+    ``step_s`` is the median of ``repeats``, ``first_step_s`` the first, compilation included;
+    ``peak_mb`` the most memory (MB, 10^6 bytes) that the GPU's tensors took or, on a CPU, the
+    whole process with Python, libraries and data, whitening and compilation included;
+    ``step_peak_mb`` the same while nothing but iterations ran (on macOS, ``peak_mb`` again);
+    ``gflop`` the operations of all forwards and the backward (a forward's, to the synthetic
+    images alone: weights get no gradient); ``bound_s`` the time that these take at
+    ``matrix_gflops``, the machine's measured rate in the step's number type.
+    """
+    step = Step(data, config, device)
+    images = initial_images(data, config, device).requires_grad_()
+    optimizer = torch.optim.SGD([images], lr=config.image_lr, momentum=config.image_momentum)
+
+    def iteration() -> None:
+        step(images)
+        optimizer.step()
+
+    first = seconds(iteration, device, 1)
+    iteration()
+    before = peak_memory(device)
+    forget_peak(device)
+    median = seconds(iteration, device, repeats)
+    peak = peak_memory(device)
+    work = step_operations(config, data)
+    rate = matrix_rate(step.execution.dtype, device)
+    return {
+        "dataset": data.name,
+        "method": config.method,
+        "ipc": config.ipc,
+        "real_batch": config.real_batch,
+        "step_s": median,
+        "first_step_s": first,
+        "peak_mb": max(before, peak) / 1e6,
+        "step_peak_mb": peak / 1e6,
+        "gflop": work / 1e9,
+        "matrix_gflops": rate / 1e9,
+        "bound_s": work / rate,
+        "times_bound": median / (work / rate),
+        "how": str(step.execution),
+    }
+
+
+def seconds(action: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """The median of ``repeats`` timings, the device's queue emptied around each."""
+    timings = []
+    for _ in range(repeats):
+        _wait(device)
+        start = time.perf_counter()
+        action()
+        _wait(device)
+        timings.append(time.perf_counter() - start)
+    return sorted(timings)[len(timings) // 2]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations a second of a large matrix product, the best of twenty."""
+    n = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    a @ b
+    return 2 * n**3 / min(seconds(lambda: a @ b, device, 1) for _ in range(20))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that tensors took on a GPU, or this process in memory, since forget_peak."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, whose getrusage counts the process that started this one too
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def forget_peak(device: torch.device) -> None:
+    """Have peak_memory start anew from what is held now, where the system can: not on macOS."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        # What is free counts as held until it is given back; see execution.keep_freed_memory.
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

@@ -1,0 +1,178 @@
+"""The cells of an experiment: every combination of data, IPC, method, variant and seed.
+
+A variant is {"settings": changes of the distillation, "evaluation": changes of the EvalConfig}; the
+variants of ablation, power grid and disagreements are made here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any
+
+from atomlib.config import METHODS, DistillConfig
+from atomlib.datasets.image_data import ImageData
+from atomlib.datasets.load import load_dataset
+from atomlib.errors import SettingError, check_choice, shown
+from atomlib.full_data import WHOLE_EPOCHS
+from atomlib.models.build import operations
+from atomlib.training import EvalConfig
+
+PARTS = ("settings", "evaluation")
+Variant = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One distilled set to make and evaluate."""
+
+    data: ImageData
+    distill: DistillConfig
+    evaluation: EvalConfig
+
+
+@dataclass(frozen=True)
+class WholeCell:
+    """Networks to train on a whole training set, as the cells of its data are evaluated."""
+
+    data: ImageData
+    evaluation: EvalConfig
+    zca: bool
+
+
+def cells(
+    datasets: Sequence[str],
+    methods: Sequence[str] = METHODS,
+    ipcs: Sequence[int] = (1, 10),
+    seeds: Sequence[int] = (0,),
+    *,
+    variants: Mapping[str, Variant] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    method_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+    resize: int | None = None,
+) -> list[Cell]:
+    """All combinations, in the order data, IPC, method, variant, seed.
+
+    ``settings`` change every DistillConfig, ``method_settings`` those of one method, and
+    ``evaluation`` the EvalConfig; a variant (see atomlib.runs.grid) changes both once more.
+    ``resize`` is the side in pixels that images of a folder are brought to.
+    Everything is resolved against its data, so that a bad setting is a SettingError before
+    the first cell costs any time.
+    """
+    lists = {"datasets": datasets, "methods": methods, "ipcs": ipcs, "seeds": seeds}
+    for name, values in lists.items():
+        if not isinstance(values, list | tuple) or not values:
+            raise SettingError(f"{name} is {shown(values)}; allowed: a list of at least one")
+    maps = {"settings": settings, "method_settings": method_settings, "evaluation": evaluation}
+    maps["variants"] = variants
+    for name, values in maps.items():
+        maps[name] = {} if values is None else values
+        _check_names(name, maps[name])
+    settings, method_settings, evaluation, variants = maps.values()
+    variants = variants or {"": {}}
+    for outer, nested in (("method_settings", method_settings), ("variants", variants)):
+        for name, values in nested.items():
+            _check_names(f"{outer}[{shown(name)}]", values)
+    for method in [*methods, *method_settings]:
+        check_choice("method", method, METHODS)
+    for name, change in variants.items():
+        for part, values in change.items():
+            check_choice(f"part of variant {shown(name)}", part, PARTS)
+            _check_names(f"{part} of variant {shown(name)}", values)
+    made = []
+    loaded = [load_dataset(name, resize=resize) for name in datasets]
+    for data, ipc, method, variant, seed in product(loaded, ipcs, methods, variants, seeds):
+        change = variants[variant]
+        changed = {**settings, **method_settings.get(method, {}), **change.get("settings", {})}
+        own = {"method": method, "ipc": ipc, "seed": seed, "variant": variant}
+        config = DistillConfig(**{**changed, **own})
+        evaluated = EvalConfig(**{**evaluation, **change.get("evaluation", {})})
+        cell = Cell(data, config.resolve(data), evaluated.resolve(data.image_size))
+        operations(cell.distill, data), operations(cell.evaluation, data)  # both can be built
+        made.append(cell)
+    return made
+
+
+def _check_names(name: str, values: object) -> None:
+    """Raise SettingError unless ``values`` maps names to something."""
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise SettingError(f"{name} is {shown(values)}; allowed: settings by name")
+
+
+def whole_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> list[WholeCell]:
+    """One for each data set and ZCA of ``grid``; none where ``changes`` is None.
+
+    ``changes`` are to the evaluation settings of the grid's cells; epochs are 200 unless they
+    say otherwise (WHOLE_EPOCHS). Raises SettingError for a setting that there is none of.
+    """
+    if changes is None:
+        return []
+    if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
+        raise SettingError(f"whole is {shown(changes)}; allowed: settings by name, or None")
+    made = {}
+    for cell in grid:
+        evaluation = cell.evaluation.but(**{"epochs": WHOLE_EPOCHS, **changes})
+        made.setdefault(
+            (cell.data, cell.distill.zca), WholeCell(cell.data, evaluation, cell.distill.zca)
+        )
+    return list(made.values())
+
+
+TERMS = ("output", "spatial", "channel")
+
+
+def ablation() -> dict[str, Variant]:
+    """The seven combinations of the terms of the loss, e.g. "output+spatial" (DataDAM's)."""
+    return {
+        "+".join(on): {"settings": {term: term in on for term in TERMS}}
+        for size in (1, 2, 3)
+        for on in combinations(TERMS, size)
+    }
+
+
+def powers(values: Sequence[float]) -> dict[str, Variant]:
+    """Every pair of a spatial and a channel power, e.g. "ps4.pc2"."""
+    return {
+        f"ps{p:g}.pc{q:g}": {"settings": {"spatial_power": float(p), "channel_power": float(q)}}
+        for p, q in product(values, repeat=2)
+    }
+
+
+def _settings(**changes: Any) -> Variant:
+    return {"settings": changes}
+
+
+# Where the paper's text and its authors' earlier code disagree (DESIGN, section 3): the text's
+# side, the code's side. For "start" the code's hand-picked images are nobody else's to have,
+# so noise stands at its side: how much does the start matter at all?
+DISAGREEMENTS: dict[str, tuple[Variant, Variant]] = {
+    "norm": tuple(
+        {"settings": {"norm": norm}, "evaluation": {"norm": norm}} for norm in ("instance", "batch")
+    ),
+    "power": tuple(_settings(spatial_power=p, channel_power=p) for p in (4.0, 1.0)),
+    "scale": (_settings(loss_scale=1.0), _settings(loss_scale=100.0)),
+    "batch": (_settings(real_batch=128), _settings(real_batch=64)),
+    "zca": (_settings(zca=True), _settings(zca=False)),
+    "start": (_settings(init="real"), _settings(init="noise")),
+    "schedule": ({"evaluation": {"schedule": "step"}}, {"evaluation": {"schedule": "halfway"}}),
+}
+
+
+def disagreements(names: Sequence[str] = tuple(DISAGREEMENTS)) -> dict[str, Variant]:
+    """All settings as in the text, all as in the code, and from each side one changed.
+
+    "text" and "code" are the sides; "text+norm" is the text's with the code's norm, and
+    "code+norm" the code's with the text's.
+    """
+    for name in names:
+        check_choice("disagreement", name, DISAGREEMENTS)
+    made: dict[str, Variant] = {}
+    for side, base in enumerate(("text", "code")):
+        for changed in (None, *names):
+            variant: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+            for name in names:
+                chosen = DISAGREEMENTS[name][side if name != changed else 1 - side]
+                for part, changes in chosen.items():
+                    variant[part].update(changes)
+            made[base if changed is None else f"{base}+{changed}"] = variant
+    return made

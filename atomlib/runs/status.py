@@ -1,0 +1,175 @@
+"""What a report's folder holds: done, running, interrupted, stale or damaged, and why.
+
+``make status PROFILE=quick``. It reads and makes nothing.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from atomlib.distilled_set import DistilledSet
+from atomlib.errors import SettingError
+from atomlib.identity import differences, digest, kind_of
+from atomlib.runtime.files import DamagedError, is_whole, lock_of, read_about, read_record
+
+STATES = ("running", "interrupted", "damaged", "stale", "from the clone", "done")
+"""In the order of their urgency."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One result, or one run on its way to it."""
+
+    name: str
+    state: str
+    """One of STATES."""
+    why: str
+
+
+def status(folder: str | Path, since: float = 0.0) -> list[Line]:
+    """A line for each set, each evaluation and each unfinished run in a report's folder.
+
+    ``since``, in seconds since 1970, is when this clone's first run began: a result older than
+    that came with the clone. Raises SettingError where there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SettingError(f"folder {folder} is not there; allowed: one that a run has written to")
+    sets, lines = {}, []
+    for path in sorted(folder.glob("distilled/*.safetensors")):
+        lines.append(_of_set(path, since, sets))
+    for path in sorted(folder.glob("results/*.json")):
+        lines += _of_record(path, since, sets)
+    lines += _of_candidates(folder / "nas.jsonl", since)
+    lines += _unfinished(folder / "unfinished")
+    return sorted(lines, key=lambda line: (STATES.index(line.state), line.name))
+
+
+def _of_set(path: Path, since: float, sets: dict[str, DistilledSet]) -> Line:
+    """Its line; a set that is whole goes into ``sets``."""
+    name = f"set {path.stem}"
+    try:
+        made = sets[path.stem] = DistilledSet.load(path)
+    except DamagedError as error:
+        return Line(name, "damaged", f"{error}; the next run sets it aside")
+    reasons = differences(kind_of(made.config.method), made.code, made.versions)
+    return _judged(name, path, since, reasons, f"{made.config.iterations} iterations")
+
+
+def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Iterator[Line]:
+    """Its line; none where a set was distilled and not evaluated."""
+    name = f"accuracies {path.stem}"
+    try:
+        record = read_record(path)
+        if "accuracies" not in record:
+            return
+        run = record["evaluation"]
+        kind = "whole" if record["method"] == "whole" else "evaluate"
+        reasons = differences(kind, run.get("code", {}), run["versions"])
+        if kind == "evaluate" and (stem := _stem(path.stem)) not in sets:
+            reasons.append(f"its set, {stem}, is not there or damaged")
+        elif kind == "evaluate" and sets[stem].digest() != record.get("set"):
+            reasons.append("its set was made anew since")
+    except DamagedError as error:
+        yield Line(name, "damaged", f"{error}; the next run sets it aside")
+    except (KeyError, AttributeError, TypeError) as error:
+        yield Line(name, "damaged", f"{path} lacks {error}; the next run makes it again")
+    else:
+        yield _judged(name, path, since, reasons, f"{len(record['accuracies'])} networks")
+
+
+def _stem(name: str) -> str:
+    """The set that a record is of: "digits-atom-ipc1-seed0" of "...-seed0-on-vit"."""
+    return name.partition("-on-")[0]
+
+
+def _judged(name: str, path: Path, since: float, reasons: list[str], what: str) -> Line:
+    if path.stat().st_mtime < since:
+        reasons = ["the next run makes it again", *reasons]
+        return Line(name, "from the clone", f"{what}; {'; '.join(reasons)}")
+    return Line(name, "stale" if reasons else "done", "; ".join([what, *reasons]))
+
+
+def _of_candidates(path: Path, since: float) -> Iterator[Line]:
+    """One line for the candidates of each proxy."""
+    if not path.is_file():
+        return
+    found: dict[str, Counter] = {}
+    damaged = 0
+    for line in path.read_bytes().split(b"\n"):
+        record = _parsed(line)
+        if is_whole(record):
+            current = record.get("code") == digest("nas")
+            found.setdefault(str(record.get("proxy")), Counter())[current] += 1
+        elif line.strip():
+            damaged += 1
+    if damaged:
+        yield Line("nas", "damaged", f"{damaged} lines of {path}; the next run passes them over")
+    for proxy, counts in found.items():
+        reasons = [f"{counts[False]} by other code or libraries"] if counts[False] else []
+        what = f"{counts.total()} candidates"
+        yield _judged(f"nas {proxy}", path, since, reasons, what)
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _unfinished(folder: Path) -> Iterator[Line]:
+    """Runs that hold a lock, and runs that were killed."""
+    # A file ".x.lock" is the lock of x, which is there once there is something to go on from.
+    locked = {lock.name[1:-5] for lock in folder.glob(".*.lock")}
+    for name in sorted({*locked, *(path.name for path in folder.glob("*.safetensors"))}):
+        path, why = folder / name, "from its start"
+        if path.exists():
+            try:
+                about = read_about(path)
+                hours = float(about["seconds"]) / 3600
+                why = f"at {about['done']} of {about['total']}, after {hours:.2f} hours"
+            except (DamagedError, KeyError, TypeError, ValueError):
+                why = "from its start: where it was is damaged"
+        if _is_held(path):
+            yield Line(f"run {path.stem}", "running", why)
+        elif path.exists():
+            yield Line(f"run {path.stem}", "interrupted", f"{why}; the next run goes on")
+
+
+def _is_held(path: Path) -> bool:
+    lock = lock_of(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def main() -> None:
+    """``python -m atomlib.runs.status <report folder>``: a line for each result and each run."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path, help="such as reports/quick")
+    folder = parser.parse_args().folder
+    started = Path("build") / folder.name / "started"
+    try:
+        # Without it nothing was run in this clone: all that is there came with it.
+        since = started.stat().st_mtime if started.exists() else float("inf")
+        lines = status(folder, since)
+    except SettingError as error:
+        raise SystemExit(f"error: {error}") from None
+    for line in lines:
+        print(f"{line.state:14}  {line.name:50}  {line.why}")
+    counts = Counter(line.state for line in lines)
+    print(", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "nothing")
+
+
+if __name__ == "__main__":
+    main()

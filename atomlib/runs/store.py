@@ -1,0 +1,234 @@
+"""Where results rest: distilled sets and what networks trained on them reached.
+
+A notebook asks for a result; one that was made before, from the same data and settings by the
+same code and libraries (atomlib.identity), is read, anything else is made and kept as it ends.
+So an interrupted run continues at the cell where it was cut. Results older than ATOM_MADE_SINCE
+(seconds since 1970, set by ``profiles``) are as good as absent: what came with a clone is made
+again, not read.
+
+    <folder>/distilled/<stem>.safetensors    the set, or what it was after so many iterations
+    <folder>/results/<stem>.json             accuracies of each network, settings, times
+    <folder>/results/<stem>-on-<model>.json  the same for another network than the ConvNet
+    <folder>/results/<dataset>-whole.json    the same for the whole training set
+    <folder>/unfinished/                     where runs are, or were when they were killed
+    <folder>/unfinished/damaged/             files whose checksum differs, set aside
+
+Of two processes that ask for one result, one makes it; the other waits, and reads it. What is
+there, and what of it is stale, ``make status`` tells.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from atomlib.config import DistillConfig
+from atomlib.datasets.image_data import ImageData
+from atomlib.distill import as_checkpoint, trajectory
+from atomlib.distilled_set import DistilledSet, stem
+from atomlib.evaluate import check_same_data, evaluate
+from atomlib.full_data import whole_accuracies
+from atomlib.identity import code, differences, digest, kind_of
+from atomlib.runtime.bookmark import Bookmark
+from atomlib.runtime.files import (
+    DamagedError,
+    alone,
+    check_writable,
+    read_record,
+    set_aside,
+    write_record,
+)
+from atomlib.runtime.provenance import hardware, versions
+from atomlib.training import EvalConfig
+
+
+class Store:
+    """Results of one report, in one folder."""
+
+    def __init__(self, folder: str | Path, *, progress: bool = True):
+        """Raises SettingError where the folder cannot be written."""
+        self.folder = check_writable(Path(folder))
+        self.progress = progress
+
+    def distilled(self, data: ImageData, config: DistillConfig) -> DistilledSet:
+        """The distilled set for these settings, read where it was made before."""
+        return self.trajectory(data, config)[-1]
+
+    def trajectory(
+        self, data: ImageData, config: DistillConfig, at: Sequence[int] = ()
+    ) -> list[DistilledSet]:
+        """The distilled sets after the iterations ``at``, in order, and after all of them.
+
+        Read where they were made before; otherwise one run makes them all.
+        """
+        config = config.resolve(data)
+        with alone(self._unfinished(stem(data.name, config))):
+            return self._trajectory(data, config, at)
+
+    def _trajectory(
+        self, data: ImageData, config: DistillConfig, at: Sequence[int]
+    ) -> list[DistilledSet]:
+        steps = [*sorted({*at} - {config.iterations}), config.iterations]
+        found = {step: self._find(data, as_checkpoint(config, step)) for step in steps}
+        missing = [step for step, old in found.items() if old is None]
+        if not missing:
+            return list(found.values())
+        kept = self._bookmark(stem(data.name, config))
+        run = trajectory(data, config, missing, progress=self.progress, resume=kept)
+        for step, distilled in zip(sorted({*missing, config.iterations}), run, strict=True):
+            old = found[step]
+            if old is not None and old.digest() == distilled.digest() and _fresh(old):
+                continue  # as it was, with what was measured on it
+            distilled.save(self._set_path(data, distilled.config))
+            self._record(distilled, distilled.stem, distillation=_run(kept.seconds, distilled.code))
+            found[step] = distilled
+        return list(found.values())
+
+    def _unfinished(self, name: str) -> Path:
+        """Where a run keeps where it is."""
+        (self.folder / "unfinished").mkdir(exist_ok=True)
+        return self.folder / "unfinished" / f"{name}.safetensors"
+
+    def _bookmark(self, name: str) -> Bookmark:
+        """The same, to go on from; what came with a clone is no run of this one."""
+        path = self._unfinished(name)
+        if path.exists() and not counts(path):
+            path.unlink()
+        return Bookmark(path)
+
+    def _find(self, data: ImageData, config: DistillConfig) -> DistilledSet | None:
+        path = self._set_path(data, config)
+        if not counts(path):
+            return None
+        try:
+            found = DistilledSet.load(path)
+        except DamagedError as error:
+            self._set_aside(path, error)
+            return None
+        same = found.config == config and found.data_fingerprint == data.fingerprint
+        return found if same and _fresh(found) else None
+
+    def _set_aside(self, path: Path, error: DamagedError) -> None:
+        set_aside(path, self.folder / "unfinished" / "damaged", error)
+
+    def accuracies(
+        self, distilled: DistilledSet, data: ImageData, config: EvalConfig
+    ) -> dict[str, Any]:
+        """The record of evaluating ``distilled``, read where it was made before.
+
+        Its "accuracies" are percentages, one a network; "distill" and "evaluate" hold the
+        resolved settings; "data", "evaluation" and "distillation" say what it was made
+        from, where, and how long it took.
+        """
+        config = config.resolve(data.image_size)
+        check_same_data(distilled, data)
+        key = _key("evaluate", distilled.digest(), config)
+        name = distilled.stem
+        if config.model != "convnet":  # another network than it was made with: a record of its own
+            name += f"-on-{config.model}"
+        with alone(self._unfinished(f"{name}-evaluation")):
+            record = self._read(name)
+            if record.get("key") == key:
+                return record
+            kept = self._bookmark(f"{name}-evaluation")
+            found = evaluate(distilled, data, config, progress=self.progress, resume=kept)
+            entries = {"key": key, "set": distilled.digest()}
+            entries |= _measured("evaluate", config, found, kept.seconds)
+            return self._record(distilled, name, **entries)
+
+    def whole(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
+        """The record of networks trained on the whole training set: method and IPC "whole"."""
+        config = config.resolve(data.image_size)
+        name = f"{data.name}-whole"
+        key = _key("whole", f"{data.fingerprint} {zca}", config)
+        with alone(self._unfinished(name)):
+            record = self._read(name)
+            if record.get("key") == key:
+                return record
+            start = time.perf_counter()
+            found = whole_accuracies(data, config, zca=zca, progress=self.progress)
+            about = {
+                "name": name,
+                "dataset": data.name,
+                "data": data.fingerprint,
+                "method": "whole",
+                "ipc": "whole",
+                "seed": config.seed,
+                "variant": "",
+                "distill": {"zca": zca},
+                "key": key,
+            }
+            about |= _measured("whole", config, found, time.perf_counter() - start)
+            return self._write(name, about)
+
+    def _set_path(self, data: ImageData, config: DistillConfig) -> Path:
+        return self.folder / "distilled" / f"{stem(data.name, config)}.safetensors"
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / "results" / f"{name}.json"
+        if not counts(path):
+            return {}
+        try:
+            return read_record(path)
+        except DamagedError as error:
+            self._set_aside(path, error)
+            return {}
+
+    def _record(self, distilled: DistilledSet, name: str, **entries: Any) -> dict[str, Any]:
+        before = self._read(name)
+        if "key" not in entries and before.get("set") != distilled.digest():
+            before = {}  # a new set drops what was measured on the old one
+        about = {
+            "name": name,
+            "dataset": distilled.data_name,
+            "data": distilled.data_fingerprint,
+            "method": distilled.config.method,
+            "ipc": distilled.ipc,
+            "seed": distilled.config.seed,
+            "variant": distilled.config.variant,
+            "distill": distilled.config.model_dump(mode="json"),
+        }
+        return self._write(name, {**before, **about, **entries})
+
+    def _write(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
+        write_record(self.folder / "results" / f"{name}.json", record)
+        return record
+
+
+def counts(path: Path) -> bool:
+    """Whether a file is there and was made late enough to be read."""
+    return path.exists() and path.stat().st_mtime >= float(os.environ.get("ATOM_MADE_SINCE", 0))
+
+
+def _fresh(distilled: DistilledSet) -> bool:
+    """Whether today's code and libraries are those that made it."""
+    kind = kind_of(distilled.config.method)
+    return not differences(kind, distilled.code, distilled.versions)
+
+
+def _key(kind: str, trained_on: str, config: EvalConfig) -> str:
+    # Defaults do not enter the key: a setting added later leaves old results as they are.
+    asked = config.model_dump_json(exclude_defaults=True)
+    about = f"{trained_on} {asked} {digest(kind)}"
+    return hashlib.sha256(about.encode()).hexdigest()
+
+
+def _measured(kind: str, config: EvalConfig, accuracies: Tensor, seconds: float) -> dict[str, Any]:
+    return {
+        "evaluate": config.model_dump(mode="json"),
+        "accuracies": [round(value, 4) for value in accuracies.tolist()],
+        "evaluation": _run(seconds, code(kind)),
+    }
+
+
+def _run(seconds: float, code: dict[str, str]) -> dict[str, Any]:
+    return {
+        "seconds": round(seconds, 1),
+        "hardware": hardware(),
+        "versions": versions(),
+        "code": code,
+    }

@@ -1,0 +1,149 @@
+"""A grid's results, made one after another or side by side (see atomlib.runs.engine).
+
+Other processes put what they make into the store, by the store's own rules: a cell that was
+killed goes on from its last bookmark, wherever it is started again. What comes back is then
+read from the store, in the grid's order.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from atomlib.config import DistillConfig
+from atomlib.datasets.image_data import ImageData
+from atomlib.distilled_set import DistilledSet, stem
+from atomlib.runs.engine import Engine
+from atomlib.runs.grid import Cell, WholeCell
+from atomlib.runs.processes import as_tensor
+from atomlib.runs.store import Store
+from atomlib.training import EvalConfig
+
+
+def sweep(
+    store: Store,
+    grid: Sequence[Cell],
+    at: Callable[[Cell], Sequence[int]] = lambda cell: (),
+    ceilings: Sequence[WholeCell] = (),
+) -> tuple[list[dict[str, Any]], list[DistilledSet]]:
+    """Records and distilled sets of all cells, each read where it was made before.
+
+    A cell has one record for each of the iterations that ``at`` gives, in order, and one for its
+    end, and one set, that of its end; records of ``ceilings`` come last. Raises SettingError before
+    any work for an engine that will not do, and RuntimeError, naming the cell, where one failed
+    in another process.
+    """
+    engine = Engine.chosen()
+    with engine.threads():
+        if not engine.alone:
+            _fill(store, engine, grid, at, ceilings)
+        records, sets = [], []
+        for cell in grid:
+            *earlier, made = store.trajectory(cell.data, cell.distill, at(cell))
+            sets.append(made)
+            evaluated = (*earlier, made)
+            records += [store.accuracies(each, cell.data, cell.evaluation) for each in evaluated]
+        records += [store.whole(cell.data, cell.evaluation, zca=cell.zca) for cell in ceilings]
+    return records, sets
+
+
+@dataclass
+class _Set:
+    """One distilled set with all that is measured on it, so that no two workers need it."""
+
+    name: str
+    data: tuple[str, str]
+    distill: DistillConfig
+    at: tuple[int, ...]
+    evaluations: list[EvalConfig]
+
+    def make(self, store: Store, data: ImageData) -> None:
+        for made in store.trajectory(data, self.distill, self.at):
+            for evaluation in self.evaluations:
+                store.accuracies(made, data, evaluation)
+
+
+@dataclass
+class _Whole:
+    """Networks trained on a whole set."""
+
+    name: str
+    data: tuple[str, str]
+    evaluations: list[EvalConfig]
+    zca: bool
+
+    def make(self, store: Store, data: ImageData) -> None:
+        for evaluation in self.evaluations:
+            store.whole(data, evaluation, zca=self.zca)
+
+
+def _fill(
+    store: Store,
+    engine: Engine,
+    grid: Sequence[Cell],
+    at: Callable[[Cell], Sequence[int]],
+    ceilings: Sequence[WholeCell],
+) -> None:
+    """Have the store hold it all."""
+    data = {_name(cell.data): cell.data for cell in (*grid, *ceilings)}
+    # The ceilings first: they are long, and none should be left running alone at the end.
+    tasks = [
+        _Whole(f"{cell.data.name}-whole", _name(cell.data), [cell.evaluation], cell.zca)
+        for cell in ceilings
+    ]
+    sets: dict[Any, _Set] = {}
+    for cell in grid:
+        steps, key = tuple(at(cell)), _name(cell.data)
+        task = _Set(stem(cell.data.name, cell.distill), key, cell.distill, steps, [])
+        task = sets.setdefault((key, cell.distill.model_dump_json(), steps), task)
+        task.evaluations.append(cell.evaluation)
+    tasks += sets.values()
+    folder = store.folder.absolute()
+    packed = {key: _packed(each) for key, each in data.items()}
+    arguments = (folder, packed, engine.cpus)
+    quiet = {} if store.progress else {"disable": True}  # else TQDM_DISABLE decides
+    results = engine.side_by_side(tasks, _maker, arguments, folder)
+    total = len(grid) + len(ceilings)
+    with tqdm(total=total, desc="cells", unit="cell", **quiet) as bar, closing(results):
+        for task, _ in results:
+            bar.update(len(task.evaluations))
+
+
+def _maker(folder: Path, packed: Mapping[tuple[str, str], Sequence], threads: int) -> Callable:
+    """What a worker does with each task."""
+    torch.set_num_threads(threads)
+    _take_own_gpu()
+    store = Store(folder, progress=False)
+    # One object a data set and worker: what is pre-processed is kept by object.
+    data = {key: _unpacked(*parts) for key, parts in packed.items()}
+    return lambda task: task.make(store, data[task.data])
+
+
+def _take_own_gpu() -> None:
+    """Of several GPUs, the one of this worker's number; Ray shows a worker its own alone."""
+    number = multiprocessing.current_process().name.rpartition("-")[2]  # of SpawnProcess-3
+    if number.isdigit() and torch.cuda.device_count() > 1:
+        torch.cuda.set_device(int(number) % torch.cuda.device_count())
+
+
+def _name(data: ImageData) -> tuple[str, str]:
+    return data.name, data.fingerprint
+
+
+TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def _packed(data: ImageData) -> tuple[str, list[np.ndarray], tuple[str, ...], str]:
+    # As arrays: tensors would travel through shared memory, of which a container has little.
+    arrays = [getattr(data, name).numpy() for name in TENSORS]
+    return data.name, arrays, data.class_names, data.fingerprint
+
+
+def _unpacked(name: str, arrays: Sequence[np.ndarray], *rest: Any) -> ImageData:
+    return ImageData(name, *map(as_tensor, arrays), *rest)

@@ -1,0 +1,145 @@
+"""Is a committed result what its record says? Make it again from the record alone, and compare.
+
+On the machine that made it, with the same versions and number of threads, a CPU gives the same
+bytes; elsewhere rounding grows over a run, and what can be asked is whether the accuracies differ
+by more than networks do among themselves.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from atomlib.config import DistillConfig
+from atomlib.datasets.image_data import ImageData
+from atomlib.datasets.load import load_dataset
+from atomlib.distill import distill
+from atomlib.distilled_set import DistilledSet, stem
+from atomlib.errors import SettingError
+from atomlib.evaluate import evaluate
+from atomlib.full_data import whole_accuracies
+from atomlib.identity import changed_code, kind_of
+from atomlib.report.findings import compare
+from atomlib.runtime.files import read_record
+from atomlib.runtime.provenance import hardware, versions
+from atomlib.training import EvalConfig
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What making a result again showed."""
+
+    accuracies: list[float]
+    """Percent, of each network trained this time."""
+    same_accuracies: bool
+    same_images: bool | None
+    """Whether the images are equal to the last bit; None where no set lies beside the record."""
+    verdict: str
+    """One sentence on the accuracies of then and now, tested."""
+    changed: list[str]
+    """What is not as it was then: hardware, versions, code."""
+
+    @property
+    def identical(self) -> bool:
+        """Whether nothing at all differs."""
+        return self.same_accuracies and self.same_images is not False
+
+
+def verify(
+    record: str | Path, data: ImageData | None = None, *, progress: bool = True
+) -> Verification:
+    """Distil and evaluate again what a record (<report>/results/<name>.json) tells of.
+
+    ``data`` None loads the data set that the record names. Raises SettingError, before any work,
+    for a file that is no record of an evaluation, or for other data than it was made from.
+    """
+    path = Path(record)
+    then = _read(path)
+    data = load_dataset(then["dataset"]) if data is None else data
+    if data.fingerprint != then["data"]:
+        raise SettingError(
+            f"{path} was made from {then['dataset']} with fingerprint {then['data'][:12]}, data is "
+            f"{data.name} with {data.fingerprint[:12]}; allowed: the data it was made from"
+        )
+    evaluation = EvalConfig.from_json(json.dumps(then["evaluate"]))
+    same_images = None
+    if then["method"] == "whole":
+        # Its networks may be read from the cache: they are kept by data and settings.
+        measured = whole_accuracies(data, evaluation, zca=then["distill"]["zca"], progress=progress)
+    else:
+        config = DistillConfig.from_json(json.dumps(then["distill"]))
+        made = distill(data, config, progress=progress)
+        beside = path.parents[1] / "distilled" / f"{stem(data.name, config)}.safetensors"
+        if beside.is_file():
+            kept = DistilledSet.load(beside)
+            same_images = kept.digest() == made.digest() and torch.equal(kept.images, made.images)
+        measured = evaluate(made, data, evaluation, progress=progress)
+    accuracies = [round(value, 4) for value in measured.tolist()]
+    now = {**then, "accuracies": accuracies, "variant": "now"}
+    return Verification(
+        accuracies=accuracies,
+        same_accuracies=accuracies == then["accuracies"],
+        same_images=same_images,
+        verdict=compare(now, {**then, "variant": "then"}),
+        changed=_changed(then),
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = read_record(path)
+        needed = {"dataset", "data", "method", "distill", "evaluate", "evaluation", "accuracies"}
+        if not needed <= record.keys():
+            raise SettingError(f"it has no {', '.join(sorted(needed - record.keys()))}")
+    except SettingError as error:
+        raise SettingError(
+            f"{path} is no record of an evaluation ({error}); allowed: a file of "
+            "<report>/results/ that names what was trained and what it reached"
+        ) from None
+    return record
+
+
+def _changed(then: dict[str, Any]) -> list[str]:
+    """Hardware, versions and code that are not what they were."""
+    made = then["evaluation"]
+    pairs = {"hardware": (made["hardware"], hardware())}
+    pairs |= {name: (made["versions"].get(name), now) for name, now in versions().items()}
+    found = [f"{name} was {old}, is {new}" for name, (old, new) in pairs.items() if old != new]
+    kinds = {"evaluation": "evaluate", "distillation": kind_of(then["method"])}
+    if then["method"] == "whole":
+        kinds = {"evaluation": "whole"}
+    for part, kind in kinds.items():
+        found += changed_code(kind, then.get(part, {}).get("code", {}))
+    return list(dict.fromkeys(found))
+
+
+def main() -> None:
+    """``... verify <record> ...``: exit status 1 where accuracies are told apart."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("records", nargs="+", help="files of <report>/results/")
+    parser.add_argument("--dataset", help="where a record's own name of it will not do")
+    arguments = parser.parse_args()
+    failed = False
+    try:
+        data = load_dataset(arguments.dataset) if arguments.dataset else None
+        for path in arguments.records:
+            found, then = verify(path, data), _read(Path(path))
+            means = (float(np.mean(values)) for values in (then["accuracies"], found.accuracies))
+            print(f"{path}: {{:.2f}} % then, {{:.2f}} % now".format(*means))
+            if found.same_images is not None:
+                print(f"  images: {'the same bytes' if found.same_images else 'not the same'}")
+            print(f"  accuracies: {'the same' if found.same_accuracies else found.verdict}")
+            for change in found.changed:
+                print(f"  {change}")
+            failed |= not found.same_accuracies and "not told apart" not in found.verdict
+    except SettingError as error:
+        raise SystemExit(f"error: {error}") from None
+    raise SystemExit(int(failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The machine: how arithmetic runs and where bytes rest; never what they mean."""

@@ -1,0 +1,93 @@
+"""Where a run was, in one file, so that a run that was killed goes on from there.
+
+The file is written now and then, read when the same run starts again, and gone when it ends. It
+is only ever replaced as a whole, and counts only for the same run of the same code's versions: a
+run that goes on ends with the bytes of one that was never cut (on a CPU).
+"""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from atomlib.runtime.files import DamagedError, check_writable, read_tensors, write_tensors
+from atomlib.runtime.provenance import versions
+
+EVERY_SECONDS = 30.0
+"""Between two writings: what a kill costs at most. A file of IPC 50 takes a hundredth of one."""
+
+
+class Bookmark:
+    """The tensors that a run needs to go on, in the file ``path``; nothing where that is None."""
+
+    def __init__(self, path: str | Path | None = None):
+        self.path = None if path is None else Path(path)
+        self.key = ""
+        self.start = self.written = time.monotonic()
+        self.before = 0.0
+
+    @classmethod
+    def of(cls, resume: "str | Path | Bookmark | None", run: str) -> Self:
+        """The bookmark of a run, in a file or as somebody made it.
+
+        ``run`` names everything that decides the result: settings, data, how arithmetic runs.
+        Raises SettingError, before any work, where the file's folder cannot be written.
+        """
+        made = resume if isinstance(resume, cls) else cls(resume)
+        if made.path is not None:
+            check_writable(made.path.parent)
+        about = f"{run} {versions()} {torch.get_num_threads()}"
+        made.key = hashlib.sha256(about.encode()).hexdigest()
+        return made
+
+    @property
+    def seconds(self) -> float:
+        """What the run has taken so far, what was before it was killed included."""
+        return self.before + time.monotonic() - self.start
+
+    def read(self, like: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """What ``write`` wrote last; nothing where that is another run's, damaged or not there.
+
+        Tensors named in ``like`` must be there, in the same shape and type.
+        """
+        if self.path is None or not self.path.is_file():
+            return {}
+        try:
+            tensors, about = read_tensors(self.path)
+        except DamagedError:
+            return {}
+        fits = all(
+            name in tensors and _form(tensors[name]) == _form(tensor)
+            for name, tensor in (like or {}).items()
+        )
+        if about.get("run") != self.key or not fits:
+            return {}
+        self.before = float(about["seconds"])
+        return tensors
+
+    def due(self) -> bool:
+        """Whether it is time to write again."""
+        return self.path is not None and time.monotonic() - self.written >= EVERY_SECONDS
+
+    def write(self, tensors: dict[str, Tensor], done: int, total: int) -> None:
+        """Keep these, ``done`` of ``total`` steps being done, of whatever kind.
+
+        Raises SettingError where the file cannot be written.
+        """
+        if self.path is None:
+            return
+        about = {"run": self.key, "done": done, "total": total, "seconds": round(self.seconds, 1)}
+        write_tensors(self.path, tensors, about)
+        self.written = time.monotonic()
+
+    def end(self) -> None:
+        """The run is over: there is nothing to go on from."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return tensor.shape, tensor.dtype

@@ -1,0 +1,289 @@
+"""Files written whole or not at all, with checksums, and locks between processes.
+
+A kill, a full disk or a read-only folder leaves nothing half-written. Tensors are safetensors with
+one entry of metadata, records one JSON object; each file carries a checksum of all that it says.
+Nothing is ever unpickled, and a file is never given more memory than it takes up on disk.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from atomlib.errors import SettingError
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; flush it to disk and rename it once all is well.
+
+    Whatever goes wrong, ``path`` is either as it was or whole. A full disk or a read-only
+    folder is a SettingError.
+    """
+    # Not by the process's number: machines that share the folder may have the same.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except Exception as error:
+        # safetensors reports a full disk as its own error type, hence the wide net.
+        if isinstance(error, SettingError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SettingError(
+            f"{path} could not be written ({reason}); allowed: a writable folder with room"
+        ) from error
+    finally:
+        with suppress(OSError):  # its folder is a file, say: then there is nothing to remove
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path, marker: str) -> Iterator[Path]:
+    """Yield a new folder beside ``folder``; put it in its place once all is well.
+
+    What it replaces must be empty or hold a file named ``marker``, which the new one gets too:
+    so nobody loses a folder that something else made. Raises SettingError otherwise, and where
+    nothing can be written there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise SettingError(f"folder {folder} is a file; allowed: a new or an empty folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).exists():
+        raise SettingError(
+            f"folder {folder} holds other files; allowed: a new or an empty one, or one that "
+            "the same command made"
+        )
+    check_writable(folder.parent)
+    partial = Path(
+        tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial")
+    )
+    old = partial.with_suffix(".old")
+    try:
+        yield partial
+        (partial / marker).touch()
+        partial.chmod(0o755)  # mkdtemp's is the owner's alone
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    except OSError as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise SettingError(
+            f"{folder} could not be written ({error.strerror or error}); "
+            "allowed: a writable folder with room"
+        ) from error
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a kill in the midst of writing ``path`` left, once no one can be at it still."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                left.unlink()
+
+
+LEFT_SECONDS = 3600.0
+"""After which a partial file is nobody's."""
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold other processes off what makes ``path``; a process that dies lets go of it.
+
+    Where another is at it, wait, and say so: what it made can be read then.
+    """
+    lock = lock_of(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"{path.name}: another process is at it; waiting", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def lock_of(path: Path) -> FileLock:
+    """The lock that ``alone`` takes."""
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def check_writable(folder: Path) -> Path:
+    """Make ``folder`` and prove, before any work starts, that a file can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(1 << 16))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise SettingError(
+            f"folder {folder} cannot be written ({error.strerror}); "
+            "allowed: a writable folder with room"
+        ) from None
+    return folder
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where decoded data and ZCA matrices are kept: ATOM_CACHE, else ~/.cache/atomlib."""
+    return Path(os.environ.get("ATOM_CACHE") or Path.home() / ".cache" / "atomlib")
+
+
+MOST_BYTES = 1 << 34
+"""Of a file of tensors: 16 GiB. A distilled set of ImageNet's 1000 classes, 50 each, has 5."""
+
+MOST_RECORD_BYTES = 1 << 26
+"""Of a record: 64 MiB. One of a thousand networks has 0.02."""
+
+
+class DamagedError(SettingError):
+    """A file that is cut short, has a byte changed, or was never one of ours."""
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors and what they are, ``about``, in one file, atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # One entry alone: safetensors writes several in no fixed order.
+    metadata = {"atomlib": json.dumps({**about, "checksum": _checksum(about, tensors)})}
+    with atomic_write(path) as partial:
+        # Not safetensors' own writing, which a kill makes leave a file of no known name.
+        partial.write_bytes(save(tensors, metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What ``write_tensors`` wrote. Raises DamagedError for any other content."""
+    _check_size(path, MOST_BYTES)
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["atomlib"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        same = about.pop("checksum") == _checksum(about, tensors)
+    except KeyError:
+        raise DamagedError(f"{path} was not written by atomlib; {WHOLE}") from None
+    except UNREADABLE as error:
+        raise DamagedError(
+            f"{path} is cut short, damaged or no .safetensors file ({_line(error)}); {WHOLE}"
+        ) from None
+    if not same:
+        raise DamagedError(f"{path} is damaged (its checksum differs); {WHOLE}")
+    return tensors, about
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a file of tensors says that they are, unchecked. Raises DamagedError."""
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(json.loads((file.metadata() or {})["atomlib"]))
+    except (KeyError, *UNREADABLE) as error:
+        raise DamagedError(f"{path} was not written by atomlib ({_line(error)}); {WHOLE}") from None
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with its checksum, as its last entry."""
+    record = unsealed(record)
+    return {**record, "checksum": _checksum(record, {})}
+
+
+def unsealed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without its checksum."""
+    return {name: value for name, value in record.items() if name != "checksum"}
+
+
+def is_whole(record: Any) -> bool:
+    """Whether this is a record that ``sealed`` gave, as JSON brings it back."""
+    return isinstance(record, dict) and record.get("checksum") == _checksum(unsealed(record), {})
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write one JSON object with its checksum, atomically."""
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(sealed(record), indent=1) + "\n")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What ``write_record`` wrote. Raises DamagedError for any other content."""
+    _check_size(path, MOST_RECORD_BYTES)
+    try:
+        record = json.loads(path.read_bytes())
+    except UNREADABLE as error:
+        raise DamagedError(f"{path} is no JSON ({_line(error)}); {WHOLE}") from None
+    if not is_whole(record):
+        raise DamagedError(f"{path} is damaged or no record (its checksum differs); {WHOLE}")
+    return unsealed(record)
+
+
+def set_aside(path: Path, folder: Path, error: DamagedError) -> None:
+    """Move a damaged file into ``folder``, and say so: it will be made again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while (place := folder / f"{path.name}.{number}").exists():
+        number += 1
+    path.rename(place)
+    print(f"{error}; set aside as {place}, made again", file=sys.stderr)
+
+
+WHOLE = "allowed: a whole file, as it was written"
+
+
+# MemoryError: a header that asks for what no machine has. RecursionError: JSON nested by the
+# thousand.
+UNREADABLE = (
+    SafetensorError,
+    AttributeError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+def _check_size(path: Path, most: int) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read ({error.strerror}); {WHOLE}") from None
+    if size > most:
+        raise DamagedError(f"{path} has {size:,} bytes; allowed: {most:,} at the most")
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _checksum(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of all names, values, types, shapes and bytes."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The reports as a static site."""

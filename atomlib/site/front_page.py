@@ -1,0 +1,169 @@
+"""What the site's front page says of a report: main table, grids, cost, and how to read them."""
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pandas as pd
+
+from atomlib.config import METHODS
+from atomlib.report import findings
+from atomlib.report.findings import HOW, SIGNS, against_published
+from atomlib.report.folder import ReportFolder
+from atomlib.report.records import LABELS, lasts
+from atomlib.report.tables import DAGGER
+from atomlib.site.notebook_page import slug
+
+if TYPE_CHECKING:
+    from atomlib.site.report_pages import ReportPages
+
+
+def front(pages: "ReportPages") -> dict[str, Any]:
+    """All of it, by the names that index.html uses; links lead from the front page's folder."""
+    report = pages.report
+    table = report.tables.get("main_table")
+    known = set() if table is None else set(table.dataset)
+    main = [r for r in lasts(report.evaluated) if not r["variant"]]
+    main = [r for r in main if r["evaluate"]["model"] == "convnet" and r["dataset"] in known]
+    return {
+        "main_tables": _main_tables(pages),
+        "grids": _grids(pages),
+        "cost": pages.figure("cost", f"{report.name}/") if "cost" in report.figures else None,
+        "note": _note(report, "main_table"),
+        "findings": findings.findings(main),
+        "how": HOW if published_count(report) else "",
+        "summary": _summary(report),
+    }
+
+
+def published_count(report: ReportFolder) -> int:
+    """How many rows of the main table have a published counterpart."""
+    table = report.tables.get("main_table")
+    return 0 if table is None else int(table.published.notna().sum())
+
+
+def _main_tables(pages: "ReportPages") -> list[dict[str, Any]]:
+    """The main table of each data set: IPC across, published beside measured, tested."""
+    report = pages.report
+    table = report.tables.get("main_table")
+    if table is None:
+        return []
+    return [
+        _main_table(pages, dataset, part) for dataset, part in table.groupby("dataset", sort=False)
+    ]
+
+
+def _main_table(pages: "ReportPages", dataset: str, part: pd.DataFrame) -> dict[str, Any]:
+    report = pages.report
+    root, ipcs = f"{report.name}/", [i for i in part.ipc.unique() if str(i) != "whole"]
+    compared = [i for i in ipcs if part[part.ipc.isin([i, "whole"])].published.notna().any()]
+    rows = []
+    for method, cells in part.groupby("method", sort=False):
+        row: dict[str, Any] = {"label": LABELS.get(method, method), "ipcs": []}
+        row["whole"] = method == "whole"
+        for ipc in ipcs:
+            mine = [c for c in cells.itertuples() if c.ipc in (ipc, "whole")]
+            row["ipcs"].append(_cell(report, mine[0], root) if mine else None)
+        rows.append(row)
+    # Of the methods, which is above all others; the ceiling is none.
+    for column in range(len(ipcs)):
+        found = [r["ipcs"][column] for r in rows if r["ipcs"][column] and not r["whole"]]
+        if found:
+            max(found, key=lambda cell: cell["mean"])["highest"] = True
+    latex = (
+        [("LaTeX", f"{root}main_table.tex")] if (report.folder / "main_table.tex").exists() else []
+    )
+    return {
+        "id": f"main-{slug(report.name)}-{slug(dataset)}",
+        "caption": f"{LABELS.get(dataset, dataset)}{', reduced' if part.reduced.any() else ''}",
+        "ipcs": [(ipc, ipc in compared) for ipc in ipcs],
+        "rows": rows,
+        "links": [
+            *pages.origin("main_table", root, ""),
+            ("runs", f"{root}runs.html"),
+            ("CSV", f"{root}main_table.csv"),
+            *latex,
+        ],
+    }
+
+
+def _summary(report: ReportFolder) -> str:
+    """How many measured figures stand where to the published ones."""
+    table = report.tables.get("main_table")
+    if table is None or not published_count(report):
+        return ""
+    cells = [cell for cell in table.itertuples() if not pd.isna(cell.published)]
+    words = [against_published(cell).word for cell in cells]
+    counts = [f"{words.count(word)} {word}" for word in SIGNS if word in words]
+    reduced = (
+        " The profile's settings are reduced against the paper's, so a difference tells of the "
+        "profile, and not yet of the method."
+        if table.reduced.any()
+        else ""
+    )
+    compared = f"Of {len(cells)} measured figures that have a published counterpart"
+    return f"{compared}, {', '.join(counts)}.{reduced}"
+
+
+def _cell(report: ReportFolder, cell: Any, root: str) -> dict[str, Any]:
+    one = cell.networks == cell.seeds
+    text = {
+        "mean": cell.mean,
+        "measured": f"{cell.mean:.1f}" + ("" if one else f" ± {cell.std:.1f}"),
+        "one": one,
+        "seeds": "" if pd.isna(cell.seed_std) else f"seeds ± {cell.seed_std:.1f}",
+        "best": f"{cell.best:.1f}" if cell.checkpoints > 1 else "",
+        "runs": _run_links(report.runs(cell._asdict()), root),
+        "published": None,
+        "highest": False,
+    }
+    if not pd.isna(cell.published):
+        spread = "" if pd.isna(cell.published_std) else f" ± {cell.published_std:.1f}"
+        verdict = against_published(cell)
+        text |= {
+            "published": f"{cell.published:.1f}{spread}{'' if cell.checked else DAGGER}",
+            "published_key": cell.published,
+            "source": cell.source,
+            "difference": f"{cell.difference:+.1f}".replace("-", "−"),
+            "key": cell.difference,
+            "word": verdict.word,
+            "sign": SIGNS[verdict.word],
+            "p": "" if verdict.p is None else _p(verdict.p),
+        }
+    return text
+
+
+def _run_links(names: Iterable[str], root: str) -> list[tuple[str, str]]:
+    return [(name, f"{root}runs.html#{quote(slug(name))}") for name in names]
+
+
+def _note(report: ReportFolder, name: str) -> str:
+    """The note below a table's Markdown."""
+    lines = report.markdown.get(name, "").splitlines()
+    return " ".join(line for line in lines if line and not line.startswith("|"))
+
+
+def _grids(pages: "ReportPages") -> list[dict[str, Any]]:
+    """The grids of the main table's sets, at their largest IPC, one a method."""
+    report = pages.report
+    table = report.tables.get("main_table")
+    found = []
+    for name in report.figures:
+        cell = re.fullmatch(r"gallery_(.+)-([a-z]+)-ipc(\d+)-seed(\d+)", name)
+        if cell and cell[2] in METHODS and table is not None and cell[1] in set(table.dataset):
+            found.append((cell[1], int(cell[3]), int(cell[4]), METHODS.index(cell[2]), name))
+    grids = []
+    for dataset in dict.fromkeys(entry[0] for entry in found):
+        mine = [entry for entry in found if entry[0] == dataset]
+        ipc, seed = max(entry[1] for entry in mine), min(entry[2] for entry in mine)
+        for *_, method, name in sorted(e for e in mine if e[1:3] == (ipc, seed)):
+            label = f"{LABELS[METHODS[method]]}, {LABELS.get(dataset, dataset)}, IPC {ipc}"
+            figure = pages.figure(name, f"{report.name}/")
+            grids.append(figure | {"caption": label, "alt": f"{label}, one row a class"})
+            grids[-1]["method"] = METHODS[method]
+    return grids
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"

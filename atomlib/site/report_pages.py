@@ -1,0 +1,370 @@
+"""The pages of one report: what each says of its tables, figures and runs."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import numpy as np
+import pandas as pd
+
+from atomlib.config import METHODS
+from atomlib.report.folder import ReportFolder
+from atomlib.report.records import LABELS, changes, is_reduced
+from atomlib.report.tables import to_latex
+from atomlib.site import contact_sheets
+from atomlib.site.front_page import front
+from atomlib.site.notebook_page import Part, Table, parts, slug
+
+PACKAGE = Path(__file__).parents[1]
+
+FIGURES = {
+    "ablation": "The seven combinations of ATOM's terms: means over networks, bars their 95 % "
+    "t-intervals; the dashed line is ATOM with all three.",
+    "attention": "Start images, and below each the spatial attention that a network pays to it.",
+    "cost": "Seconds an iteration, the arithmetic bound across each bar, and peak memory.",
+    "cross_architecture": "Accuracy by network and method: a dot a network trained, a bar their "
+    "mean.",
+    "disagreements": "One setting changed at a time, from the text's and from the code's: means "
+    "over networks, bars their 95 % t-intervals; the dashed lines are the unchanged settings.",
+    "learning_curve": "Accuracy with its 95 % t-interval, and matching loss, over iterations; a "
+    "star is the best checkpoint, a dot the last iterate.",
+    "loss": "Matching loss over iterations, one line a distilled set.",
+    "main_table": "Every network's accuracy as a dot, the published mean as a bar across.",
+    "nas": "Rank on each proxy against rank when trained on the whole set, a dot a network; the "
+    "star is the one that the proxy chose.",
+    "power": "Accuracy by spatial and channel power of attention.",
+    "quickstart_atom": "What ATOM makes of the start images.",
+    "quickstart_loss": "Matching loss over the iterations of ATOM.",
+    "quickstart_start": "The real images that the distillation starts from.",
+}
+"""What each figure shows."""
+
+
+def sort_key(text: str) -> float | None:
+    """The number that a cell begins with, by which its column is sorted; None: it has none."""
+    number = re.match(r"[-+−]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?", text.strip(), re.IGNORECASE)
+    return float(number[0].replace(",", "").replace("−", "-")) if number else None
+
+
+def source_page(module: str) -> str:
+    """The page of a module, "runs/grid", in the folder source/."""
+    return f"{module.replace('/', '.')}.html"
+
+
+class ReportPages:
+    """The pages of one report."""
+
+    def __init__(self, site: Any, report: ReportFolder):
+        self.site = site
+        self.report = report
+        self.out = site.out / report.name
+        (self.menu,) = (m for m in site.templates.globals["site"] if m["name"] == report.name)
+        self.made_in: dict[str, str] = {}
+        """Where a table or figure was made: its place on a notebook's page, by file's name."""
+
+    def write(self) -> None:
+        shutil.copytree(
+            self.report.folder,
+            self.out,
+            ignore=shutil.ignore_patterns(".*", "unfinished", "*.lock", "*.partial"),
+        )
+        sheets = [
+            contact_sheets.draw(made, self.out / "images" / f"{made.stem}.png")
+            for made in self.report.sets()
+        ]
+        self.runs = contact_sheets.trajectories(sheets)
+        order = sorted(
+            (s for s in sheets if not s.variant),
+            key=lambda s: (s.dataset, METHODS.index(s.method), s.ipc, s.seed),
+        )
+        self.order = [sheet.name for sheet in order]
+        self.sheets = {sheet.name: sheet for sheet in sheets}
+        self.shown_at = {sheet.name: slug(run[-1].name) for run in self.runs for sheet in run}
+        for number, name in enumerate(self.report.notebooks):
+            self._notebook(name, number)
+        self._gallery()
+        self._runs()
+        self.menu |= front(self)
+        if self.report.unreadable:
+            count, first = len(self.report.unreadable), self.report.unreadable[0]
+            print(
+                f"{self.report.folder}: {count} files are damaged or of another version, and left "
+                f"out: {first}{' and others' if count > 1 else ''}",
+                file=sys.stderr,
+            )
+
+    def page(self, template: str, place: str, **about: Any) -> None:
+        self.site.page(template, f"{self.report.name}/{place}", report=self.menu, **about)
+
+    # Notebooks
+
+    def _notebook(self, name: str, number: int) -> None:
+        notebook = self.report.notebooks[name]
+        shown = parts(notebook, self._lead)
+        boxes, tables, pictures = [], 0, self._pictures(name, shown)
+        for part in shown:
+            box: dict[str, Any] = {"part": part}
+            if part.kind == "table":
+                tables += 1
+                box["table"] = self._table(name, part, tables)
+            elif part.kind == "picture":
+                box["figure"] = pictures.pop(0)
+            boxes.append(box)
+        pages = self.menu["notebooks"]
+        self.page(
+            "notebook.html", f"{name}.html", title=pages[number]["title"] or name, name=name,
+            boxes=boxes, before=pages[number - 1] if number else None,
+            after=pages[number + 1] if number + 1 < len(pages) else None,
+        )  # fmt: skip
+
+    def _lead(self, url: str) -> str | None:
+        """Where a link of a notebook, which rests in notebooks/, leads on the site."""
+        if re.match(r"https?://", url):
+            return url
+        path = unquote(urlsplit(url).path)
+        module = re.fullmatch(r"\.\./atomlib/([\w/]+)\.py", path)
+        if module and (PACKAGE / f"{module[1]}.py").exists():
+            self.site.modules[module[1]] = None
+            return f"../source/{source_page(module[1])}"
+        notebook = re.fullmatch(r"(?:\./)?([^/]+)\.ipynb", path)
+        if notebook and notebook[1] in self.report.notebooks:
+            return f"{quote(notebook[1])}.html"
+        return None
+
+    def _pictures(self, notebook: str, shown: list[Part]) -> list[dict[str, Any]]:
+        """Of each picture on a notebook's page, its figure: the report's file, or else its own."""
+        boxes = []
+        pictures = [part for part in shown if part.kind == "picture"]
+        for cell in dict.fromkeys(part.cell for part in pictures):
+            drawn = [part for part in pictures if part.cell == cell]
+            names = self.report.figures_of(drawn[0].names, len(drawn), self.order)
+            for part, name in zip(drawn, names, strict=True):
+                if name is None:
+                    name = f"{notebook}-{len(boxes) + 1}"
+                    path = self.out / "images" / f"{name}.{part.text}"
+                    path.parent.mkdir(exist_ok=True)
+                    path.write_bytes(part.data)
+                    place = f"images/{quote(path.name)}"
+                    box = {"id": slug(name), "source": place, "caption": "", "alt": "a figure"}
+                    boxes.append(box | {"links": [("figure", place)]})
+                else:
+                    self.made_in.setdefault(name, f"{quote(notebook)}.html#{quote(slug(name))}")
+                    boxes.append(self.figure(name, "", notebook))
+        return boxes
+
+    def figure(self, name: str, root: str, notebook: str = "") -> dict[str, Any]:
+        """A figure of the report with its caption; ``root`` leads to the report's pages.
+
+        The vector is shown where there is one, and all forms are offered.
+        """
+        folder, links = self.report.folder, self.origin(name, root, notebook)
+        stem = name.removeprefix("gallery_")
+        caption = FIGURES.get(name, name.replace("_", " "))
+        if name.startswith("gallery_") and stem in self.sheets:
+            caption = f"{_words(self.sheets[stem])}, one row a class."
+            links.append(("one by one", f"{root}contact_sheets.html#{quote(self.shown_at[stem])}"))
+            if stem in self.report.records:
+                links.append(("run", f"{root}runs.html#{quote(slug(stem))}"))
+            links.append(("images as data", f"{root}distilled/{quote(stem)}.safetensors"))
+        elif name.endswith("loss"):
+            links.append(("runs, and their losses as CSV", f"{root}runs.html"))
+        elif name in self.report.tables and "networks" in self.report.tables[name]:
+            links.append(("runs", f"{root}runs.html"))
+        for kind, label in (("csv", "CSV"), ("tex", "LaTeX")):
+            if (folder / f"{name}.{kind}").exists():
+                links.append((label, f"{root}{quote(name)}.{kind}"))
+        kinds = [k for k in ("svg", "pdf", "png") if (folder / "figures" / f"{name}.{k}").exists()]
+        links += [(k.upper(), f"{root}figures/{quote(name)}.{k}") for k in kinds]
+        shown = "svg" if "svg" in kinds and not name.startswith("gallery_") else "png"
+        return {
+            "id": slug(f"{root}{name}"),
+            "source": f"{root}figures/{quote(name)}.{shown}",
+            "caption": caption,
+            "alt": caption,
+            "links": links,
+        }
+
+    def origin(self, name: str, root: str, notebook: str) -> list[tuple[str, str]]:
+        """Links to the notebook that made a table or figure, and to what it was run with."""
+        if notebook:
+            return [("parameters", "#parameters")]
+        if name not in self.made_in:
+            return []
+        page = self.made_in[name]
+        return [
+            ("notebook", f"{root}{page}"),
+            ("parameters", f"{root}{page.split('#')[0]}#parameters"),
+        ]
+
+    def _table(self, notebook: str, part: Part, number: int) -> dict[str, Any]:
+        """A table on a notebook's page: the report's file where there is one, or else its own."""
+        name = self.report.table_of(part.text) if part.text else None
+        links = self.origin("", "", notebook)
+        if name:
+            self.made_in[name] = f"{quote(notebook)}.html#table-{quote(slug(name))}"
+            runs = [
+                self.report.runs_as_read(name, part.table.columns, row) for row in part.table.rows
+            ]
+        else:
+            name, runs = f"{notebook}-table-{number}", []
+            frame = pd.DataFrame(part.table.rows, columns=part.table.columns)
+            frame.to_csv(self.out / f"{name}.csv", index=False)
+            (self.out / f"{name}.tex").write_text(to_latex(frame))
+        if "data" in part.table.columns and "how" not in part.table.columns:
+            links.append(("runs", "runs.html"))
+        links += [
+            (label, f"{quote(name)}.{kind}")
+            for kind, label in (("csv", "CSV"), ("tex", "LaTeX"))
+            if (self.out / f"{name}.{kind}").exists()
+        ]
+        shown, caption = _without_data(part.table)
+        return _box(f"table-{slug(name)}", shown, runs, links) | {"caption": caption}
+
+    # The gallery and the runs
+
+    def _gallery(self) -> None:
+        first = min((s.seed for run in self.runs for s in run), default=0)
+        shown = [run for run in self.runs if not run[-1].variant and run[-1].seed == first]
+        folded = [run for run in self.runs if run not in shown]
+        groups: dict[str, list] = {}
+        for run in shown:
+            last = run[-1]
+            key = f"{LABELS.get(last.dataset, last.dataset)}, {_a_class(last.ipc)}"
+            told = self._trajectory(run) | {"heading": LABELS[last.method]}
+            groups.setdefault(key, []).append(told)
+        self.page(
+            "gallery.html", "gallery.html", title="Gallery", groups=groups,
+            folded=[self._trajectory(run) for run in folded],
+            moving=sum(len(run) > 1 for run in self.runs),
+        )  # fmt: skip
+
+    def _trajectory(self, run: list[contact_sheets.Sheet]) -> dict[str, Any]:
+        steps = []
+        for sheet in run:
+            record = self.report.records.get(sheet.name, {})
+            steps.append(
+                {
+                    "iteration": sheet.iterations,
+                    "sheet": f"images/{quote(sheet.name)}.png",
+                    "accuracy": _accuracy(record.get("accuracies")),
+                }
+            )
+        last = run[-1]
+        return {
+            "sheet": last,
+            "words": _words(last),
+            "heading": _words(last),
+            "steps": steps,
+            "has_record": last.name in self.report.records,
+        }
+
+    def _runs(self) -> None:
+        rows, entries = [], []
+        for name, record in self.report.records.items():
+            sheet = self.sheets.get(name)
+            accuracies = record.get("accuracies") or []
+            seconds = sum(record.get(k, {}).get("seconds", 0) for k in _STAGES)
+            network = record.get("evaluate", {}).get("model", "")
+            rows.append(
+                [
+                    name,
+                    LABELS.get(record["method"], record["method"]),
+                    str(record["ipc"]),
+                    record.get("variant", ""),
+                    LABELS.get(network, network),
+                    _accuracy(accuracies) or "–",
+                    f"{seconds:,.0f}",
+                ]
+            )
+            if sheet and sheet.history:
+                self._history(sheet)
+            entries.append(
+                {
+                    "name": name,
+                    "record": record,
+                    "accuracies": accuracies,
+                    "mean": _accuracy(accuracies),
+                    "changes": changes(record) if "evaluate" in record else {},
+                    "reduced": "evaluate" in record and is_reduced(record),
+                    "stages": {
+                        words: record[key] for key, words in _STAGES.items() if key in record
+                    },
+                    "sheet": sheet,
+                    "shown_at": self.shown_at.get(name, ""),
+                }
+            )
+        columns = ["run", "method", "IPC", "variant", "network", "accuracy, %", "seconds"]
+        links = [("CSV", "runs.csv"), ("LaTeX", "runs.tex")]
+        frame = pd.DataFrame(rows, columns=columns)
+        frame.to_csv(self.out / "runs.csv", index=False)
+        (self.out / "runs.tex").write_text(to_latex(frame))
+        box = _box("runs", Table(columns, rows), [], links)
+        for row in box["rows"]:
+            row[0]["href"] = f"#{quote(slug(row[0]['text']))}"
+        self.page(
+            "runs.html", "runs.html", title="Runs", box=box, entries=entries,
+            unreadable=self.report.unreadable,
+        )  # fmt: skip
+
+    def _history(self, sheet: contact_sheets.Sheet) -> None:
+        path = self.out / "losses" / f"{sheet.name}.csv"
+        path.parent.mkdir(exist_ok=True)
+        pd.DataFrame(sheet.history, columns=["iteration", "loss"]).to_csv(path, index=False)
+
+
+_STAGES = {"distillation": "distilled", "evaluation": "evaluated"}
+
+
+def _box(
+    anchor: str, table: Table, runs: list[list[str]], links: list[tuple[str, str]]
+) -> dict[str, Any]:
+    """A sortable table: cells with the numbers they are sorted by, and rows with their runs."""
+    rows = [[{"text": cell, "href": "", "key": None} for cell in row] for row in table.rows]
+    for place in range(len(table.columns)):
+        cells = [row[place] for row in rows]
+        keys = [sort_key(cell["text"]) for cell in cells]
+        told = [key for key, cell in zip(keys, cells, strict=True) if cell["text"] not in ("", "–")]
+        if told and None not in told:
+            for cell, key in zip(cells, keys, strict=True):
+                cell["key"] = key
+    return {
+        "id": anchor,
+        "caption": "",
+        "columns": table.columns,
+        "numeric": [
+            any(row[place]["key"] is not None for row in rows)
+            for place in range(len(table.columns))
+        ],
+        "rows": rows,
+        "runs": runs if any(runs) else [],
+        "links": links,
+    }
+
+
+def _without_data(table: Table) -> tuple[Table, str]:
+    """A table whose rows are all of one data set, without the column that says so; and it."""
+    named = {row[0] for row in table.rows}
+    if table.columns[0] != "data" or len(named) != 1:
+        return table, ""
+    return Table(table.columns[1:], [row[1:] for row in table.rows]), named.pop()
+
+
+def _words(sheet: contact_sheets.Sheet) -> str:
+    parts = [LABELS[sheet.method], LABELS.get(sheet.dataset, sheet.dataset), f"IPC {sheet.ipc}"]
+    parts += [sheet.variant] if sheet.variant else []
+    parts += [f"seed {sheet.seed}"] if sheet.seed else []
+    return ", ".join(parts)
+
+
+def _a_class(ipc: int) -> str:
+    return "one image a class" if ipc == 1 else f"{ipc} images a class"
+
+
+def _accuracy(accuracies: list[float] | None) -> str:
+    if not accuracies:
+        return ""
+    spread = f" ± {np.std(accuracies):.1f}" if len(accuracies) > 1 else ""
+    return f"{np.mean(accuracies):.1f}{spread}"

@@ -1,0 +1,231 @@
+"""How a network is trained and tested: the evaluation protocol of the DC family.
+
+SGD with momentum and weight decay, cross entropy, E + 1 shuffled passes, the last partial batch
+kept, DSA with one strategy per batch and parameters drawn per image, no augmentation at test, and
+the accuracy of the final weights on the whole test set (facts, "Evaluation protocol").
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal, Self
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from atomlib.augmentation import DSA, Draw, DSAConfig, augment, draw
+from atomlib.models.architectures import Dropout
+from atomlib.models.build import NetworkConfig, reset_parameters
+from atomlib.models.convnet import default_depth
+from atomlib.models.ensemble import can_stack
+from atomlib.runtime.device import Execution
+from atomlib.settings import Positive, Rate, Weight
+
+
+class EvalConfig(NetworkConfig):
+    """How to train networks on a distilled set and test them (facts: DC family's protocol)."""
+
+    networks: Positive = Field(5, description="networks trained from scratch, one seed each")
+    together: Positive | None = Field(
+        None,
+        description="networks trained side by side; None is all of them on a GPU, one after "
+        "another on a CPU",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
+    epochs: Positive = Field(1000, description="E; E + 1 passes are made over the set")
+    batch_size: Positive = Field(256, description="synthetic images a step")
+    lr: Rate = Field(0.01, description="SGD on weights")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD on weights")
+    weight_decay: Weight = Field(5e-4, description="SGD on weights")
+    schedule: Literal["halfway", "step", "constant"] = Field(
+        "halfway", description="x0.1 once, halfway (DC family), or StepLR (Table 1)"
+    )
+    step_size: Positive = Field(15, description="epochs between decays of schedule 'step'")
+    step_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="factor of schedule 'step'"
+    )
+    dsa: DSA = DSAConfig()
+
+    def resolve(self, image_size: int) -> Self:
+        """The same config with every None filled in.
+
+        Only ``together`` may stay None: like ``precision`` and ``compile`` it says how arithmetic
+        runs, which is left to the machine that it runs on.
+        """
+        return self.but(depth=default_depth(image_size) if self.depth is None else self.depth)
+
+
+TEST_BATCH = 500
+
+
+class Trainer:
+    """Trains one network after another, in place, so that each compiled step is made once."""
+
+    def __init__(self, network: nn.Module, config: EvalConfig, execution: Execution):
+        self.network, self.config, self.execution = network, config, execution
+        self._loss = execution.compiled(self._training_loss)
+        self._scores = execution.compiled(self._test_scores)
+
+    def train(self, images: Tensor, labels: Tensor, generators: Sequence[torch.Generator]) -> None:
+        """E + 1 passes over the set, from a network drawn afresh, as are order and DSA."""
+        for _ in self.passes(images, labels, generators):
+            pass
+
+    def passes(
+        self,
+        images: Float[Tensor, "n c s s"],
+        labels: Int[Tensor, "n"],
+        generators: Sequence[torch.Generator],
+        state: dict[str, Tensor] | None = None,
+    ) -> Iterator[int]:
+        """The same with a stop after each pass, which gives how many are done.
+
+        ``state`` is what ``state()`` gave at such a stop of the same training: it goes on from
+        there. One generator a network, for its initialisation, order and DSA.
+        """
+        config = self.config
+        self.generators, self.epoch = generators, 0
+        self._reset()
+        self.network.train()
+        self.optimizer = self._optimizer()
+        if state:
+            self._go_on(state)
+        while self.epoch <= config.epochs:
+            if self._decay(self.epoch, self.optimizer):
+                # The DC family rebuilds its optimiser here, and with it loses the momentum.
+                self.optimizer.state.clear()
+            for rows in self._order(images, generators).split(config.batch_size, dim=-1):
+                drawn = None
+                if config.dsa.strategies:
+                    size, side = rows.shape[-1], images.shape[-1]
+                    drawn = draw(size, side, config.dsa, *generators, one_strategy=True)
+                self.execution.begin_step()
+                self.optimizer.zero_grad(set_to_none=True)
+                self._loss(images[rows], labels[rows], drawn).backward()
+                self.optimizer.step()
+            self.epoch += 1
+            yield self.epoch
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the passes to come depend on."""
+        momenta = [self.optimizer.state[p].get("momentum_buffer") for p in self._parameters()]
+        state = {f"network {name}": value for name, value in self.network.state_dict().items()}
+        state |= {f"momentum {i}": m for i, m in enumerate(momenta) if m is not None}
+        state |= {f"random {i}": g.get_state() for i, g in enumerate(self._streams())}
+        return {**state, "epoch": torch.tensor(self.epoch)}
+
+    def _go_on(self, state: dict[str, Tensor]) -> None:
+        network = self.network.state_dict()
+        with torch.no_grad():
+            for name, value in network.items():
+                value.copy_(state[f"network {name}"])
+        for i, parameter in enumerate(self._parameters()):
+            if f"momentum {i}" in state:
+                momentum = state[f"momentum {i}"].to(parameter.device)
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum
+        for i, generator in enumerate(self._streams()):
+            generator.set_state(state[f"random {i}"])
+        self.epoch = int(state["epoch"])
+
+    def _parameters(self) -> list[Tensor]:
+        return self.optimizer.param_groups[0]["params"]
+
+    def _streams(self) -> list[torch.Generator]:
+        """All that chance comes from: of each network, and of each Dropout in it."""
+        device = self.generators[0].device
+        drops = [m for m in self.network.modules() if isinstance(m, Dropout)]
+        return [*self.generators, *(drop.stream(device) for drop in drops)]
+
+    def _reset(self) -> None:
+        (generator,) = self.generators
+        reset_parameters(self.network, generator)
+
+    def _order(self, images: Tensor, generators: Sequence[torch.Generator]) -> Int[Tensor, "n"]:
+        (generator,) = generators
+        return torch.randperm(len(images), generator=generator, device=images.device)
+
+    def _optimizer(self) -> torch.optim.SGD:
+        return torch.optim.SGD(
+            self.network.parameters(),
+            lr=self.config.lr,
+            momentum=self.config.momentum,
+            weight_decay=self.config.weight_decay,
+        )
+
+    def _decay(self, epoch: int, optimizer: torch.optim.SGD) -> bool:
+        """Set the learning rate of ``epoch`` (from 0); True where the optimiser starts anew."""
+        config = self.config
+        rate, anew = config.lr, False
+        if config.schedule == "step":
+            rate *= config.step_decay ** (epoch // config.step_size)
+        elif config.schedule == "halfway":
+            half = config.epochs // 2 + 1
+            rate, anew = (0.1 * rate, epoch == half + 1) if epoch > half else (rate, False)
+        optimizer.param_groups[0]["lr"] = rate
+        return anew
+
+    def _training_loss(
+        self, images: Float[Tensor, "b c s s"], labels: Int[Tensor, "b"], drawn: Draw | None
+    ) -> Float[Tensor, ""]:
+        with self.execution.autocast():
+            scores = self.network(self._augmented(images, drawn))
+        return F.cross_entropy(scores.float(), labels)
+
+    def _augmented(self, images: Float[Tensor, "g c s s"], drawn: Draw | None) -> Tensor:
+        """Each image by its own draw; a group of DSA is one image."""
+        return images if drawn is None else augment(images[:, None], drawn, self.config.dsa)[:, 0]
+
+    def _test_scores(self, images: Tensor) -> Tensor:
+        with self.execution.autocast():
+            return self.network(images)
+
+    def accuracies(self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]) -> list[float]:
+        """Percent of ``images`` given their label, network by network: here of the one."""
+        right = self._right(images, labels).flatten().tolist()
+        return [100 * count / len(labels) for count in right]
+
+    @torch.no_grad()
+    def _right(self, images: Tensor, labels: Tensor) -> Int[Tensor, "*networks"]:
+        """How many images are given their label."""
+        self.network.eval()
+        right = torch.zeros((), dtype=torch.long, device=images.device)
+        for x, y in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
+            right = right + (self._scores(x).argmax(dim=-1) == y).sum(dim=-1)
+        return right
+
+
+class EnsembleTrainer(Trainer):
+    """Trains the networks of an Ensemble side by side, each as a Trainer would train it alone."""
+
+    def _reset(self) -> None:
+        self.network.reset_parameters(self.generators)
+
+    def _order(
+        self, images: Tensor, generators: Sequence[torch.Generator]
+    ) -> Int[Tensor, "networks n"]:
+        return torch.stack([Trainer._order(self, images, [one]) for one in generators])
+
+    def _training_loss(
+        self,
+        images: Float[Tensor, "networks b c s s"],
+        labels: Int[Tensor, "networks b"],
+        drawn: Draw | None,
+    ) -> Float[Tensor, ""]:
+        """The sum of the networks' losses, whose gradient in each one's weights is its own."""
+        flat = self._augmented(images.flatten(0, 1), drawn)
+        with self.execution.autocast():
+            scores = self.network(flat.view_as(images))
+        total = F.cross_entropy(scores.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+        return total / labels.shape[1]
+
+
+def side_by_side(config: EvalConfig, network: nn.Module, device: torch.device) -> int:
+    """How many networks train together, which changes how long they take and nothing else.
+
+    Networks that cannot be stacked (see ensemble.can_stack) train one after another whatever
+    ``together`` says.
+    """
+    if not can_stack(network):
+        return 1
+    return config.together or (1 if device.type == "cpu" else config.networks)
