@@ -14,10 +14,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from atomlib import preprocess
 from atomlib.config import METHODS, DistillConfig
+from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.png_folder import as_bytes, hugging_face_folder, png_folder
 from atomlib.errors import SettingError, check_choice
+from atomlib.published import PublishedSet, read_published
+from atomlib.published.hand_on import write_dc, write_mtt
 from atomlib.runtime.files import DamagedError, read_tensors, write_tensors
+
+__all__ = ["DistilledSet", "PublishedSet", "by_class", "load_folder", "read_published"]
 
 FORMAT = 2
 
@@ -54,6 +60,16 @@ class DistilledSet(Dataset):
     @property
     def ipc(self) -> int:
         return self.config.ipc
+
+    @property
+    def zca(self) -> preprocess.ZCA:
+        """Which pre-processing ``trained`` is in, and test images need."""
+        return self.config.zca
+
+    @property
+    def title(self) -> str:
+        """What a progress bar calls it."""
+        return self.config.method
 
     @property
     def stem(self) -> str:
@@ -144,14 +160,23 @@ class DistilledSet(Dataset):
         digest.update(self.labels.contiguous().numpy())
         return digest.hexdigest()
 
-    def export(self, folder: str | Path, layout: str = "png") -> Path:
-        """Write PNG files, as they are: no scaling (atomlib.datasets.png_folder).
+    def export(
+        self, folder: str | Path, layout: str = "png", data: ImageData | None = None
+    ) -> Path:
+        """Write the set as others read it; return the folder, or the file that has the images.
 
         "png" is <folder>/<class>/<number>.png, torchvision's ImageFolder's; "hugging-face" is
-        what ``datasets.load_dataset`` reads. Raises SettingError where the folder is not empty
-        or cannot be written.
+        what ``datasets.load_dataset`` reads: pixels as they are (atomlib.datasets.png_folder).
+        "dc" and "mtt" are the files of those methods' code (atomlib.published.hand_on): images
+        normalised, not whitened; to undo ZCA takes ``data``, which the set was made from. Raises
+        SettingError where the folder cannot be written, or is not empty, for PNG files.
         """
-        check_choice("layout", layout, ["png", "hugging-face"])
+        check_choice("layout", layout, ["png", "hugging-face", "dc", "mtt"])
+        if layout == "mtt":
+            return write_mtt(folder, self._normalised(data), self.labels)
+        if layout == "dc":
+            about = {"method": self.config.method.upper(), "data": self.data_name, "ipc": self.ipc}
+            return write_dc(folder, self._normalised(data), self.labels, **about)
         images = as_bytes(self.images), self.labels, self.class_names
         if layout == "png":
             return png_folder(*images, folder)
@@ -160,6 +185,19 @@ class DistilledSet(Dataset):
             f"{self.config.method} (atomlib {self.versions.get('atomlib', '')})."
         )
         return hugging_face_folder(*images, folder, about=about)
+
+    def _normalised(self, data: ImageData | None) -> Float[Tensor, "n c s s"]:
+        """Network inputs without ZCA, nothing clipped."""
+        if not self.zca:
+            return self.trained
+        if data is None or data.fingerprint != self.data_fingerprint:
+            raise SettingError(
+                f"data is {'None' if data is None else data.name}; allowed with a whitened set in "
+                f"this layout: {self.data_name}, which it was made from, to undo the whitening"
+            )
+        device = self.trained.device
+        pixels = preprocess.fitted(data, self.zca, device).inverse(self.trained)
+        return preprocess.fitted(data, False, device)(pixels)
 
 
 def load_folder(

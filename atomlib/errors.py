@@ -3,6 +3,7 @@
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from types import UnionType
 from typing import Any
 
 
@@ -28,7 +29,7 @@ def check_choice(setting: str, value: object, allowed: Iterable[str]) -> None:
         )
 
 
-def check_kind(setting: str, value: object, kind: type, allowed: str) -> None:
+def check_kind(setting: str, value: object, kind: type | UnionType, allowed: str) -> None:
     """Raise SettingError, saying what is allowed, unless ``value`` is of this class."""
     if not isinstance(value, kind):
         raise SettingError(f"{setting} is {shown(value)}; allowed: {allowed}")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
-from atomlib.distilled_set import DistilledSet
+from atomlib.distilled_set import DistilledSet, PublishedSet
 from atomlib.errors import SettingError, check_kind
 from atomlib.models.build import check_room, network_for, operations
 from atomlib.models.ensemble import Ensemble
@@ -27,7 +27,7 @@ from atomlib.training import EnsembleTrainer, EvalConfig, Trainer, side_by_side
 
 
 def evaluate(
-    distilled: DistilledSet,
+    distilled: DistilledSet | PublishedSet,
     data: ImageData,
     config: EvalConfig | None = None,
     *,
@@ -36,6 +36,9 @@ def evaluate(
     resume: str | Path | Bookmark | None = None,
 ) -> Float[Tensor, "networks"]:
     """Test accuracy, in percent, of each network trained on the distilled set.
+
+    Labels may be probabilities, as published sets have them: cross entropy takes both. Test images
+    are pre-processed as the set was.
 
     With ``resume``, a file, an evaluation that was killed goes on at the pass it was at; see
     ``runtime.bookmark``. Network i has its own initialisation, order and augmentation, drawn from
@@ -48,7 +51,7 @@ def evaluate(
     device = pick_device(device)
     images = distilled.trained.to(device)
     labels = distilled.labels.to(device)
-    test = preprocess.test_images(data, distilled.config.zca, device)
+    test = preprocess.test_images(data, distilled.zca, device)
     test_labels = data.test_labels.to(device)
 
     work = 3 * len(images) * (config.epochs + 1) + len(test)
@@ -71,7 +74,7 @@ def evaluate(
     kept = Bookmark.of(resume, about)
     state = kept.read()
     accuracies = state.pop("accuracies", torch.empty(0)).tolist()
-    name = f"evaluate {distilled.config.method} {data.name} ipc {distilled.ipc}"
+    name = f"evaluate {distilled.title} {data.name} ipc {distilled.ipc}"
     passes = config.epochs + 1
     total = config.networks * passes
     quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
@@ -94,9 +97,10 @@ def evaluate(
     return torch.tensor(accuracies)
 
 
-def check_same_data(distilled: DistilledSet, data: ImageData) -> None:
+def check_same_data(distilled: DistilledSet | PublishedSet, data: ImageData) -> None:
     """Raise SettingError where ``distilled`` was made from other data, or is damaged."""
-    check_kind("distilled", distilled, DistilledSet, "what distill returns or DistilledSet.load")
+    allowed = "what distill, DistilledSet.load or read_published returns"
+    check_kind("distilled", distilled, DistilledSet | PublishedSet, allowed)
     check_kind("data", data, ImageData, "what load_dataset returns")
     if distilled.data_fingerprint != data.fingerprint:
         raise SettingError(

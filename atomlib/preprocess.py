@@ -6,7 +6,7 @@ the transformed space, DSA acts there, and the inverse serves display alone.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float, Num
@@ -25,6 +25,10 @@ STATISTICS = {
     "tinyimagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 
+ZCA = bool | Literal["unit"]
+"""Whitening: none, fitted on normalised images, or "unit", fitted on images in [0, 1] as MTT and
+its followers do. With one eps the two are different transforms (facts, "ZCA")."""
+
 ZCA_EPS = 0.1
 ZCA_MATRICES = ("mean_vector", "transform_matrix", "transform_inv")
 
@@ -38,11 +42,13 @@ class Preprocess:
     zca: ZCAWhitening | None = None
 
     @classmethod
-    def fit(cls, data: ImageData, *, zca: bool) -> Self:
+    def fit(cls, data: ImageData, *, zca: ZCA) -> Self:
         """Fit on the training split. ZCA matrices are cached by the data's fingerprint."""
         mean, std = STATISTICS.get(data.name) or _statistics(data.train_images)
+        if zca == "unit":
+            mean, std = [0.0] * data.channels, [1.0] * data.channels
         plain = cls(torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1))
-        return cls(plain.mean, plain.std, _fit_zca(data, plain)) if zca else plain
+        return cls(plain.mean, plain.std, _fit_zca(data, plain, zca)) if zca else plain
 
     def __call__(self, pixels: Num[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """uint8 pixels, or floats in [0, 1], to float32 network inputs."""
@@ -73,20 +79,20 @@ class Preprocess:
 
 
 @lru_cache(maxsize=4)
-def fitted(data: ImageData, zca: bool, device: torch.device) -> Preprocess:
+def fitted(data: ImageData, zca: ZCA, device: torch.device) -> Preprocess:
     """The transform for ``data`` on ``device``, fitted or read once a process."""
     return Preprocess.fit(data, zca=zca).to(device)
 
 
 # Two of them: with and without ZCA. At CIFAR's size each is 600 MB of float32.
 @lru_cache(maxsize=2)
-def training_images(data: ImageData, zca: bool, device: torch.device) -> Tensor:
+def training_images(data: ImageData, zca: ZCA, device: torch.device) -> Tensor:
     """The whole training split as network inputs, resident on ``device``: float32 [n, c, h, w]."""
     return fitted(data, zca, device)(data.train_images.to(device))
 
 
 @lru_cache(maxsize=2)
-def test_images(data: ImageData, zca: bool, device: torch.device) -> Tensor:
+def test_images(data: ImageData, zca: ZCA, device: torch.device) -> Tensor:
     """The whole test split as network inputs, resident on ``device``: float32 [m, c, h, w]."""
     return fitted(data, zca, device)(data.test_images.to(device))
 
@@ -107,10 +113,11 @@ def _statistics(images: Tensor) -> tuple[list[float], list[float]]:
     return means, stds
 
 
-def _fit_zca(data: ImageData, plain: Preprocess) -> ZCAWhitening:
-    """kornia's ZCA (eps 0.1, unbiased covariance) on the normalised training images."""
+def _fit_zca(data: ImageData, plain: Preprocess, kind: ZCA) -> ZCAWhitening:
+    """kornia's ZCA (eps 0.1, unbiased covariance) on training images as ``plain`` makes them."""
     zca = ZCAWhitening(dim=0, eps=ZCA_EPS, compute_inv=True)
-    path = cache_folder() / "zca" / f"{data.name}-{data.fingerprint[:16]}.safetensors"
+    of = "-unit" if kind == "unit" else ""
+    path = cache_folder() / "zca" / f"{data.name}-{data.fingerprint[:16]}{of}.safetensors"
     if path.exists():
         try:
             matrices, _ = read_tensors(path)

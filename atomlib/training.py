@@ -22,6 +22,9 @@ from atomlib.models.ensemble import can_stack
 from atomlib.runtime.device import Execution
 from atomlib.settings import Positive, Rate, Weight
 
+Labels = Int[Tensor, "*n"] | Float[Tensor, "*n k"]
+"""The class of each image; or probabilities by class, of which cross entropy takes the mean."""
+
 
 class EvalConfig(NetworkConfig):
     """How to train networks on a distilled set and test them (facts: DC family's protocol)."""
@@ -75,7 +78,7 @@ class Trainer:
     def passes(
         self,
         images: Float[Tensor, "n c s s"],
-        labels: Int[Tensor, "n"],
+        labels: Labels,
         generators: Sequence[torch.Generator],
         state: dict[str, Tensor] | None = None,
     ) -> Iterator[int]:
@@ -166,7 +169,7 @@ class Trainer:
         return anew
 
     def _training_loss(
-        self, images: Float[Tensor, "b c s s"], labels: Int[Tensor, "b"], drawn: Draw | None
+        self, images: Float[Tensor, "b c s s"], labels: Labels, drawn: Draw | None
     ) -> Float[Tensor, ""]:
         with self.execution.autocast():
             scores = self.network(self._augmented(images, drawn))
@@ -209,14 +212,14 @@ class EnsembleTrainer(Trainer):
     def _training_loss(
         self,
         images: Float[Tensor, "networks b c s s"],
-        labels: Int[Tensor, "networks b"],
+        labels: Labels,
         drawn: Draw | None,
     ) -> Float[Tensor, ""]:
         """The sum of the networks' losses, whose gradient in each one's weights is its own."""
         flat = self._augmented(images.flatten(0, 1), drawn)
         with self.execution.autocast():
             scores = self.network(flat.view_as(images))
-        total = F.cross_entropy(scores.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+        total = F.cross_entropy(scores.flatten(0, 1).float(), labels.flatten(0, 1), reduction="sum")
         return total / labels.shape[1]
 
 

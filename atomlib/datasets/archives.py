@@ -40,22 +40,28 @@ Wanted = Callable[[str], bool]
 """Whether a file of that name is to be read."""
 
 
-def read_files(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
+def read_files(
+    path: Path, wanted: Wanted, *, most: int | None = None
+) -> Iterator[tuple[str, bytes]]:
     """(name, content) of every wanted file that is not hidden, in the order they lie in.
+
+    ``most``, bytes of one file, is FILE_BYTES where it is None.
 
     Raises DataError for what is no archive, is damaged, leads elsewhere or is too large.
     """
+
+    most = FILE_BYTES if most is None else most
 
     def visible(name: str) -> bool:
         return not _hidden(name) and wanted(name)
 
     try:
         if path.is_dir():
-            yield from _read_folder(path, visible)
+            yield from _read_folder(path, visible, most)
         elif zipfile.is_zipfile(path):
-            yield from _read_zip(path, visible)
+            yield from _read_zip(path, visible, most)
         else:
-            yield from _read_tar(path, visible)
+            yield from _read_tar(path, visible, most)
     except DataError:
         raise
     except UNREADABLE:
@@ -83,7 +89,7 @@ UNREADABLE = (
 )
 
 
-def _read_folder(folder: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
+def _read_folder(folder: Path, wanted: Wanted, most: int) -> Iterator[tuple[str, bytes]]:
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
         leads_on = file.is_symlink() and not file.is_file()  # to a folder, or to nothing
@@ -93,11 +99,11 @@ def _read_folder(folder: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
                 "files and folders, and links to files"
             )
         if wanted(name) and file.is_file():
-            _check_member(name, file.stat().st_size, folder)
+            _check_member(name, file.stat().st_size, folder, most)
             yield name, file.read_bytes()
 
 
-def _read_zip(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
+def _read_zip(path: Path, wanted: Wanted, most: int) -> Iterator[tuple[str, bytes]]:
     with open(path, "rb") as file:
         # The directory of members is read whole, and each of its entries made an object. Python
         # has no public word for how long it says it is.
@@ -111,7 +117,7 @@ def _read_zip(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
         if sum(member.file_size for member in members) > _room(path):
             raise _unfolds(path)
         for member in members:
-            _check_member(member.filename, member.file_size, path)
+            _check_member(member.filename, member.file_size, path, most)
             # Of bzip2 and LZMA, Python unfolds all that a piece holds, and that may be gigabytes.
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise DataError(
@@ -128,7 +134,7 @@ def _read_zip(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
             yield member.filename, bytes(content)
 
 
-def _read_tar(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
+def _read_tar(path: Path, wanted: Wanted, most: int) -> Iterator[tuple[str, bytes]]:
     with open(path, "rb") as file:
         start = file.read(6)
     kinds = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -148,7 +154,7 @@ def _read_tar(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
                     f"{shown(member.name)} of {path} is a link or a device; allowed: plain files"
                 )
             if member.isfile():
-                _check_member(member.name, member.size, path)
+                _check_member(member.name, member.size, path, most)
                 content = archive.extractfile(member).read()
                 if len(content) != member.size:
                     raise EOFError
@@ -195,17 +201,15 @@ def _too_many(path: Path) -> DataError:
     return DataError(f"{path} says it holds too many files; allowed: {MEMBERS:,}")
 
 
-def _check_member(name: str, size: int, path: Path) -> None:
+def _check_member(name: str, size: int, path: Path, most: int) -> None:
     """Raise DataError for a name that is none, or a file that is too large to be an image."""
     if unspeakable(name) or len(name) > NAME_LENGTH:
         raise DataError(
             f"{shown(name)} of {path} is no name of a file; allowed: up to {NAME_LENGTH} "
             "characters of text without control characters"
         )
-    if size > FILE_BYTES:
-        raise DataError(
-            f"{shown(name)} of {path} has {size:,} bytes; allowed: {FILE_BYTES:,} a file"
-        )
+    if size > most:
+        raise DataError(f"{shown(name)} of {path} has {size:,} bytes; allowed: {most:,} a file")
 
 
 def _hidden(name: str) -> bool:

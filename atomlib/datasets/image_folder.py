@@ -106,7 +106,7 @@ def _decode(name: str, path: Path, resize: int | None) -> ImageData:
         _check_class_name(class_name, path)
     wanted = [file for split in members for _, file in members[split]]
     # The first image says how large all of them are, or they are refused as they are decoded.
-    first = _image(wanted[0], files[wanted[0]], path, resize)
+    first = decode_image(wanted[0], files[wanted[0]], path, resize)
     needed = 3 * first.shape[0] * first.shape[1] * len(wanted)
     if needed > DECODED_BYTES:
         raise DataError(
@@ -115,7 +115,7 @@ def _decode(name: str, path: Path, resize: int | None) -> ImageData:
         )
 
     def decode(file: str) -> np.ndarray:
-        pixels = _image(file, files[file], path, resize)
+        pixels = decode_image(file, files[file], path, resize)
         if pixels.shape[:2] != first.shape[:2]:
             raise DataError(
                 f"image {file} of {path} is {_size(pixels)} while {wanted[0]} is "
@@ -252,7 +252,7 @@ def _official(files: dict[str, bytes], path: Path) -> tuple[tuple[str, ...], Mem
     return names, {"train": sorted(train), "test": sorted(test)}
 
 
-def _image(name: str, content: bytes, path: Path, resize: int | None) -> np.ndarray:
+def decode_image(name: str, content: bytes, path: Path, resize: int | None) -> np.ndarray:
     """uint8 [h, w, 3], or [h, w] where the file is greyscale; of an animation the first frame."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:

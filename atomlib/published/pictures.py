@@ -1,0 +1,170 @@
+"""Sets that are published as pictures: a folder or archive of PNG or JPEG by class, or one grid.
+
+<class>/<image>, by name or number, at any depth     RDED, SRe2L, D4M, DD-Ranking, Hugging Face
+one PNG, a row of images for each class              torchvision's save_image(nrow=IPC)
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atomlib.datasets.archives import read_files
+from atomlib.datasets.image_folder import IMAGES, decode_image
+from atomlib.errors import DataError, SettingError, shown
+from atomlib.published.layouts import ALLOWED, MOST_VALUES, Found
+from atomlib.published.tensor_files import check_start
+from atomlib.runtime.files import DamagedError
+
+PADDING = 2
+"""Pixels between the images of a grid and around it: torchvision's default."""
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is one picture, by its name."""
+    return path.suffix.lower() in IMAGES
+
+
+def by_class(path: Path, class_names: Sequence[str] | None) -> Found:
+    """The set in a folder or archive with a folder of images for each class.
+
+    Raises DataError for an image that is damaged or of another size than the others.
+    """
+    files = dict(read_files(path, lambda name: PurePosixPath(name).suffix.lower() in IMAGES))
+    folders: dict[str, list[str]] = defaultdict(list)
+    for name in files:
+        parts = PurePosixPath(name).parts
+        if len(parts) >= 2:
+            folders[parts[-2]].append(name)
+    if not folders:
+        raise DamagedError(f"{path} has no folder of images for each class; {ALLOWED}")
+    notes: list[str] = []
+    labels_of = _labels(sorted(folders), class_names, notes)
+    members = sorted(
+        (labels_of[folder], _natural(name), name) for folder in folders for name in folders[folder]
+    )
+    for _, _, name in members:
+        check_start(path / name, files[name][:64])
+    first = decode_image(members[0][2], files[members[0][2]], path, None)
+    if first.size * len(members) > MOST_VALUES:
+        raise DamagedError(
+            f"{path} holds {len(members):,} images of {first.shape[1]} x {first.shape[0]} pixels; "
+            f"allowed: {MOST_VALUES:,} values in all"
+        )
+    images = []
+    for _, _, name in members:
+        pixels = decode_image(name, files[name], path, None)
+        if pixels.shape[:2] != first.shape[:2]:
+            raise DataError(
+                f"image {name} of {path} is {pixels.shape[1]} x {pixels.shape[0]} while "
+                f"{members[0][2]} is {first.shape[1]} x {first.shape[0]}; allowed: one size"
+            )
+        images.append(pixels)
+    return Found(
+        "pictures in a folder for each class",
+        _stacked(images),
+        torch.tensor([label for label, _, _ in members]),
+        notes=notes,
+        space="pixels",
+    )
+
+
+def grid(path: Path, side: int | None, classes: int | None, ipc: int | None) -> Found:
+    """The set in one PNG of torchvision's ``save_image(nrow=IPC)``: a row for each class.
+
+    ``side``, of an image in pixels, is told from the black lines where it is not known.
+    Raises SettingError where the picture is no grid of such images.
+    """
+    content = path.read_bytes() if path.stat().st_size <= 1 << 26 else b""
+    check_start(path, content[:64])
+    pixels = decode_image(path.name, content, path.parent, None)
+    height, width = pixels.shape[:2]
+    if side is None:
+        side = _side(pixels)
+    if side is None:
+        raise SettingError(
+            f"{path} is one picture and no grid with black lines between the images; allowed: what "
+            "torchvision's save_image(nrow=IPC) wrote"
+        )
+    step = side + PADDING
+    if min(height, width) < step + PADDING or (height - PADDING) % step or (width - PADDING) % step:
+        raise SettingError(
+            f"{path} is {width} x {height} pixels, no grid of images of {side} x {side} with "
+            f"{PADDING} pixels between; allowed: what torchvision's save_image(nrow=IPC) wrote"
+        )
+    rows, columns = (height - PADDING) // step, (width - PADDING) // step
+    classes, ipc = rows if classes is None else classes, columns if ipc is None else ipc
+    if (rows, columns) != (classes, ipc):
+        raise SettingError(
+            f"{path} has {rows} rows of {columns} images; allowed: a row for each of {classes} "
+            f"classes, {ipc} images in it"
+        )
+    whole = torch.from_numpy(np.array(pixels if pixels.ndim == 3 else pixels[..., None]))
+    tiles = whole[PADDING:, PADDING:].unflatten(0, (rows, step)).unflatten(2, (columns, step))
+    images = tiles[:, :side, :, :side].permute(0, 2, 4, 1, 3).flatten(0, 1)
+    return Found(
+        "one picture, a row for each class",
+        images.float() / 255,
+        torch.arange(rows).repeat_interleave(columns),
+        notes=["the picture has 256 values a channel, and lost what lay beyond black and white"],
+        space="pixels",
+    )
+
+
+def _side(pixels: np.ndarray) -> int | None:
+    """The smallest side that the lines between images, which are black, allow."""
+    height, width = pixels.shape[:2]
+    for side in range(8, min(height, width) - 2 * PADDING + 1):
+        step = side + PADDING
+        if (height - PADDING) % step or (width - PADDING) % step:
+            continue
+        if all(not pixels[k::step].any() and not pixels[:, k::step].any() for k in range(PADDING)):
+            return side
+    return None
+
+
+def _labels(
+    folders: list[str], class_names: Sequence[str] | None, notes: list[str]
+) -> dict[str, int]:
+    """The label of each folder: by the classes' names, by a number in it, else in order."""
+    names = {_plain(name): label for label, name in enumerate(class_names or ())}
+    if names and all(_plain(folder) in names for folder in folders):
+        return {folder: names[_plain(folder)] for folder in folders}
+    numbers = {f: re.match(r"[^0-9]*([0-9]{1,9})(?![0-9])", f) for f in folders}
+    if all(numbers.values()):
+        labels = {folder: int(found[1]) for folder, found in numbers.items()}
+        if sorted(labels.values()) == list(range(len(folders))):
+            notes.append("labels are the numbers of the folders")
+            return labels
+        # Digits that are names themselves, such as WordNet's, are put in order below.
+    notes.append(
+        f"labels are the folders' places in alphabetical order, {shown(folders[0])} being 0"
+    )
+    return {folder: label for label, folder in enumerate(folders)}
+
+
+def _plain(name: str) -> str:
+    """A class's name as far as different authors agree on it."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _natural(name: str) -> tuple:
+    """A key by which image 2 comes before image 10."""
+    parts = re.split(r"([0-9]{1,18})", name)
+    return tuple((int(p), "") if re.fullmatch("[0-9]+", p) else (-1, p) for p in parts)
+
+
+def _stacked(images: list[np.ndarray]) -> Tensor:
+    """float32 [n, c, s, s] in [0, 1]; grey ones among coloured get three equal channels."""
+    colour = any(pixels.ndim == 3 for pixels in images)
+    shape = images[0].shape[:2]
+    if shape[0] != shape[1]:
+        raise DataError(f"images are {shape[1]} x {shape[0]} pixels; allowed: square ones")
+    out = np.empty((len(images), 3 if colour else 1, *shape), np.uint8)
+    for place, pixels in zip(out, images, strict=True):
+        place[:] = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
+    return torch.from_numpy(out).float() / 255

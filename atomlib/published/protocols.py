@@ -1,0 +1,50 @@
+"""How the authors of published sets evaluate them, by name: settings of one EvalConfig each.
+
+They have one recipe in common (docs/facts.md, "Evaluation protocol (DC family)"), which is ours,
+and differ in the number of epochs, in augmentation and in the learning rate.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from atomlib.errors import check_choice
+from atomlib.published.published_set import PublishedSet
+from atomlib.training import EvalConfig
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What one group of authors does otherwise than our defaults."""
+
+    source: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    learned_rate: bool = False
+    """Whether networks are trained at the rate that comes with the set, where one does."""
+
+
+NO_AUGMENTATION = {"dsa": {"strategies": ()}}
+
+PROTOCOLS = {
+    "ours": Protocol("1000 epochs, DSA: as DSA, DM and ATOM"),
+    "dc": Protocol("DC: 300 epochs, no augmentation", {"epochs": 300, **NO_AUGMENTATION}),
+    "dsa": Protocol("DSA and DM: 1000 epochs, DSA"),
+    "cafe": Protocol("CAFE: 600 epochs, no augmentation", {"epochs": 600, **NO_AUGMENTATION}),
+    "mtt": Protocol("MTT: 1000 epochs, DSA, the learned rate", learned_rate=True),
+    "datm": Protocol("DATM: 1000 epochs, DSA, soft labels, the learned rate", learned_rate=True),
+    "datadam": Protocol("DataDAM: 1800 epochs, DSA, batch 64", {"epochs": 1800, "batch_size": 64}),
+}
+
+
+def protocol(name: str, made: PublishedSet, **changes: Any) -> EvalConfig:
+    """The evaluation of a set under a named protocol, with ``changes``, such as ``networks=3``.
+
+    Raises SettingError for an unknown name.
+    """
+    check_choice("protocol", name, PROTOCOLS)
+    chosen = PROTOCOLS[name]
+    settings = {**changes, **chosen.settings}
+    # What was given goes before what the authors chose, but their not augmenting stays.
+    settings |= {key: value for key, value in changes.items() if key != "dsa"}
+    if chosen.learned_rate and made.lr is not None:
+        settings["lr"] = made.lr
+    return EvalConfig(**settings)
