@@ -8,7 +8,7 @@ BIN  := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := quick
-.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data site data test status verify torture bench lab notebooks lint lock clean
+.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data site data test golden status verify torture bench lab notebooks lint lock clean
 
 quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table, figures, distilled sets in reports/quick/
 	$(BIN)/python -m atomlib.runs.profiles --profile quick
@@ -68,6 +68,9 @@ test: $(READY)  ## everything that guards the package: style, oracles, notebooks
 	rm -rf build/nbval && mkdir -p build/nbval/reports && cp -R notebooks build/nbval/
 	ln -s ../../../reports/quick build/nbval/reports/quick
 	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env build/nbval/notebooks
+
+golden: $(READY)  ## write tests/golden/ anew where a revision was raised (and nowhere else)
+	@$(BIN)/python -m tests.test_golden
 
 status: $(READY)  ## what reports/PROFILE holds: done, running, interrupted, stale, damaged, and why
 	@$(BIN)/python -m atomlib.runs.status reports/$(PROFILE)
