@@ -38,6 +38,32 @@ def test_each_reference_in_the_code_names_a_document_and_a_heading_of_it():
     assert not wrong
 
 
+def test_no_document_is_cited_without_its_path():
+    wrong = [
+        f"{path.relative_to(ROOT)}: {found[0]}"
+        for path in CODE
+        for found in re.finditer(r"\bDESIGN\b|\(facts\b|\bfacts[,:]", path.read_text())
+    ]
+    assert not wrong
+
+
+def test_the_fields_words_are_used():
+    """Per class, not "a class"; only, not "alone"; lock, seed, cache: what a reader greps for."""
+    private = (
+        r"\b(images|rows|seconds|strategy|one|row|line|sentence|draw|map) an? "
+        r"(class|batch|iteration|step|network|cell|group|method|variant|processor)\b"
+        r"|where chance comes from|will not do\b|is at it\b|goes by\b|as good as absent"
+    )
+    code = [path for path in CODE if path.parts[-2] != "tests"]
+    pages = [ROOT / "README.md", ROOT / "notebooks" / "README.md", *DOCS]
+    wrong = [
+        f"{path.relative_to(ROOT)}: {found[0]}"
+        for path in [*code, *pages]
+        for found in re.finditer(private, joined(path.read_text()), re.IGNORECASE)
+    ]
+    assert not wrong
+
+
 def test_a_reference_is_found_across_lines_and_a_wrong_one_seen():
     (found,) = REFERENCE.findall(joined("# as in docs/facts.md, 'NAS\n    # protocol'"))
     assert found == ("facts", "NAS protocol")

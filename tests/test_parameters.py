@@ -13,6 +13,7 @@ from tests.test_environment import ROOT
 
 TYPES = {"ipcs": list[int], "seed": int, "settings": dict[str, object], "whole": dict | None}
 GOOD = {"ipcs": [1, 10], "seed": 0, "settings": {"width": 16}, "whole": None}
+ANNOTATED = {"__annotations__": TYPES}
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,7 @@ def new_kernel(monkeypatch):
 
 def test_known_names_of_the_right_types_pass():
     ipython = {"In": ["", "x = 1"], "Out": {}, "_": "x", "_i1": "x", "json": json, "check": check}
-    check(GOOD | ipython, **TYPES)
+    check(GOOD | ipython | ANNOTATED)
 
 
 @pytest.mark.parametrize(
@@ -43,40 +44,38 @@ def test_known_names_of_the_right_types_pass():
 )
 def test_a_wrong_name_or_type_is_one_sentence_with_the_valid_ones(given, parts, complains):
     with complains(*parts):
-        check(GOOD | given, **TYPES)
+        check(GOOD | given | ANNOTATED)
 
 
 def test_a_missing_parameter_is_told(complains):
     with complains("parameter 'seed' is missing"):
-        check({name: GOOD[name] for name in GOOD if name != "seed"}, **TYPES)
+        check({name: GOOD[name] for name in GOOD if name != "seed"} | ANNOTATED)
 
 
 def test_a_cell_run_again_checks_types_alone(complains):
-    check(GOOD, **TYPES)
-    check(GOOD | {"records": [], "note": "made since"}, **TYPES)
+    check(GOOD | ANNOTATED)
+    check(GOOD | {"records": [], "note": "made since"} | ANNOTATED)
     with complains("seed is 'x'"):
-        check(GOOD | {"seed": "x"}, **TYPES)
+        check(GOOD | {"seed": "x"} | ANNOTATED)
 
 
 @pytest.mark.parametrize("notebook", sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb")))
-def test_every_notebook_checks_exactly_its_parameters_in_its_first_cell(notebook, tmp_path):
+def test_every_notebook_checks_its_parameters_which_papermill_knows(notebook):
     path = ROOT / "notebooks" / f"{notebook}.ipynb"
     code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
     names: dict = {}
     exec(code[0].source, names)
-    names.pop("__builtins__")
-    call = code[1].source[code[1].source.index("check(") :]
-    types = {}
-    call = call[: call.index("\n)") + 2] if "\n)" in call else call.splitlines()[0]
-    exec(call, {"check": lambda _, **given: types.update(given), **names})
-    assert set(types) == set(names)
-    check(names, **types)
+    assert "check(globals())\n" in code[1].source
+    values = {k for k, value in names.items() if isinstance(value, parameters.PLAIN)}
+    assert set(names["__annotations__"]) == values - {"__annotations__", "__builtins__"}
+    assert set(pm.inspect_notebook(path)) == set(names["__annotations__"])
+    check(names)
 
 
 def test_papermill_with_a_wrong_name_fails_in_the_first_cell(tmp_path):
     cells = [
-        v4.new_code_cell("ipcs = [1]", metadata={"tags": ["parameters"]}),
-        v4.new_code_cell("from atomlib.parameters import check\ncheck(globals(), ipcs=list[int])"),
+        v4.new_code_cell("ipcs: list[int] = [1]", metadata={"tags": ["parameters"]}),
+        v4.new_code_cell("from atomlib.runs.profiles import check\ncheck(globals())"),
         v4.new_code_cell("print('work')"),
     ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}

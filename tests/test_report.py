@@ -14,9 +14,11 @@ from atomlib.distilled_set import DistilledSet
 from atomlib.report import findings, tables
 from atomlib.report.figures import WIDEST, accuracy_figure, distilled_grid, image_grid, write_figure
 from atomlib.report.findings import compare
+from atomlib.report.published import TABLES, published, readable_published
 from atomlib.report.records import changes, is_reduced, lasts
-from atomlib.report.tables import main_table, provenance, published, readable, write_table
+from atomlib.report.tables import main_table, provenance, readable, write_table
 from atomlib.training import EvalConfig
+from tests.test_environment import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -55,13 +57,44 @@ def row(table, **wanted):
 
 def test_published_figures_are_accuracies_each_given_once():
     table = published()
-    assert len(table) > 0
+    assert len(table) == 198
     assert not table.duplicated(["dataset", "ipc", "method"]).any()
     assert table.accuracy.between(0, 100).all()
     assert table["std"].dropna().between(0, 100).all()
-    assert table.source.notna().all()
     assert table.checked.dtype == bool
-    assert {"dm", "datadam", "atom", "random"} <= set(table.method)
+    assert {"dm", "datadam", "atom", "random", "herding", "kcenter"} <= set(table.method)
+
+
+def test_only_atoms_nine_figures_are_recalled():
+    for name in TABLES:
+        table = published(name)
+        assert set(table[~table.checked].get("method", [])) <= {"atom"}
+        assert (~table.checked).sum() == (9 if name == "main_table" else 0)
+        assert table.source.notna().all()
+
+
+def test_each_source_of_a_published_figure_is_told_of_in_the_facts():
+    known = (ROOT / "docs" / "facts.md").read_text()
+    for name in TABLES:
+        for source in {
+            part.split(",")[0] for text in published(name).source for part in text.split("; ")
+        }:
+            assert source.removeprefix("standard deviation ") in known
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "column", "text"),
+    [
+        ("cross_architecture", "DataDAM", "VGG-11", "64.8 ± 0.5"),
+        ("cost", "MTT", "IPC 50, s / iteration", "out of memory"),
+        ("cost", "DM", "IPC 1, GB", "3.32"),
+        ("nas", "DataDAM", "Spearman, top 20 %", "0.69"),
+    ],
+)
+def test_the_predecessors_tables_are_readable(name, method, column, text):
+    table = readable_published(name)
+    assert row(table, **{table.columns[0]: method})[column] == text
+    assert table.columns[-1] == "source"
 
 
 # The main table
@@ -131,7 +164,7 @@ def test_the_whole_data_set_is_the_last_row_and_the_ceiling_of_every_ipc():
     table = main_table(records)
     assert table.ipc.tolist() == [1, 10, "whole", 1, "whole"]
     assert row(table, dataset="cifar10", ipc="whole").published == 84.8
-    shown = row(readable(table), data="CIFAR-10", method="whole data set")
+    shown = row(readable(table), data="CIFAR-10", method="full data")
     assert shown["IPC 1"] == shown["IPC 10"] == "91.0 ± 1.0"
     assert findings.findings(records) == []  # ATOM has no rival here
 
@@ -139,7 +172,7 @@ def test_the_whole_data_set_is_the_last_row_and_the_ceiling_of_every_ipc():
 def test_the_note_tells_the_settings_of_the_whole_data_set_apart():
     note = provenance([record(evaluation={"epochs": 500}), whole(epochs=10, width=64)])
     assert "Reduced: epochs 500 (default 1000)." in note
-    assert "Whole data set: reduced: width 64 (default 128); epochs 10 (default 200)." in note
+    assert "Full data: reduced: width 64 (default 128); epochs 10 (default 200)." in note
     assert is_reduced(whole(epochs=10)) and not is_reduced(whole())
 
 
@@ -201,19 +234,19 @@ def made_up_figures(monkeypatch):
     """One published figure that was checked, one that was not, one without a spread."""
     table = pd.DataFrame(
         [
-            ("digits", "1", "random", 11.1, 0.5, "a page", True),
-            ("digits", "1", "dm", 22.2, 0.5, "a page", False),
-            ("digits", "1", "datadam", 33.3, np.nan, "a page", False),
+            ("digits", "1", "random", 11.1, 0.5, "a page", True, ""),
+            ("digits", "1", "dm", 22.2, 0.5, "a page", False, ""),
+            ("digits", "1", "datadam", 33.3, np.nan, "a page", True, "doubtful: a slip"),
         ],
-        columns=["dataset", "ipc", "method", "accuracy", "std", "source", "checked"],
+        columns=["dataset", "ipc", "method", "accuracy", "std", "source", "checked", "note"],
     )
     monkeypatch.setattr(tables, "published", lambda: table)
 
 
-def test_a_dagger_is_on_exactly_the_unchecked_figures(made_up_figures):
+def test_a_dagger_is_on_exactly_the_unchecked_figures_and_another_on_the_doubtful(made_up_figures):
     methods = ("random", "dm", "datadam", "atom")
     table = readable(main_table(record("digits", method) for method in methods))
-    assert table["IPC 1, published"].tolist() == ["11.1 ± 0.5", "22.2 ± 0.5†", "33.3†", "–"]
+    assert table["IPC 1, published"].tolist() == ["11.1 ± 0.5", "22.2 ± 0.5†", "33.3‡", "–"]
     assert table["IPC 1"].tolist() == ["15.0 ± 5.0"] * 4
     assert table["method"].tolist() == ["Random", "DM", "DataDAM", "ATOM"]
 
@@ -235,7 +268,7 @@ def test_the_csv_has_its_columns_and_is_read_back_equal(tmp_path):
 
 
 def test_the_markdown_holds_the_readable_table_and_the_note(tmp_path):
-    table = main_table([record(), record("digits", "dm", 10)])
+    table = main_table([record(method="dm"), record("digits", "dm", 10)])
     write_table(table, tmp_path, "main_table", "The note.")
     text = (tmp_path / "main_table.md").read_text()
     assert text.endswith("\n\nThe note.\n")
@@ -305,7 +338,7 @@ def test_a_change_is_told_and_a_smaller_size_is_called_reduced(settings, change,
 
 def test_the_note_names_data_hardware_and_versions():
     text = provenance([record(), record("cifar10-jpeg")])
-    for part in ("CIFAR-10 (JPEG)", "re-encoded", "an abacus", "torch 9.9", "†"):
+    for part in ("CIFAR-10 (JPEG)", "re-encoded", "an abacus", "torch 9.9"):
         assert part in text
     assert "re-encoded" not in provenance([record()])
 

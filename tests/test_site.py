@@ -580,7 +580,7 @@ def test_a_table_sorts_both_ways_by_mouse_and_by_keyboard(committed, browser):
     button.click()
     assert column(browser, measured) == numbers[::-1]
     assert head.get_attribute("aria-sort") == "descending"
-    assert table.find_element("css selector", "tfoot th").text == "whole data set"
+    assert table.find_element("css selector", "tfoot th").text == "full data"
 
     other = table.find_element("css selector", f"thead tr:last-child > :nth-child({method}) button")
     browser.execute_script("arguments[0].focus()", button)

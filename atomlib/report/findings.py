@@ -11,7 +11,7 @@ import pandas as pd
 import scipy  # its stats load where they are first used: half a second
 
 from atomlib.config import METHODS
-from atomlib.report.records import LABELS, by_run, iterations_of, lasts
+from atomlib.report.records import LABELS, by_run, iterations_of, lasts, points, tenths
 from atomlib.training import EvalConfig
 
 LEVEL = 0.05
@@ -77,7 +77,7 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     a, b = ours["accuracies"], theirs["accuracies"]
     gap = float(np.mean(a) - np.mean(b))
     if min(len(a), len(b)) < 2:
-        return f"{first} and {second} are {gap:+.1f} points apart; one network tells no more."
+        return f"{first} and {second} are {points(gap)} points apart; one network tells no more."
     return _verdict(
         first,
         second,
@@ -136,7 +136,7 @@ def _compare_seeds(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> 
 
 def _verdict(first: str, second: str, gap: float, p: float, test: str) -> str:
     verdict = f"{'above' if gap > 0 else 'below'}" if p < 0.05 else "not told apart from"
-    return f"{first} is {verdict} {second}: {gap:+.1f} points ({test}, p = {p:.2g})."
+    return f"{first} is {verdict} {second}: {points(gap)} points ({test}, p = {p:.2g})."
 
 
 def transfer_findings(records: Iterable[dict[str, Any]], method: str = "atom") -> list[str]:
@@ -176,12 +176,12 @@ def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
             for a, b in ((last, first), (best, last))
         )
         kept = "the last iterate is the best" if best is last else (
-            f"the best, at {iterations_of(best)}, is {gap:.1f} above the last "
+            f"the best, at {iterations_of(best)}, is {tenths(gap)} above the last "
             f"({_p(best, last)}, not corrected for having been chosen)"
         )  # fmt: skip
         sentences.append(
             f"{LABELS[method]}, {LABELS.get(dataset, dataset)}, IPC {ipc}, seed {seed}: "
-            f"{iterations_of(last)} iterations bring {gain:+.1f} points over "
+            f"{iterations_of(last)} iterations bring {points(gain)} points over "
             f"{iterations_of(first)} (Welch's t-test over networks, {_p(last, first)}); {kept}."
         )
     return sentences
@@ -209,12 +209,12 @@ def nas_findings(table: pd.DataFrame) -> list[str]:
     whole = table.set_index("proxy").loc["whole"]
     sentences = []
     for cell in rivals.itertuples():
+        gap = points(cell.accuracy - cell.best_accuracy)
         sentences.append(
             f"{LABELS.get(cell.proxy, cell.proxy)}: Spearman {cell.correlation:.2f} "
             f"({cell.low:.2f} to {cell.high:.2f}) with training on all images, in "
             f"{100 * cell.seconds / whole.seconds:.0f} % of its time; it chose a network that "
-            f"reaches {cell.accuracy:.1f} %, {cell.accuracy - cell.best_accuracy:+.1f} points from "
-            "the best there is."
+            f"reaches {tenths(cell.accuracy)} %, {gap} points from the best there is."
         )
     first, last = rivals.iloc[0], rivals.iloc[-1]
     if rivals.low.max() <= rivals.high.min():

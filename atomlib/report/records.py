@@ -18,7 +18,7 @@ LABELS = {
     "dm": "DM",
     "datadam": "DataDAM",
     "atom": "ATOM",
-    "whole": "whole data set",
+    "whole": "full data",
     "convnet": "ConvNet",
     "alexnet": "AlexNet",
     "vgg11": "VGG-11",
@@ -105,6 +105,25 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
         inner = _flat(value) if isinstance(value, dict) else {"": value}
         flat |= {f"{key} {name}".strip(): entry for name, entry in inner.items()}
     return flat
+
+
+def tenths(value: float) -> str:
+    """A figure in percent as every table, sentence and page writes it: rounded once, here.
+
+    The noise of floating point goes first, so that a mean read back from a CSV is written as the
+    mean itself.
+    """
+    return f"{round(float(value), 6):.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference of two figures in percent, as every table, sentence and page writes it."""
+    return f"{round(float(difference), 6):+.1f}"
+
+
+def with_spread(mean: float, std: float, one_network: bool) -> str:
+    """A mean with its spread over networks, which one network has none of."""
+    return tenths(mean) + ("" if one_network else f" ± {tenths(std)}")
 
 
 def plain(value: Any) -> str:

@@ -1,7 +1,6 @@
 """From records to the tables of a report: published beside measured."""
 
 from collections.abc import Callable, Iterable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,14 @@ from atomlib.augmentation import DSAConfig
 from atomlib.config import METHODS, TERMS, DistillConfig
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet
+from atomlib.report.published import (
+    DOUBTFUL,
+    RECALLED,
+    explained,
+    published,
+    published_text,
+    readable_published,
+)
 from atomlib.report.records import (
     LABELS,
     SIZES,
@@ -23,21 +30,14 @@ from atomlib.report.records import (
     lasts,
     place,
     plain,
+    tenths,
+    with_spread,
 )
 from atomlib.runtime.files import atomic_write
 from atomlib.training import EvalConfig
 
 PUBLISHED_AS = {"cifar10-jpeg": "cifar10"}
 """Data sets that stand beside another one's published figures, under their own label."""
-
-DAGGER = "†"
-"""Marks a published figure that has not been checked against the PDF."""
-
-
-def published() -> pd.DataFrame:
-    """The published figures: dataset, ipc, method, accuracy, std, source, checked."""
-    with (files("atomlib.report") / "published.csv").open() as file:
-        return pd.read_csv(file, dtype={"ipc": str}).assign(checked=lambda t: t.checked == "yes")
 
 
 def provenance(records: Iterable[dict[str, Any]]) -> str:
@@ -47,7 +47,7 @@ def provenance(records: Iterable[dict[str, Any]]) -> str:
     parts = [f"Data: {', '.join(names)}."]
     parts += _differences([r for r in records if r["method"] != "whole"])
     parts += [
-        f"Whole data set: {text[0].lower()}{text[1:]}"
+        f"Full data: {text[0].lower()}{text[1:]}"
         for text in _differences([r for r in records if r["method"] == "whole"])
     ]
     if any(r["dataset"] == "cifar10-jpeg" for r in records):
@@ -59,8 +59,6 @@ def provenance(records: Iterable[dict[str, Any]]) -> str:
     libraries = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     parts.append(f"Made on {made['hardware']} with {libraries}.")
     parts.append("Measured: mean ± population standard deviation over networks.")
-    if {PUBLISHED_AS.get(r["dataset"], r["dataset"]) for r in records} & set(published().dataset):
-        parts.append(f"{DAGGER} Published figure recalled, not checked against the PDF.")
     return " ".join(parts)
 
 
@@ -91,8 +89,9 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     seeds: that of the seeds' means, empty with one seed. Where ``checkpoints`` > 1 were
     evaluated, ``best`` is the mean of the best of them, chosen on the test set seed by seed
     as MTT and DataDAM do, and ``best_at`` its iteration. ``difference`` is mean - published;
-    ``checked`` says whether the published figure was; ``reduced`` whether a setting that
-    costs time is below the paper's; ``runs`` are the records it is of, in results/.
+    ``checked`` says whether the published figure was seen in its ``source``, ``note`` what is to
+    be said of it; ``reduced`` whether a setting that costs time is below the paper's; ``runs`` are
+    the records it is of, in results/. Nothing is rounded: that is done where a figure is written.
     """
     cells: dict[tuple, list[dict[str, Any]]] = {}
     for (dataset, ipc, method, *_), checkpoints in by_run(records).items():
@@ -133,10 +132,10 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     table["size"] = table.ipc.replace("whole", np.inf).astype(float)
     columns = ["dataset", "method", "ipc", "mean", "std", "seed_std", "networks", "seeds"]
     columns += ["best", "best_at", "checkpoints"]
-    columns += ["published", "published_std", "difference", "checked", "source", "reduced"]
-    columns += ["runs"]
+    columns += ["published", "published_std", "difference", "checked", "source", "note"]
+    columns += ["reduced", "runs"]
     table = table.sort_values(["dataset", "size", "place"])
-    return table[columns].round(2).reset_index(drop=True)
+    return table[columns].reset_index(drop=True)
 
 
 def _summary(checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
@@ -173,7 +172,7 @@ def variant_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
             | {"mean": a.mean(), "std": a.std(), "low": spread[0], "high": spread[1]}
             | {"networks": len(a), "reduced": is_reduced(r), "runs": r["name"]}
         )
-    return pd.DataFrame(rows).round(2)
+    return pd.DataFrame(rows)
 
 
 def transfer_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -213,8 +212,8 @@ def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
             "data": LABELS.get(cell.dataset, cell.dataset) + reduced,
             "IPC": cell.ipc,
             "variant": cell.variant,
-            "accuracy, %": f"{cell.mean:.1f}",
-            "95 % t-interval": "–" if pd.isna(cell.low) else f"{cell.low:.1f} to {cell.high:.1f}",
+            "accuracy, %": tenths(cell.mean),
+            "95 % t-interval": _interval(cell.low, cell.high),
             "networks": cell.networks,
         }
         rows.append(row)
@@ -248,7 +247,7 @@ def readable_nas(table: pd.DataFrame) -> pd.DataFrame:
             "search, s": f"{cell.seconds:.0f}",
             "images": f"{cell.images:,}",
             "chosen": cell.chosen,
-            "trained on all, %": f"{cell.accuracy:.1f}",
+            "trained on all, %": tenths(cell.accuracy),
         }
         rows.append(row)
     return pd.DataFrame(rows)
@@ -311,26 +310,24 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             for name in names or ["all images"]:
                 row[name] = _measured_text(cell)
                 if not pd.isna(cell.seed_std):
-                    row[name] += f" (seeds ± {cell.seed_std:.1f})"
+                    row[name] += f" (seeds ± {tenths(cell.seed_std)})"
                 if cell.checkpoints > 1:
-                    row[f"{name}, best of {cell.checkpoints}"] = f"{cell.best:.1f}"
+                    row[f"{name}, best of {cell.checkpoints}"] = tenths(cell.best)
                 if known:
-                    row[f"{name}, published"] = _published_text(cell)
+                    row[f"{name}, published"] = published_text(
+                        cell.published, cell.published_std, cell.checked, cell.note
+                    )
         rows.append(row)
     return pd.DataFrame(rows).fillna("–")
 
 
 def _measured_text(cell: Any) -> str:
-    """A mean with its spread over networks, which one network has none of."""
-    alone = cell.networks == cell._asdict().get("seeds", 1)
-    return f"{cell.mean:.1f}" + (" (one network)" if alone else f" ± {cell.std:.1f}")
+    one = cell.networks == cell._asdict().get("seeds", 1)
+    return with_spread(cell.mean, cell.std, one) + (" (one network)" if one else "")
 
 
-def _published_text(cell: Any) -> str:
-    if pd.isna(cell.published):
-        return "–"
-    spread = "" if pd.isna(cell.published_std) else f" ± {cell.published_std:.1f}"
-    return f"{cell.published:.1f}{spread}{'' if cell.checked else DAGGER}"
+def _interval(low: float, high: float) -> str:
+    return "–" if pd.isna(low) else f"{tenths(low)} to {tenths(high)}"
 
 
 def hyperparameters() -> pd.DataFrame:
@@ -381,6 +378,38 @@ def _allowed(schema: dict[str, Any]) -> str:
     return " and ".join(limits)
 
 
+def show(
+    table: pd.DataFrame,
+    folder: str | Path,
+    name: str,
+    note: str,
+    read: Callable[[pd.DataFrame], pd.DataFrame] = readable,
+) -> Any:
+    """``write_table`` for a notebook: displays the table, and returns the note below it."""
+    from IPython.display import Markdown, display  # which only notebooks need
+
+    write_table(table, folder, name, note, read)
+    text = as_markdown(read(table))
+    display(Markdown(text))
+    return Markdown(_with_signs(note, text))
+
+
+def show_published(name: str) -> Any:
+    """The published cross-architecture, cost or search table, for a notebook."""
+    from IPython.display import Markdown  # which only notebooks need
+
+    return Markdown(as_markdown(readable_published(name)))
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """A table for a reader in Markdown, its figures as they were written."""
+    return table.to_markdown(index=False, disable_numparse=True)
+
+
+def _with_signs(note: str, text: str) -> str:
+    return " ".join(filter(None, [note, explained(text)]))
+
+
 def write_table(
     table: pd.DataFrame,
     folder: str | Path,
@@ -390,15 +419,17 @@ def write_table(
 ) -> list[Path]:
     """Write <name>.csv (every column), and for a reader <name>.md and .tex (booktabs).
 
-    ``read`` turns the table into its form for a reader; ``note`` stands below the Markdown.
+    ``read`` turns the table into its form for a reader; ``note`` stands below the Markdown, with
+    what the signs of published figures mean.
     """
     folder = Path(folder)
     csv, markdown, latex = (folder / f"{name}.{kind}" for kind in ("csv", "md", "tex"))
     with atomic_write(csv) as partial:
-        table.to_csv(partial, index=False)
+        # Ten digits: all that is measured, without the noise of floating point.
+        table.to_csv(partial, index=False, float_format="%.10g")
     with atomic_write(markdown) as partial:
-        text = read(table).to_markdown(index=False, disable_numparse=True)
-        partial.write_text(f"{text}\n\n{note}\n")
+        text = as_markdown(read(table))
+        partial.write_text(f"{text}\n\n{_with_signs(note, text)}\n")
     with atomic_write(latex) as partial:
         partial.write_text(to_latex(read(table)))
     return [csv, markdown, latex]
@@ -408,7 +439,8 @@ def to_latex(table: pd.DataFrame) -> str:
     """A table for a reader in LaTeX (booktabs), every sign of ours as a command."""
     signs = {
         "±": r"$\pm$",
-        DAGGER: r"\textsuperscript{\dag}",
+        RECALLED: r"\textsuperscript{\dag}",
+        DOUBTFUL: r"\textsuperscript{\ddag}",
         "–": "--",
         "≥": r"$\geq$",
         "≤": r"$\leq$",

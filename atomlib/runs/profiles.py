@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 import nbformat
 import papermill as pm
@@ -139,15 +139,16 @@ PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 _first_call = True
 
 
-def check(names: Mapping[str, Any], **types: Any) -> None:
-    """Raise SettingError unless a notebook's ``names`` hold just parameters of these types.
+def check(names: Mapping[str, Any]) -> None:
+    """Raise SettingError unless a notebook's ``names`` are its parameters, of their types.
 
-    To be called as ``check(globals(), ipcs=list[int], ...)`` before the notebook defines
-    anything but its parameters: any other plain value among them is then one that papermill
-    was given, or a reader wrote, under a wrong name. A later call in the same kernel, when a
-    cell is run again, checks types alone.
+    To be called as ``check(globals())`` before the notebook defines anything but its parameters,
+    each annotated with its type: ``ipcs: list[int] = [1]``. Any other plain value is then one that
+    papermill was given, or a reader wrote, under a wrong name. A later call in the same kernel,
+    when a cell is run again, checks types only.
     """
     global _first_call
+    types = names.get("__annotations__", {})
     allowed = ", ".join(f"{name} ({_type_name(kind)})" for name, kind in types.items())
     if _first_call:
         for name, value in names.items():
@@ -172,6 +173,11 @@ def check(names: Mapping[str, Any], **types: Any) -> None:
 
 
 def _type_name(kind: Any) -> str:
+    """``int``, ``list[int]``, ``dict | None``: as a reader writes it."""
+    if get_origin(kind) is Union:
+        return " | ".join(
+            "None" if part is type(None) else _type_name(part) for part in get_args(kind)
+        )
     return kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
 
 

@@ -11,8 +11,8 @@ from atomlib.config import METHODS
 from atomlib.report import findings
 from atomlib.report.findings import HOW, SIGNS, against_published
 from atomlib.report.folder import ReportFolder
-from atomlib.report.records import LABELS, lasts
-from atomlib.report.tables import DAGGER
+from atomlib.report.published import published_text
+from atomlib.report.records import LABELS, lasts, points, tenths, with_spread
 from atomlib.site.notebook_page import slug
 
 if TYPE_CHECKING:
@@ -110,22 +110,22 @@ def _cell(report: ReportFolder, cell: Any, root: str) -> dict[str, Any]:
     one = cell.networks == cell.seeds
     text = {
         "mean": cell.mean,
-        "measured": f"{cell.mean:.1f}" + ("" if one else f" ± {cell.std:.1f}"),
+        "measured": with_spread(cell.mean, cell.std, one),
         "one": one,
-        "seeds": "" if pd.isna(cell.seed_std) else f"seeds ± {cell.seed_std:.1f}",
-        "best": f"{cell.best:.1f}" if cell.checkpoints > 1 else "",
+        "seeds": "" if pd.isna(cell.seed_std) else f"seeds ± {tenths(cell.seed_std)}",
+        "best": tenths(cell.best) if cell.checkpoints > 1 else "",
         "runs": _run_links(report.runs(cell._asdict()), root),
         "published": None,
         "highest": False,
     }
     if not pd.isna(cell.published):
-        spread = "" if pd.isna(cell.published_std) else f" ± {cell.published_std:.1f}"
+        note = cell._asdict().get("note", "")
         verdict = against_published(cell)
         text |= {
-            "published": f"{cell.published:.1f}{spread}{'' if cell.checked else DAGGER}",
+            "published": published_text(cell.published, cell.published_std, cell.checked, note),
             "published_key": cell.published,
             "source": cell.source,
-            "difference": f"{cell.difference:+.1f}".replace("-", "−"),
+            "difference": points(cell.difference).replace("-", "−"),
             "key": cell.difference,
             "word": verdict.word,
             "sign": SIGNS[verdict.word],

@@ -12,7 +12,7 @@ import pandas as pd
 
 from atomlib.config import METHODS
 from atomlib.report.folder import ReportFolder
-from atomlib.report.records import LABELS, changes, is_reduced
+from atomlib.report.records import LABELS, changes, is_reduced, with_spread
 from atomlib.report.tables import to_latex
 from atomlib.site import contact_sheets
 from atomlib.site.front_page import front
@@ -366,5 +366,4 @@ def _a_class(ipc: int) -> str:
 def _accuracy(accuracies: list[float] | None) -> str:
     if not accuracies:
         return ""
-    spread = f" ± {np.std(accuracies):.1f}" if len(accuracies) > 1 else ""
-    return f"{np.mean(accuracies):.1f}{spread}"
+    return with_spread(np.mean(accuracies), np.std(accuracies), len(accuracies) == 1)
