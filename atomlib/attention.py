@@ -1,11 +1,11 @@
-"""Attention maps (DESIGN: the two maps that ATOM mixes).
+"""Spatial and channel attention maps of feature maps: the two that ATOM matches.
 
 For features ``f`` of one image, C channels of H x W positions:
 
     spatial:  a_s[h, w] = sum_c     |f[c, h, w]|^p_s,   then a_s / ||a_s||_2
     channel:  a_c[c]    = sum_{h,w} |f[c, h, w]|^p_c,   then a_c / ||a_c||_2
 
-The spatial map is DataDAM's; the channel map is what ATOM adds.
+The spatial map is DataDAM's; the channel map is what ATOM adds (docs/design.md, 'The method').
 
 Range, in float32: a normalised map and its gradient are the definition's where the largest |f|
 of an image lies between 0.01 and 4000, for powers up to 4, and between 1e-6 and 1e30 above,
@@ -25,7 +25,7 @@ TINY = 1e-12
 def spatial_attention(
     features: Float[Tensor, "n c h w"], power: float, *, normalize: bool = True
 ) -> Float[Tensor, "n h*w"]:
-    """Where in the image the network looks: powers summed over channels, one map an image.
+    """Spatial attention: powers summed over channels, one map per image.
 
     Sums and powers are taken in float32 at least, whatever the features' type.
     ``normalize`` divides each map by its L2 norm (Table 1, "Normalization Type").
@@ -37,7 +37,7 @@ def spatial_attention(
 def channel_attention(
     features: Float[Tensor, "n c h w"], power: float, *, normalize: bool = True
 ) -> Float[Tensor, "n c"]:
-    """Which channels answer: powers summed over positions, one C-vector an image.
+    """Channel attention: powers summed over positions, one C-vector per image.
 
     Sums and powers are taken in float32 at least, whatever the features' type.
     ``normalize`` divides each vector by its L2 norm (Table 1, "Normalization Type").

@@ -12,7 +12,7 @@ one strategy holds for the whole batch. With u uniform on [0, 1):
     scale    x and y scaled by factors in [1 / scale, scale], bilinear, zeros outside
     rotate   turned by up to +-rotate degrees, bilinear, zeros outside
 
-The four geometric ones are one affine matrix a group and one ``grid_sample`` for all.
+The four geometric ones are one affine matrix per group and one ``grid_sample`` for all.
 """
 
 from functools import cache
@@ -57,7 +57,7 @@ DSA = Annotated[DSAConfig, BeforeValidator(_named)]
 
 
 class Draw(NamedTuple):
-    """One draw a group. Only the parameters of the group's strategy are used."""
+    """One draw per group. Only the parameters of the group's strategy are used."""
 
     strategy: Int[Tensor, "g"]
     """Index into STRATEGIES."""
@@ -87,10 +87,10 @@ def draw(
 ) -> Draw:
     """Draw a strategy and its parameters for each group, on the generators' device.
 
-    ``side`` is the images' side in pixels. With ``one_strategy`` all groups get the same
-    strategy (evaluation: groups are images), otherwise each draws its own (distillation:
-    groups are classes). Several generators (evaluation: one a network) draw as many groups
-    each, as each would alone; the groups of one follow those of the other.
+    ``side`` is the images' side in pixels. With ``one_strategy`` all groups get the same strategy
+    (evaluation: groups are images), otherwise each draws its own (distillation: groups are
+    classes). Several generators (evaluation: one per network) draw as many groups each, the same as
+    each would by itself; the groups of one follow those of the other.
     """
     device = generators[0].device
     drawn = [torch.rand(11, groups, generator=one, device=device) for one in generators]
@@ -174,8 +174,8 @@ def _warp(
     images: Float[Tensor, "g m c h w"], matrices: Float[Tensor, "g 2 3"]
 ) -> Float[Tensor, "g m c h w"]:
     groups, per_group, channels, height, width = images.shape
-    # A group's images share their sampling grid, so they can travel as its channels: the
-    # grid is computed once a group, not once an image.
+    # A group's images share their sampling grid, so they can travel as its channels: the grid is
+    # computed once per group, not once per image.
     flat = images.reshape(groups, per_group * channels, height, width)
     grid = F.affine_grid(matrices, (groups, 1, height, width), align_corners=False)
     return _resample(flat.contiguous(), grid).view_as(images)

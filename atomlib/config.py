@@ -1,4 +1,4 @@
-"""Every setting, its default and its range. Defaults are the paper's (supplement, Table 1).
+"""Every setting, its default and its range; defaults are the paper's (supplement, Table 1).
 
 A setting that is None takes a value that depends on the data or on another setting;
 ``DistillConfig.resolve`` fills it in, and what is stored and reported is the filled-in form.
@@ -22,7 +22,7 @@ TERMS = {"dm": "o", "datadam": "so", "atom": "sco"}
 """The loss terms of each method that learns its images: s(patial), c(hannel), o(utput)."""
 
 BY_FEATURES = ("herding", "kcenter")
-"""Methods that choose by the features of a network trained on the whole set."""
+"""Methods that choose by the features of a network trained on the full data."""
 
 FEATURE_EPOCHS = 30
 
@@ -31,7 +31,7 @@ class DistillConfig(NetworkConfig):
     """How to make a distilled set. Defaults: Table 1 of the supplement."""
 
     method: Literal[METHODS] = Field("atom", description="which terms the loss has")
-    ipc: Positive = Field(1, description="synthetic images a class")
+    ipc: Positive = Field(1, description="synthetic images per class")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
     variant: Annotated[str, Field(pattern=r"^[a-z0-9.+]*$", max_length=100)] = Field(
         "", description="a name, for tables and files, of settings that stray from the method's"
@@ -40,13 +40,13 @@ class DistillConfig(NetworkConfig):
         8000, description="steps on the images"
     )
     real_batch: Positive = Field(
-        128, description="real images a class and iteration; capped at the smallest class"
+        128, description="real images per class and iteration; capped at the smallest class"
     )
     feature_epochs: Positive = Field(
-        FEATURE_EPOCHS, description="of the network on the whole set whose features coresets go by"
+        FEATURE_EPOCHS, description="of the network on the full data, for Herding and K-Center"
     )
     init: Literal["real", "noise"] = Field("real", description="what the images start from")
-    zca: bool | None = Field(None, description="ZCA whitening; None is on for CIFAR alone")
+    zca: bool | None = Field(None, description="ZCA whitening; None is on for CIFAR only")
 
     spatial: bool | None = Field(None, description="spatial attention; None as the method has it")
     channel: bool | None = Field(None, description="channel attention; None as the method has it")
@@ -124,7 +124,7 @@ class DistillConfig(NetworkConfig):
             balance = (0.01 if data.image_size <= 32 else 0.02) if attends else 1.0
         return self.but(
             iterations=0 if chosen else self.iterations,
-            # Kept where it matters alone, so that it tells no other two sets apart.
+            # Kept only where it matters, so that it distinguishes no other sets.
             feature_epochs=self.feature_epochs if self.method in BY_FEATURES else FEATURE_EPOCHS,
             real_batch=min(self.real_batch, smallest),
             depth=depth,

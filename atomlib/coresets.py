@@ -1,7 +1,7 @@
-"""Coresets: real images chosen, class by class, by the features of a trained network.
+"""Herding and K-Center: real images chosen per class by the features of a trained network.
 
-Features are the flattened outputs of the feature extractor of a ConvNet trained on the whole
-set (facts, "Coresets"). Random needs none of this: it is the start of a distillation.
+Features are the flattened outputs of the feature extractor of a ConvNet trained on the full data
+(docs/facts.md, 'Coresets'). Random needs none of this: it is the start of a distillation.
 """
 
 from functools import lru_cache

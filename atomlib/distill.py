@@ -1,8 +1,8 @@
-"""Learning the synthetic images: the loop of ATOM, DataDAM and DM.
+"""The distillation loop: learns the synthetic images of ATOM, DataDAM and DM.
 
-One iteration: draw a fresh random network; draw B real images a class; draw one DSA
-strategy a class; signatures of the real images (no gradient) and of the synthetic ones;
-a step of SGD on the synthetic pixels along the gradient of the matching loss.
+One iteration: draw a fresh random network; draw B real images per class; draw one DSA strategy per
+class; signatures of the real images (no gradient) and of the synthetic ones; a step of SGD on the
+synthetic pixels along the gradient of the matching loss.
 """
 
 import math
@@ -44,11 +44,11 @@ def distill(
 ) -> DistilledSet:
     """Make a distilled set of ``data``.
 
-    With ``resume``, a file, a run that was killed goes on from where it was; see
+    With ``resume``, a file, a run that was killed resumes from its bookmark; see
     ``runtime.bookmark``. The same arguments give the same bytes on one machine's CPU. ``device``
     None is the GPU where there is one; there, gradients are summed in no fixed order. Raises
-    SettingError, before any work, for settings that the data cannot serve, and DivergedError at
-    the first loss that is not finite.
+    SettingError, before any work, for settings that the data cannot serve, and DivergedError at the
+    first loss that is not finite.
     """
     *_, made = trajectory(data, config, device=device, progress=progress, resume=resume)
     return made
@@ -65,10 +65,10 @@ def trajectory(
 ) -> Iterator[DistilledSet]:
     """The distilled set after each number of iterations in ``at``, then after all of them.
 
-    One run makes them all. What is there after k of them is the set that ``iterations=k``
-    makes, so a checkpoint is a DistilledSet with that config (its variant ends in "it<k>").
-    A run does not go on from a file ``resume`` that is past an iteration in ``at``. Raises as
-    ``distill`` does, and SettingError for an iteration that the run does not reach.
+    One run makes them all. What is there after k of them is the set that ``iterations=k`` makes, so
+    a checkpoint is a DistilledSet with that config (its variant ends in "it<k>"). A bookmark
+    ``resume`` that is past an iteration in ``at`` is ignored. Raises as ``distill`` does, and
+    SettingError for an iteration that the run does not reach.
     """
     check_kind("data", data, ImageData, "what load_dataset returns")
     config = DistillConfig() if config is None else config
@@ -139,7 +139,7 @@ def _run(
 def _state(
     images: Tensor, losses: list[float], optimizer: torch.optim.SGD, step: "Step"
 ) -> dict[str, Tensor]:
-    """All that the iterations to come depend on."""
+    """The state that the remaining iterations depend on."""
     state = {"images": images, "losses": torch.tensor(losses, dtype=torch.float64)}
     momentum = optimizer.state[images].get("momentum_buffer")
     if momentum is not None:
@@ -154,7 +154,7 @@ def _go_on(
     step: "Step",
     at: set[int],
 ) -> list[float]:
-    """Put all as it was when it was kept; the losses until then, none where a run starts anew."""
+    """Restore the state of a bookmark; returns the losses until then, none for a new run."""
     begun = _state(images, [], optimizer, step)
     begun.pop("losses")  # grows
     state = kept.read(like=begun)
@@ -171,7 +171,7 @@ def _go_on(
 
 
 def evenly(iterations: int, count: int) -> list[int]:
-    """``count`` checkpoints of a run, evenly spaced, the last iteration included."""
+    """The iterations of ``count`` checkpoints, evenly spaced, the last iteration included."""
     if count < 1:
         raise SettingError(f"checkpoints is {count}; allowed: 1 or more")
     return sorted({round(iterations * part / count) for part in range(1, count + 1)})
@@ -265,7 +265,7 @@ class Step:
         return torch.stack(losses).sum()
 
     def generators(self) -> dict[str, torch.Generator]:
-        """Where its chance comes from: networks, DSA and real images."""
+        """Its random generators: for networks, DSA and real images."""
         return {"networks": self.networks, "dsa": self.draws, "real": self.sampler.generator}
 
     def _real_signature(self, images: Tensor, drawn: Draw | None) -> Signature:
@@ -282,16 +282,16 @@ class Step:
 
 
 def step_operations(config: DistillConfig, data: ImageData) -> int:
-    """Floating point operations of one iteration: a forward of all images, and a backward, as
-    much again, of the synthetic ones alone. (Weights, which are not trained, get no gradient.)"""
+    """Floating point operations of one iteration: a forward of all images, and a backward, as much
+    again, of the synthetic ones only. (Weights, which are not trained, get no gradient.)"""
     return operations(config, data) * data.num_classes * (config.real_batch + 2 * config.ipc)
 
 
 class RealSampler:
     """The training images on the device, and which of them each iteration sees.
 
-    Without ZCA they rest there as the uint8 that they are, a quarter of float32; with it, as
-    network inputs, because whitening costs a fifth of the network's own arithmetic.
+    Without ZCA they are kept as uint8, a quarter of float32; with it, as network inputs, because
+    whitening costs a fifth of the network's own arithmetic.
     """
 
     def __init__(self, data: ImageData, config: DistillConfig, device: torch.device):
@@ -305,7 +305,7 @@ class RealSampler:
         self.generator = stream(config.seed, "real", device=device)
 
     def draw(self) -> Int[Tensor, "k b"]:
-        """B rows of each class, without replacement: the largest of a random number an image."""
+        """B rows per class, drawn without replacement: those of the largest random numbers."""
         score = torch.rand(self.rows.shape, generator=self.generator, device=self.rows.device)
         score = score.masked_fill(~self.present, -1.0)
         return self.rows.gather(1, score.topk(self.batch, dim=1).indices)
@@ -320,9 +320,9 @@ def initial_images(
 ) -> Float[Tensor, "k ipc c s s"]:
     """Where the synthetic images start: real ones, or noise.
 
-    Methods "herding" and "kcenter" choose them (atomlib.coresets); for all others they are
-    drawn without replacement. The draw depends on the seed alone, so methods compared at
-    one seed start alike, and method "random" is the start itself.
+    Methods "herding" and "kcenter" choose them (atomlib.coresets); for all others they are drawn
+    without replacement. The draw depends on the seed only, so methods compared at one seed start
+    alike, and method "random" is the start itself.
     """
     generator = stream(config.seed, "init")
     if config.method in BY_FEATURES:
@@ -335,7 +335,7 @@ def initial_images(
         rows, present = rows_by_class(data)
         score = torch.rand(rows.shape, generator=generator).masked_fill(~present, -1.0)
         chosen = rows.gather(1, score.topk(config.ipc, dim=1).indices)
-    # Transformed alone, so that a random baseline needs no transform of the whole set.
+    # Only these are transformed, so that Random needs no transform of the full data.
     pixels = data.train_images[chosen.flatten()].to(device)
     images = preprocess.fitted(data, config.zca, device)(pixels)
     return images.unflatten(0, (data.num_classes, config.ipc))
@@ -344,12 +344,12 @@ def initial_images(
 def class_chunks(
     data: ImageData, config: DistillConfig, device: torch.device, images_a_class: int
 ) -> list[slice]:
-    """Classes in one forward of so many images each.
+    """The classes as slices, one for each forward pass of ``images_per_class`` images per class.
 
-    On a CPU a chunk's activations stay near its caches (256 images of 32 x 32); on a GPU it
-    only bounds memory. Chunks are equal, so that one compiled shape serves. Exact for norms
-    within an image; BatchNorm's statistics are those of all images in a forward, so it gets
-    all classes at once, whatever memory that takes.
+    On a CPU a chunk's activations stay in its caches (256 images of 32 x 32); on a GPU it only
+    bounds memory. Chunks are equal, so that one compiled shape serves. Exact for norms within an
+    image; BatchNorm's statistics are those of all images in a forward, so it gets all classes at
+    once, whatever memory that takes.
     """
     pixels = images_a_class * data.image_size**2
     room = (1 << 18) if device.type == "cpu" else (1 << 23)

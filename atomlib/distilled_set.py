@@ -1,4 +1,4 @@
-"""A distilled set: the images, what they were trained as, and everything that made them."""
+"""A distilled set as a file: its images, its labels, and every setting that made it."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""One kind of complaint: a setting, the value it was given, and what is allowed."""
+"""Error messages: one sentence with the setting, the value it was given, and what is allowed."""
 
 import reprlib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class SettingError(ValueError):
-    """Bad input, said in one sentence that names the setting, the value and what is allowed."""
+    """Bad input, told in one sentence that names the setting, the value and what is allowed."""
 
 
 class DataError(SettingError):

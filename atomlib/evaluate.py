@@ -1,9 +1,9 @@
-"""Training networks from scratch on a distilled set and testing them on real images.
+"""Evaluation: trains networks from scratch on a distilled set and tests them on real images.
 
-The protocol of the DC family (facts, "Evaluation protocol"): SGD with momentum and weight
-decay, cross entropy, E + 1 shuffled passes, the last partial batch kept, DSA with one
-strategy a batch and parameters drawn image by image, no augmentation at test, and the
-accuracy of the final weights on the whole test set.
+The protocol of the DC family (docs/facts.md, 'Evaluation protocol'): SGD with momentum and weight
+decay, cross entropy, E + 1 shuffled passes, the last partial batch kept, DSA with one strategy per
+batch and parameters drawn per image, no augmentation at test, and the accuracy of the final weights
+on all test images.
 """
 
 from functools import cache
@@ -40,7 +40,7 @@ def evaluate(
     Labels may be probabilities, as published sets have them: cross entropy takes both. Test images
     are pre-processed as the set was.
 
-    With ``resume``, a file, an evaluation that was killed goes on at the pass it was at; see
+    With ``resume``, a file, an evaluation that was killed resumes from its bookmark; see
     ``runtime.bookmark``. Network i has its own initialisation, order and augmentation, drawn from
     the config's seed and i. Raises SettingError where the set was made from other data.
     """
@@ -115,4 +115,4 @@ def check_same_data(distilled: DistilledSet | PublishedSet, data: ImageData) -> 
             f"{tuple(data.train_images.shape[1:])}, as those of {data.name}"
         )
     if not distilled.trained.isfinite().all():
-        raise SettingError("images of the distilled set are not finite; allowed: numbers alone")
+        raise SettingError("images of the distilled set are not finite; allowed: finite numbers")

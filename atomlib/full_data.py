@@ -1,8 +1,7 @@
-"""Networks trained on the whole training set: the ceiling of the main table, and the eyes of
-coresets.
+"""Networks trained on the full data: the ceiling of the main table, and the features of coresets.
 
-Trained as networks are on a distilled set (atomlib.evaluate), with fewer epochs. Weights are
-cached (``ATOM_CACHE``) by data and settings, so each network is trained once a machine.
+Trained as networks are on a distilled set (atomlib.evaluate), with fewer epochs. Weights are cached
+(``ATOM_CACHE``) by data and settings, so each network is trained once per machine.
 """
 
 import hashlib
@@ -31,7 +30,7 @@ from atomlib.runtime.files import (
 from atomlib.training import EvalConfig, Trainer
 
 WHOLE_EPOCHS = 200
-"""Epochs of whole-data training in the field (facts, "NAS protocol")."""
+"""Epochs of training on the full data in the field (docs/facts.md, 'NAS protocol')."""
 
 
 def whole_accuracies(

@@ -1,4 +1,4 @@
-"""What a result is the result of: settings, data, code of the method, and libraries.
+"""Provenance of a result: the settings, data, code and libraries that decide it.
 
 Two results of the same identity are the same result, up to rounding on other hardware. A result
 of another identity is stale, and ``differences`` says why.

@@ -1,4 +1,4 @@
-"""The matching loss: one function, three switches.
+"""The matching loss of DM, DataDAM and ATOM: one function, three switches.
 
 With class means over B real and IPC synthetic images,
 
@@ -7,9 +7,9 @@ With class means over B real and IPC synthetic images,
     L_output    = sum_k             ||mean f_out(real) - mean f_out(syn)||^2
     L           = scale * (L_attention + lambda * L_output)
 
-DM is the output term alone, DataDAM spatial + output, ATOM all three. Both sides are
-reduced to *signatures* first (class means), so that the real side, which needs no
-gradient, can be computed in any number of pieces and thrown away.
+DM is the output term only, DataDAM spatial + output, ATOM all three. Both sides are reduced to
+*signatures* first (class means), so that the real side, which needs no gradient, can be computed in
+any number of pieces and thrown away.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,8 @@ class Matching:
     scale: float = 1.0
     normalize: bool = True
     layers: tuple[int, ...] | None = None
-    """1-based blocks whose attention is matched; None is all but the last (DESIGN, "1..L-1")."""
+    """1-based blocks whose attention is matched; None is all but the last (docs/design.md, 'The
+    method')."""
 
     def attention_layers(self, depth: int) -> tuple[int, ...]:
         """The 1-based blocks whose attention is matched in a network of ``depth`` blocks."""

@@ -1,7 +1,7 @@
-"""From pixels to what networks see, and back: channel statistics, then ZCA where asked for.
+"""Pre-processing and its inverse: channel statistics, then optional ZCA whitening.
 
-Everything is fitted once, on the training split, and never again: synthetic images live in
-the transformed space, DSA acts there, and the inverse serves display alone.
+Everything is fitted once, on the training split: synthetic images live in the transformed space,
+DSA acts there, and the inverse is used for display only.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from torch import Tensor
 from atomlib.datasets.image_data import ImageData
 from atomlib.runtime.files import DamagedError, cache_folder, read_tensors, set_aside, write_tensors
 
-# Mean and standard deviation by channel as the field uses them (facts, "Pixel statistics");
-# the deviations of CIFAR are means of deviations of single images. Any other data set's
-# statistics are computed from its training pixels.
+# Mean and standard deviation per channel as the field uses them (docs/facts.md, 'Pixel
+# statistics'); the deviations of CIFAR are means of deviations of single images. Any other data
+# set's statistics are computed from its training pixels.
 STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
@@ -80,7 +80,7 @@ class Preprocess:
 
 @lru_cache(maxsize=4)
 def fitted(data: ImageData, zca: ZCA, device: torch.device) -> Preprocess:
-    """The transform for ``data`` on ``device``, fitted or read once a process."""
+    """The transform for ``data`` on ``device``, fitted or read once per process."""
     return Preprocess.fit(data, zca=zca).to(device)
 
 
@@ -99,7 +99,7 @@ def test_images(data: ImageData, zca: ZCA, device: torch.device) -> Tensor:
 
 def _statistics(images: Tensor) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel over all training pixels, in [0, 1]."""
-    # From counts of the 256 values: exact, and no float copy of the whole set.
+    # From counts of the 256 values: exact, and no float copy of the full data.
     means, stds = [], []
     values = torch.arange(256, dtype=torch.float64) / 255
     for channel in images.unbind(dim=1):

@@ -1,4 +1,4 @@
-"""Where chance comes from: one named generator for each use, all from one seed.
+"""Random streams: one named generator for each purpose, all derived from one seed.
 
 Streams are independent by name, so that drawing more from one (a larger real batch, say)
 leaves the others as they were: methods compared at one seed start from the same images and
@@ -11,7 +11,7 @@ import torch
 
 
 def stream(seed: int, *names: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator on ``device`` that depends on the seed and the names alone."""
+    """A generator on ``device`` that depends only on the seed and the names."""
     text = "/".join(map(str, (seed, *names)))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
     return torch.Generator(device).manual_seed(number)

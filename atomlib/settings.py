@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from atomlib.errors import SettingError, did_you_mean, shown
 
 MOST = 10**6
-"""Of anything that is counted: whoever asks for more has mistyped, and would wait for years."""
+"""Upper limit of every count: a larger value is a typing error."""
 
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 

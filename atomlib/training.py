@@ -1,8 +1,8 @@
-"""How a network is trained and tested: the evaluation protocol of the DC family.
+"""Training and testing a network: the evaluation protocol of the DC family.
 
 SGD with momentum and weight decay, cross entropy, E + 1 shuffled passes, the last partial batch
 kept, DSA with one strategy per batch and parameters drawn per image, no augmentation at test, and
-the accuracy of the final weights on the whole test set (facts, "Evaluation protocol").
+the accuracy of the final weights on all test images (docs/facts.md, 'Evaluation protocol').
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,8 @@ Labels = Int[Tensor, "*n"] | Float[Tensor, "*n k"]
 
 
 class EvalConfig(NetworkConfig):
-    """How to train networks on a distilled set and test them (facts: DC family's protocol)."""
+    """How to train networks on a distilled set and test them (docs/facts.md, 'Evaluation
+    protocol')."""
 
     networks: Positive = Field(5, description="networks trained from scratch, one seed each")
     together: Positive | None = Field(
@@ -37,7 +38,7 @@ class EvalConfig(NetworkConfig):
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
     epochs: Positive = Field(1000, description="E; E + 1 passes are made over the set")
-    batch_size: Positive = Field(256, description="synthetic images a step")
+    batch_size: Positive = Field(256, description="synthetic images per step")
     lr: Rate = Field(0.01, description="SGD on weights")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD on weights")
     weight_decay: Weight = Field(5e-4, description="SGD on weights")
@@ -111,7 +112,7 @@ class Trainer:
             yield self.epoch
 
     def state(self) -> dict[str, Tensor]:
-        """All that the passes to come depend on."""
+        """The state that the remaining passes depend on."""
         momenta = [self.optimizer.state[p].get("momentum_buffer") for p in self._parameters()]
         state = {f"network {name}": value for name, value in self.network.state_dict().items()}
         state |= {f"momentum {i}": m for i, m in enumerate(momenta) if m is not None}
@@ -135,7 +136,7 @@ class Trainer:
         return self.optimizer.param_groups[0]["params"]
 
     def _streams(self) -> list[torch.Generator]:
-        """All that chance comes from: of each network, and of each Dropout in it."""
+        """All random generators: one per network, and one per Dropout in it."""
         device = self.generators[0].device
         drops = [m for m in self.network.modules() if isinstance(m, Dropout)]
         return [*self.generators, *(drop.stream(device) for drop in drops)]
@@ -199,7 +200,7 @@ class Trainer:
 
 
 class EnsembleTrainer(Trainer):
-    """Trains the networks of an Ensemble side by side, each as a Trainer would train it alone."""
+    """Trains the networks of an Ensemble side by side, each as Trainer would."""
 
     def _reset(self) -> None:
         self.network.reset_parameters(self.generators)

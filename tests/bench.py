@@ -1,7 +1,7 @@
 """``make bench``: what a step, an evaluation and their growth cost, in one run.
 
 On random pixels in CIFAR-10's shape (10 classes, 32 x 32 x 3, ConvNet-3 of width 128,
-InstanceNorm, 128 real images a class): time does not depend on what they show. "Plain" is the
+InstanceNorm, 128 real images per class): time does not depend on what they show. "Plain" is the
 same work written the way published loops are (tests/plain.py): a class, or a network, at a time,
 eager float32. Each figure is measured in a process of its own, so that neither sees the other's
 memory, compiled code or settings. The bound is the arithmetic of convolutions and matrix products
@@ -211,7 +211,7 @@ def growth(device: torch.device) -> pd.DataFrame:
 
 def largest(device: torch.device) -> pd.DataFrame:
     """Time and memory of a step of ATOM in TinyImageNet's shape: 200 classes of 64 x 64 pixels,
-    ConvNet-4 of width 128, 128 real images a class."""
+    ConvNet-4 of width 128, 128 real images per class."""
     data = random_data(200, 64)
     grid = [DistillConfig(ipc=ipc, **FULL) for ipc in (1, 10)]
     table = costs(data, grid, device=device, repeats=1, progress=False)
@@ -220,10 +220,10 @@ def largest(device: torch.device) -> pd.DataFrame:
 
 
 AXES = {
-    "ipc": "images a class (IPC)",
+    "ipc": "images per class (IPC)",
     "classes": "classes",
     "side": "side, pixels",
-    "real_batch": "real images a class",
+    "real_batch": "real images per class",
 }
 
 
@@ -239,7 +239,7 @@ def growth_figure(table: pd.DataFrame) -> plt.Figure:
         below.plot(part["size"], part.peak_gb, "o-", color=orange)
         below.set(xlabel=AXES[what], xticks=part["size"])
     # Once all is drawn: the panels of a row share their limits.
-    axes[0, 0].set(ylabel="seconds a step", ylim=(0, None))
+    axes[0, 0].set(ylabel="seconds per step", ylim=(0, None))
     axes[0, 0].legend(frameon=False, fontsize=8)
     axes[1, 0].set(ylabel="peak memory, GB", ylim=(0, None))
     return figure

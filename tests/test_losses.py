@@ -95,7 +95,7 @@ def test_identical_sets_have_no_loss(network, images):
 
 
 def test_repeating_the_synthetic_images_changes_nothing(network, images):
-    """Means are matched, not sums: images a class may differ in number."""
+    """Means are matched, not sums: the number of images per class may differ."""
     real, synthetic = images
     twice = torch.cat((synthetic, synthetic), dim=1)
     expected = loss_of(network, (real, synthetic), Matching())

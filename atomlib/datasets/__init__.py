@@ -1,4 +1,4 @@
-"""Real data by name: ``load_dataset`` gives both splits as one ``ImageData``."""
+"""Data sets by name: ``load_dataset`` returns both splits as one ``ImageData``."""
 
 from atomlib.datasets.image_data import ImageData, rows_by_class
 from atomlib.datasets.load import load_dataset

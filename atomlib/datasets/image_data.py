@@ -94,7 +94,7 @@ def _check(data: ImageData) -> None:
         if labels.dtype != torch.long or labels.shape != (shape[0],):
             raise DataError(
                 f"{split}_labels of {data.name} are {labels.dtype} {tuple(labels.shape)}; "
-                f"allowed: torch.int64 of {shape[0]}, one an image"
+                f"allowed: torch.int64 of {shape[0]}, one per image"
             )
         if labels.min() < 0 or labels.max() >= classes:
             raise DataError(

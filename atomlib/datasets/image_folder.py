@@ -1,9 +1,9 @@
-"""Folders and archives of images, decoded once into a cache and memory-mapped after that.
+"""Folders and archives of images as data sets: decoded once into a cache, then memory-mapped.
 
 Two layouts are read: {train,test|val}/<class>/<image>, at any depth below the top, and
-TinyImageNet's (wnids.txt, train/<wnid>/images/, val/images/ with val_annotations.txt).
-Nothing in them is believed: what is read (see ``archives``) and what is decoded is bounded
-before memory is taken for it.
+TinyImageNet's (wnids.txt, train/<wnid>/images/, val/images/ with val_annotations.txt). The files
+are not trusted: the size of what is read (see ``archives``) and decoded is checked before memory is
+allocated.
 """
 
 import hashlib
@@ -173,7 +173,7 @@ def _wanted(name: str) -> bool:
 def _check_class_name(name: str, path: Path) -> None:
     if unspeakable(name) or not name.strip() or len(name.encode()) > NAME_BYTES:
         raise DataError(
-            f"class name {shown(name)} of {path} will not do; allowed: 1 to {NAME_BYTES} bytes of "
+            f"class name {shown(name)} of {path} is not valid; allowed: 1 to {NAME_BYTES} bytes of "
             "text without control characters"
         )
 
@@ -192,7 +192,7 @@ def _by_folder(files: dict[str, bytes], path: Path) -> tuple[tuple[str, ...], Me
     for split in ("train", held_out):
         if split not in found:
             absent = "train/" if split == "train" else "test/ or val/"
-            raise DataError(f"{path} has no {absent} with a folder of images a class; {LAYOUT}")
+            raise DataError(f"{path} has no {absent} with one folder of images per class; {LAYOUT}")
     for here, there in (("train", held_out), (held_out, "train")):
         for name in sorted(set(found[here]) - set(found[there])):
             raise DataError(

@@ -1,4 +1,4 @@
-"""Real data by name: one call gives both splits as uint8 tensors.
+"""Data sets by name: ``load_dataset`` returns both splits as uint8 tensors.
 
 digits          scikit-learn's 8 x 8 digits, embedded
 digits32        the same, enlarged to 32 x 32

@@ -1,4 +1,4 @@
-"""Images as folders of PNG files, in the layouts that others read."""
+"""Export of images as folders of PNG files, for torchvision and Hugging Face."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""The networks: ``build_model`` is how one is asked for."""
+"""Networks by name (``build_model``): ConvNet, AlexNet, VGG-11, ResNet-18, ViT."""
 
 from atomlib.models.build import MODELS, NetworkConfig, build_model, network_for
 

@@ -1,7 +1,7 @@
-"""The networks that a distilled set is tested on besides the ConvNet it was made with.
+"""AlexNet, VGG-11, ResNet-18 and ViT: the networks of the cross-architecture experiment.
 
-Source: facts, "Networks". Each takes images of any side that it names in its refusals, since
-its classifier is made for the side it is given.
+Source: docs/facts.md, 'Networks'. Each is built for one image size; the error message for a size
+that is too small names the allowed ones.
 """
 
 from functools import partial
@@ -18,9 +18,8 @@ from atomlib.models.convnet import NORMS, make_norm
 class AlexNet(nn.Module):
     """Five convolutions, three max poolings and a linear classifier; no normalisation.
 
-    5x5-128, pool, 5x5-192, pool, 3x3-256, 3x3-192, 3x3-192, pool (facts: Networks), each
-    convolution followed by ReLU: 1,872,202 parameters for 10 classes of 32 x 32 colour
-    images.
+    5x5-128, pool, 5x5-192, pool, 3x3-256, 3x3-192, 3x3-192, pool (docs/facts.md, 'Networks'), each
+    convolution followed by ReLU: 1,872,202 parameters for 10 classes of 32 x 32 colour images.
     """
 
     SETTINGS = ()
@@ -52,10 +51,10 @@ class AlexNet(nn.Module):
 class VGG11(nn.Module):
     """Eight [3x3 convolution, norm, ReLU], five max poolings and a linear classifier.
 
-    64 M 128 M 256 256 M 512 512 M 512 512 M, where M is a 2x2 max pooling (facts: Networks):
-    9,231,114 parameters for 10 classes of 32 x 32 colour images. From 32 pixels on, the maps
-    that are normalised have 2 x 2 pixels or more; of a single pixel InstanceNorm would leave
-    nothing but its shift.
+    64 M 128 M 256 256 M 512 512 M 512 512 M, where M is a 2x2 max pooling (docs/facts.md,
+    'Networks'): 9,231,114 parameters for 10 classes of 32 x 32 colour images. From 32 pixels on,
+    the maps that are normalised have 2 x 2 pixels or more; of a single pixel InstanceNorm would
+    leave nothing but its shift.
     """
 
     SETTINGS = ("norm",)
@@ -93,10 +92,10 @@ RESNET_NORMS = tuple(name for name in NORMS if name != "layer")
 class ResNet18(nn.Module):
     """torchvision's ResNet-18 with a stem for small images: 3x3, stride 1, no pooling.
 
-    Four stages of two blocks, of 64, 128, 256 and 512 channels, each stage but the first
-    halving the side; global average pooling and a linear classifier (facts: Networks).
-    11,173,962 parameters for 10 classes of 32 x 32 colour images, with any norm that has
-    parameters. No convolution has a bias.
+    Four stages of two blocks, of 64, 128, 256 and 512 channels, each stage but the first halving
+    the side; global average pooling and a linear classifier (docs/facts.md, 'Networks'). 11,173,962
+    parameters for 10 classes of 32 x 32 colour images, with any norm that has parameters. No
+    convolution has a bias.
     """
 
     SETTINGS = ("norm",)
@@ -124,11 +123,10 @@ class ResNet18(nn.Module):
 class ViT(nn.Module):
     """torchvision's vision transformer on patches of 4 x 4 pixels.
 
-    Width 512, 6 layers of 8 heads of 64 and an MLP of 512, dropout 0.1, a class token, norm
-    before each part (facts: Networks): 9,532,938 parameters for 10 classes of 32 x 32 colour
-    images. Dropout is where torchvision has it by default: after the positional embedding,
-    the attention and both layers of each MLP. The attention weights themselves are not
-    dropped.
+    Width 512, 6 layers of 8 heads of 64 and an MLP of 512, dropout 0.1, a class token, norm before
+    each part (docs/facts.md, 'Networks'): 9,532,938 parameters for 10 classes of 32 x 32 colour
+    images. Dropout is where torchvision has it by default: after the positional embedding, the
+    attention and both layers of each MLP. The attention weights themselves are not dropped.
     """
 
     SETTINGS = ()
@@ -164,9 +162,9 @@ class ViT(nn.Module):
 class Dropout(nn.Dropout):
     """Dropout with a stream of its own, so that training depends on no global state.
 
-    PyTorch's takes every mask from the global generator. This one goes by a seed that
-    ``reseed`` draws, and the same seed gives the same masks, compiled or not. Never reseeded,
-    it draws from the global generator too.
+    PyTorch's takes every mask from the global generator. This one takes them from a seed that
+    ``reseed`` draws, and the same seed gives the same masks, compiled or not. Never reseeded, it
+    draws from the global generator too.
     """
 
     def __init__(self, p: float):
@@ -186,7 +184,7 @@ class Dropout(nn.Dropout):
             self.seed = int(seed)
 
     def stream(self, device: torch.device) -> torch.Generator | None:
-        """Where masks on ``device`` come from; None is PyTorch's global generator."""
+        """The generator of masks on ``device``; None is PyTorch's global one."""
         if self.seed is not None and device not in self.generators:
             self.generators[device] = torch.Generator(device).manual_seed(self.seed)
         return self.generators.get(device)

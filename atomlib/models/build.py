@@ -148,7 +148,8 @@ def operations(config: NetworkConfig, data: ImageData) -> int:
 def check_room(
     config: NetworkConfig, data: ImageData, device: torch.device, images: int, networks: int = 0
 ) -> None:
-    """Raise SettingError for a network that cannot learn from so many images a step on ``device``.
+    """Raise SettingError for a network that cannot learn from ``images`` images per step in the
+    memory of ``device``.
 
     ``networks`` are trained side by side; 0 is a network whose weights stay as they are.
     What is counted is less than any way to run the step takes: the weights, with gradient and

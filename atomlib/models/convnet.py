@@ -15,17 +15,17 @@ from atomlib.errors import SettingError, check_choice, shown
 NORMS = ("none", "batch", "layer", "instance", "group")
 
 GROUPS = 4
-"""Groups of norm "group" (facts: the NAS space of the DC family)."""
+"""Groups of norm "group" (docs/facts.md, 'Networks')."""
 
 
 def make_norm(name: str, channels: int, side: int | None = None) -> nn.Module:
-    """One of NORMS for maps of so many channels; "layer" alone needs to know their side."""
+    """One of NORMS for maps of ``channels`` channels; only "layer" needs to know their ``side``."""
     if name == "batch":
         return nn.BatchNorm2d(channels)
     if name == "layer":
         return nn.LayerNorm([channels, side, side])
     if name == "instance":
-        # As the DC family has it: one group a channel, with a learned scale and shift.
+        # As in the code of the DC family: one group per channel, with a learned scale and shift.
         return nn.GroupNorm(channels, channels)
     if name == "group":
         return nn.GroupNorm(GROUPS, channels)

@@ -1,4 +1,4 @@
-"""Several networks of one architecture as one: weights stacked, one forward for all of them.
+"""Several networks of one architecture trained as one: stacked weights, one forward pass for all.
 
 On a GPU a small network leaves most of the processor idle, and several side by side take little
 longer than one. On a CPU they take longer than one after another: stacked convolutions become
@@ -37,7 +37,7 @@ class Ensemble:
 
     @torch.no_grad()
     def reset_parameters(self, generators: Sequence[torch.Generator]) -> None:
-        """Draw every network anew, in place, each from its generator, as if it were alone."""
+        """Draw every network anew, in place, each from its own generator."""
         state = self.state_dict()
         for index, generator in enumerate(generators):
             reset_parameters(self.network, generator)

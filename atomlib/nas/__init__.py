@@ -1,4 +1,4 @@
-"""The architecture search: 720 ConvNets, ranked by what they reach on a proxy set."""
+"""Neural architecture search (NAS): 720 ConvNets ranked by training on a small proxy set."""
 
 from atomlib.nas.ranking import rank_table
 from atomlib.nas.search import Proxy, evaluate_candidates

@@ -1,6 +1,6 @@
-"""How well a proxy ranks candidates: Spearman's correlation with training on the whole set.
+"""How well a proxy set ranks candidates: Spearman's correlation with training on the full data.
 
-Source: supplement, 1.4; facts, "NAS protocol".
+Source: supplement, 1.4; docs/facts.md, 'NAS protocol'.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,13 +1,13 @@
-"""Architecture search by proxy: 720 ConvNets trained on little, ranked as on everything?
+"""Neural architecture search (NAS): 720 ConvNets ranked by training on a small proxy set.
 
-Every candidate is trained from scratch on a proxy set (a distilled set, random images, the
-whole set for a short while, the whole set) and ranked by its accuracy on real held-out images.
-A proxy is good where its ranking is the one that the whole set gives, at a fraction of the
-time and storage (supplement, 1.4; facts, "NAS protocol").
+Every candidate is trained from scratch on a proxy set (a distilled set, random images, the full
+data for a short while, the full data) and ranked by its accuracy on real held-out images. A proxy
+is good when its ranking is that of the full data, at a fraction of the time and storage
+(supplement, 1.4; docs/facts.md, 'NAS protocol').
 
-Candidates train beside each other: on a CPU in processes of one thread each, on a GPU those of
-one shape as one network (atomlib.nas.together). Each result is kept in a file as it
-comes, so that a search that was cut continues where it was.
+Candidates train beside each other: on a CPU in processes of one thread each, on a GPU those of one
+shape as one network (atomlib.nas.together). Each result is written to a file at once, so that an
+interrupted search resumes.
 """
 
 import hashlib
@@ -82,12 +82,12 @@ class Proxy:
         device: str | torch.device | None = None,
         name: str = "whole",
     ) -> Self:
-        """The whole training set: the reference that proxies are held against."""
+        """The full data: the reference that proxies are held against."""
         images = preprocess.training_images(data, zca, pick_device(device))
         return cls(name, images, data.train_labels, epochs, zca, data.fingerprint)
 
     def stopped_early(self, like: "Proxy", *, name: str = "early stopping") -> Self:
-        """This set for about as many images seen as ``like`` sees: a rival that trains as long.
+        """Early stopping: the same set, trained for about as many images as ``like`` sees.
 
         In whole passes, two at the least, which is as few as EvalConfig has. (500 images in
         201 passes are two passes over CIFAR-10's 50,000.)
@@ -132,14 +132,14 @@ def evaluate_candidates(
     or number of workers, and up to rounding in any group. ``config.together`` of one shape train
     together at most; None leaves it to atomlib.nas.together.
 
-    ``keep`` is a .jsonl file. What it holds for the same images, labels, data and settings is
-    read (unless older than ATOM_MADE_SINCE, see atomlib.runs.store); everything else is trained and
-    added line by line. ``workers`` are processes; None is one a processor, and 1 on a GPU; 1
+    ``keep`` is a .jsonl file. What it holds for the same images, labels, data and settings is read
+    (unless older than ATOM_MADE_SINCE, see atomlib.runs.store); everything else is trained and
+    added line by line. ``workers`` are processes; None is one per processor, and 1 on a GPU; 1
     starts none. A script that asks for more must do so under ``if __name__ == "__main__":``,
     because each worker imports it; a notebook need not care. With ENGINE=ray (atomlib.runs.engine)
     candidates go to the cluster instead, as many at a time as it has processors, or GPUs.
 
-    Raises SettingError before any work for what will not do, and RuntimeError, naming the
+    Raises SettingError before any work for an invalid setting, and RuntimeError, naming the
     candidate or its group, where training failed.
     """
     keep, device = Path(keep), pick_device(device)
@@ -185,7 +185,7 @@ def evaluate_candidates(
 def halves(labels: Int[Tensor, "m"], seed: int) -> tuple[Int[Tensor, "v"], Int[Tensor, "t"]]:
     """Rows of the test set for validation and for test, so that what chose is not what is said.
 
-    Drawn by the seed. The halves, and each class in them, differ by one image at most.
+    Drawn with the seed. The halves, and each class in them, differ by one image at most.
     """
     order = torch.randperm(len(labels), generator=stream(seed, "nas", "halves"))
     by_class = order[labels[order].argsort(stable=True)]
@@ -201,7 +201,7 @@ def _check(
     workers: int | None,
     device: torch.device,
 ) -> EvalConfig:
-    """The settings that all candidates share; SettingError for anything that will not do."""
+    """The settings that all candidates share; SettingError for any that is invalid."""
     check_choice("model", config.model, ["convnet"])
     if not candidates:
         raise SettingError("candidates is empty; allowed: one at the least")
@@ -230,8 +230,8 @@ def _check(
             f"{data.name} has {len(data.test_labels)} test images; allowed: 2 or more, for a "
             "half that ranks and a half that is reported"
         )
-    # Uncompiled: each candidate has shapes of its own, and compiling one costs as much as
-    # training it on a small proxy. bfloat16 without compilation pays on a GPU alone.
+    # Uncompiled: each candidate has shapes of its own, and compiling one costs as much as training
+    # it on a small proxy. bfloat16 without compilation pays only on a GPU.
     narrow = config.precision == "bfloat16" and device.type == "cuda"
     precision = "bfloat16" if narrow else "float32"
     fixed = {"epochs": proxy.epochs, "networks": 1, "compile": "off", "precision": precision}
@@ -282,7 +282,7 @@ class _Bench:
     config: EvalConfig
     num_classes: int
     unfinished: Path
-    """Where a training keeps where it is."""
+    """The bookmark of a training."""
     keys: dict[Candidate, str]
 
     def measure(self, group: Group) -> list[dict[str, float]]:

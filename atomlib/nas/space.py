@@ -53,10 +53,10 @@ def sample(
 ) -> tuple[Candidate, ...]:
     """The candidates that images of ``image_size`` pixels allow, or ``count`` of them.
 
-    ``restrict`` keeps given values alone, ``{"width": [32, 64]}``. The draw depends on the seed
-    and on what there is to draw from; a larger count adds to a smaller one's candidates. They
-    come in the order of ``space``. Raises SettingError for an unknown name or value in
-    ``restrict``, and where fewer than ``count`` are there.
+    ``restrict`` keeps only the given values, ``{"width": [32, 64]}``. The draw depends on the seed
+    and on what there is to draw from; a larger count adds to a smaller one's candidates. They come
+    in the order of ``space``. Raises SettingError for an unknown name or value in ``restrict``, and
+    where fewer than ``count`` are there.
     """
     if not isinstance(restrict or {}, Mapping):
         raise SettingError(f"restrict is {restrict!r}; allowed: lists of values by name")

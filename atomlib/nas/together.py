@@ -39,7 +39,7 @@ class MixedEnsemble:
 
     @torch.no_grad()
     def reset_parameters(self, generators: Sequence[torch.Generator]) -> None:
-        """Draw every network anew, in place, each from its generator, as if it were alone."""
+        """Draw every network anew, in place, each from its own generator."""
         for layer in (*(block.convolution for block in self.blocks), self.classifier):
             layer.reset_parameters(generators)
         for rows, norm in (pair for block in self.blocks for pair in block.norms):
@@ -144,10 +144,10 @@ def pack(
 ) -> list[Group]:
     """All candidates of ``costs`` in groups, the expensive groups first.
 
-    So that no expensive one is left running alone at the end. ``config.together`` is how many
-    train together at most. None is 1 on a CPU, where stacked convolutions are slow; on a GPU,
-    as many as it takes to keep it busy and as a quarter of its memory holds, or of the
-    ``share`` of it that is ours. ``images`` are those of a step.
+    So that no expensive one runs by itself at the end. ``config.together`` is how many train
+    together at most. None is 1 on a CPU, where stacked convolutions are slow; on a GPU, as many as
+    it takes to keep it busy and as a quarter of its memory holds, or of the ``share`` of it that is
+    ours. ``images`` are those of a step.
     """
     shapes: dict[tuple, list[Candidate]] = defaultdict(list)
     for candidate in costs:

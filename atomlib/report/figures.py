@@ -1,4 +1,4 @@
-"""The figures of a report, in one style, each a function of results anybody can pass in."""
+"""The figures of a report, in one style, drawn from tables, records or distilled sets."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -63,7 +63,7 @@ WIDEST = 7.0
 
 
 def _panels(count: int, width: float, height: float, **shared: bool) -> tuple[Figure, list[Axes]]:
-    """``count`` panels of so many inches, three in a row at most."""
+    """``count`` panels of ``width`` by ``height`` inches, three in a row at most."""
     columns = min(3, count)
     rows = -(-count // columns)
     figure, axes = plt.subplots(
@@ -114,7 +114,7 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
 def image_grid(
     images: Any, rows: Sequence[str], columns: int, *, title: str = "", cell: float = 0.55
 ) -> Figure:
-    """Images [len(rows) * columns, c, h, w] in [0, 1], one row a class, its name at the left.
+    """Images [len(rows) * columns, c, h, w] in [0, 1], one row per class, its name at the left.
 
     Pixels are shown as they are: no scaling, no smoothing.
     """
@@ -174,7 +174,7 @@ def attention_figure(
 
 
 def loss_figure(sets: Iterable[DistilledSet]) -> Figure:
-    """Matching loss over iterations, one line a distilled set: colours methods, dashes IPC."""
+    """Matching loss over iterations, one line per distilled set: colours methods, dashes IPC."""
     figure, axis = plt.subplots(figsize=(5.4, 2.8))
     sets = [made for made in sets if made.history]
     ipcs = sorted({made.ipc for made in sets})
@@ -198,7 +198,7 @@ def _legend_beside(axis: Axes) -> None:
 
 
 def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
-    """Accuracy over iterations above the loss, one column a data set and IPC.
+    """Accuracy over iterations above the loss, one column per data set and IPC.
 
     ``table`` is report.curve_table's; bands are 95 % t-intervals over the networks of one
     seed. A star marks the best checkpoint, a dot the last iterate.
@@ -254,8 +254,8 @@ def transfer_figure(records: Iterable[dict[str, Any]]) -> Figure:
 def nas_figure(results: Mapping[str, pd.DataFrame], reference: str = "whole") -> Figure:
     """Rank by each proxy's validation accuracy against rank by the reference's test accuracy.
 
-    A dot a candidate, 1 the best, equal accuracies sharing their mean rank; the star is the
-    one that the proxy chose.
+    One dot per candidate, 1 the best, equal accuracies sharing their mean rank; the star is the one
+    that the proxy chose.
     """
     proxies = [name for name in results if name != reference]
     truth = results[reference].set_index("name")["test"].rank(ascending=False)
@@ -275,7 +275,7 @@ def nas_figure(results: Mapping[str, pd.DataFrame], reference: str = "whole") ->
 
 
 def cost_figure(table: pd.DataFrame) -> Figure:
-    """Seconds an iteration, with the arithmetic bound across each bar, and peak memory."""
+    """Seconds per iteration, with the arithmetic bound across each bar, and peak memory."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDEST, 2.8))
     shown = table.assign(method=table.method.map(LABELS), gb=table.step_peak_mb / 1e3)
     for axis, column in ((left, "step_s"), (right, "gb")):
@@ -290,9 +290,9 @@ def cost_figure(table: pd.DataFrame) -> Figure:
                 [bar.get_x(), bar.get_x() + bar.get_width()], [bound] * 2, color="0.2", lw=1.5
             )
     left.plot([], [], color="0.2", lw=1.5, label="arithmetic bound")
-    left.set(xlabel="images a class (IPC)", ylabel="seconds an iteration")
+    left.set(xlabel="images per class (IPC)", ylabel="seconds per iteration")
     left.legend(frameon=False, fontsize=8)
-    right.set(xlabel="images a class (IPC)", ylabel="peak memory, GB")
+    right.set(xlabel="images per class (IPC)", ylabel="peak memory, GB")
     right.legend(
         right.containers, shown.method.unique(), frameon=False, loc="center left",
         bbox_to_anchor=(1.0, 0.5),
@@ -335,7 +335,7 @@ def forest_figure(table: pd.DataFrame, *bases: str) -> Figure:
 
 
 def power_figure(table: pd.DataFrame) -> Figure:
-    """Accuracy over spatial and channel power as a heat map, one panel a data set and IPC."""
+    """Accuracy over spatial and channel power as a heat map, one panel per data set and IPC."""
     named = table.variant.str.extract(r"ps(?P<spatial>[\d.]+)\.pc(?P<channel>[\d.]+)").astype(float)
     panels = list(table.join(named).groupby(["dataset", "ipc"], sort=False))
     figure, axes = plt.subplots(

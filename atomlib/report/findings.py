@@ -24,7 +24,7 @@ HOW = (
     "(Welch's t-test from means and spreads, over networks, or over distillation seeds where there "
     "are several). How many networks a published spread is of is not on record: "
     f"{PUBLISHED_NETWORKS} are taken, as in the paper's protocol; where no spread was published, "
-    "the test is of the measured mean against the figure alone. One network is not tested. "
+    "the test is of the measured mean against the published mean only. One network is not tested. "
     "Nothing is corrected for the number of comparisons."
 )
 """What a reader must know below a table with such differences."""
@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
 
 
 SIGNS = {"above": "▲", "below": "▼", "not told apart": "≈", "not tested": "?"}
-"""A word's sign, so that nothing hangs on colour alone."""
+"""The sign of each word, so that nothing depends on colour only."""
 
 
 def against_published(cell: Any) -> Verdict:
@@ -77,7 +77,7 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     a, b = ours["accuracies"], theirs["accuracies"]
     gap = float(np.mean(a) - np.mean(b))
     if min(len(a), len(b)) < 2:
-        return f"{first} and {second} are {points(gap)} points apart; one network tells no more."
+        return f"{first} and {second} are {points(gap)} points apart; one network is not tested."
     return _verdict(
         first,
         second,
@@ -100,7 +100,7 @@ def _p(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
 
 
 def findings(records: Iterable[dict[str, Any]], method: str = "atom") -> list[str]:
-    """One sentence a data set, IPC and rival: how ``method`` stands to it, tested.
+    """One sentence per data set, IPC and rival: how ``method`` stands to it, tested.
 
     Networks trained on one set are draws of one seed's outcome; so with one distillation
     seed the test is over its networks, and with several over the seeds' means, in pairs:
@@ -140,7 +140,7 @@ def _verdict(first: str, second: str, gap: float, p: float, test: str) -> str:
 
 
 def transfer_findings(records: Iterable[dict[str, Any]], method: str = "atom") -> list[str]:
-    """One sentence a network and rival: how ``method`` stands to it there, tested."""
+    """One sentence per network and rival: how ``method`` stands to it there, tested."""
     by_network: dict[str, list[dict[str, Any]]] = {}
     for r in records:
         by_network.setdefault(r["evaluate"]["model"], []).append(r)
@@ -152,7 +152,7 @@ def transfer_findings(records: Iterable[dict[str, Any]], method: str = "atom") -
 
 
 def against(records: Iterable[dict[str, Any]], base: str) -> list[str]:
-    """One sentence a variant: how it stands to the variant ``base``, tested."""
+    """One sentence per variant: how it stands to the variant ``base``, tested."""
     records = list(records)
     sentences = []
     for rival in (r for r in records if r["variant"] == base):
@@ -166,7 +166,7 @@ def against(records: Iterable[dict[str, Any]], base: str) -> list[str]:
 
 
 def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
-    """One sentence a distillation: what the iterations brought, and best against last."""
+    """One sentence per distillation: what the iterations brought, and best against last."""
     sentences = []
     for (dataset, ipc, method, seed, _), run in by_run(records).items():
         first, last = min(run, key=iterations_of), max(run, key=iterations_of)
@@ -188,7 +188,7 @@ def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def cost_findings(table: pd.DataFrame) -> list[str]:
-    """One sentence an IPC: how the methods' iterations compare in time and memory."""
+    """One sentence per IPC: how the methods' iterations compare in time and memory."""
     sentences = []
     for ipc, part in table.groupby("ipc"):
         part = part.set_index("method")
@@ -204,7 +204,7 @@ def cost_findings(table: pd.DataFrame) -> list[str]:
 
 
 def nas_findings(table: pd.DataFrame) -> list[str]:
-    """One sentence a proxy, the best correlated first, and the reference."""
+    """One sentence per proxy, the best correlated first, and the reference."""
     rivals = table[table["proxy"] != "whole"].sort_values("correlation", ascending=False)
     whole = table.set_index("proxy").loc["whole"]
     sentences = []

@@ -1,4 +1,4 @@
-"""What a report's folder holds, reports/<profile>/, read; and which runs a row or figure is of."""
+"""Reads a report's folder, reports/<profile>/: its tables, figures, records and distilled sets."""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What a record of results says: what was changed, what belongs together, how it is written.
+"""Records of evaluations: what differs from the paper's settings, and how values are written.
 
 A record is a JSON object that atomlib.runs.store keeps of each evaluation.
 """

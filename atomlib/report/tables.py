@@ -1,4 +1,4 @@
-"""From records to the tables of a report: published beside measured."""
+"""Tables of a report, made from records: published beside measured figures."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -81,7 +81,7 @@ def _differences(records: list[dict[str, Any]]) -> list[str]:
 
 
 def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """One row a dataset, IPC and method, published beside measured, in percent.
+    """One row per dataset, IPC and method, published beside measured, in percent.
 
     ``mean`` is that of the last iterate, over the networks of all distillation seeds.
     ``std`` is the spread over networks: the population standard deviation (as the DC family
@@ -156,7 +156,7 @@ def _summary(checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def variant_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """One row a variant: mean, std (population) and the 95 % t-interval of the mean, in percent.
+    """One row per variant: mean, std (population) and the 95 % t-interval of the mean, in percent.
 
     ``low`` and ``high`` bound the interval, over the networks really trained; with a single
     network they are empty. ``runs`` is the record it is of, in results/.
@@ -176,7 +176,7 @@ def variant_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def transfer_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """One row a method and network trained on its set: the columns of ``variant_table``, but
+    """One row per method and network trained on its set: the columns of ``variant_table``, but
     ``network`` in place of the variant."""
     records = list(records)
     table = variant_table(records)
@@ -196,7 +196,7 @@ def readable_transfer(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def curve_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """One row a checkpoint, in the order of iterations: the columns of ``variant_table``, but
+    """One row per checkpoint, in the order of iterations: the columns of ``variant_table``, but
     ``iterations`` in place of the variant."""
     records = sorted(records, key=lambda r: (*place(r), r["seed"], iterations_of(r)))
     table = variant_table(records)
@@ -204,7 +204,7 @@ def curve_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
-    """The variant table for a reader: one row a variant, the interval in words."""
+    """The variant table for a reader: one row per variant, the interval in words."""
     rows = []
     for cell in table.itertuples():
         reduced = ", reduced" if cell.reduced else ""
@@ -265,7 +265,7 @@ def nas_note(
     reduced = (
         f"Reduced: {tried} of the {space} networks" if tried < space else f"All {space} networks"
     )
-    kept = "".join(f", {name} {plain(values)} alone" for name, values in restrict.items())
+    kept = "".join(f", {name} only {plain(values)}" for name, values in restrict.items())
     trained = ", ".join(f"{LABELS.get(name, name)} {count}" for name, count in epochs.items())
     return (
         f"Data: {LABELS.get(data.name, data.name)}. {reduced}{kept}. Epochs: {trained} (the DC "
@@ -297,7 +297,7 @@ def readable_costs(table: pd.DataFrame) -> pd.DataFrame:
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The main table for a reader: methods down, IPC across, measured and published.
 
-    The whole data set's accuracy stands in every column of IPC: it is the ceiling of each. Where
+    The accuracy on the full data stands in every column of IPC: it is the ceiling of each. Where
     nothing is published of any row, there are no columns for it.
     """
     rows, known = [], table.published.notna().any()

@@ -1,4 +1,4 @@
-"""Experiments: which cells there are, where they run, and what is kept of them."""
+"""Running experiments: the grid of cells, where they run, and the store of their results."""
 
 from atomlib.runs.grid import cells, whole_cells
 from atomlib.runs.profiles import check

@@ -1,6 +1,6 @@
-"""What an iteration costs: seconds, peak memory, operations, and what bounds them.
+"""The cost of a distillation iteration: seconds, peak memory, operations, and a lower bound.
 
-The bound is the arithmetic of convolutions and matrix products alone: operations counted by
+The bound counts the convolutions and matrix products only: operations counted by
 torch.utils.flop_counter, at the rate that one large matrix product reaches on this machine.
 """
 
@@ -34,7 +34,7 @@ def costs(
     repeats: int = 5,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """One row a config, as ``step_cost`` gives it, each measured in a process of its own.
+    """One row per config, as ``step_cost`` gives it, each measured in a process of its own.
 
     So that its peak memory is its own, and its first step what a first step costs.
     """
@@ -54,12 +54,12 @@ def step_cost(
     """Cost of one iteration of a resolved config: its loss, gradient and image update.
 
     ``step_s`` is the median of ``repeats``, ``first_step_s`` the first, compilation included;
-    ``peak_mb`` the most memory (MB, 10^6 bytes) that the GPU's tensors took or, on a CPU, the
-    whole process with Python, libraries and data, whitening and compilation included;
-    ``step_peak_mb`` the same while nothing but iterations ran (on macOS, ``peak_mb`` again);
-    ``gflop`` the operations of all forwards and the backward (a forward's, to the synthetic
-    images alone: weights get no gradient); ``bound_s`` the time that these take at
-    ``matrix_gflops``, the machine's measured rate in the step's number type.
+    ``peak_mb`` the most memory (MB, 10^6 bytes) that the GPU's tensors took or, on a CPU, the whole
+    process with Python, libraries and data, whitening and compilation included; ``step_peak_mb``
+    the same while nothing but iterations ran (on macOS, ``peak_mb`` again); ``gflop`` the
+    operations of all forwards and the backward (as many as a forward, of the synthetic images only:
+    weights get no gradient); ``bound_s`` the time that these take at ``matrix_gflops``, the
+    machine's measured rate in the step's number type.
     """
     step = Step(data, config, device)
     images = initial_images(data, config, device).requires_grad_()

@@ -1,14 +1,14 @@
-"""Where cells and candidates run: this process, processes beside it, or a Ray cluster.
+"""Where the cells of an experiment run: in this process, in worker processes, or on a Ray cluster.
 
 Environment variables say which, so that notebooks need not:
 
     ENGINE          processes (the default) or ray
-    WORKERS         processes that cells run in; 1, the default, is this one alone
+    WORKERS         processes that cells run in; 1, the default, is this process only
     RAY_ADDRESS     auto (the default), or HOST:PORT of a Ray cluster
     CPUS_PER_CELL   threads of a cell; default: those that torch has here
     GPUS_PER_CELL   of Ray's, 0.25 for four cells a GPU; default: 1 where nodes have any, else 0
 
-Threads enter the order of sums, and so the bytes of a result; nothing else here does.
+The number of threads changes the order of sums, so the bytes of a result; nothing else here does.
 """
 
 import os
@@ -40,7 +40,7 @@ class Engine:
 
     @classmethod
     def chosen(cls) -> Self:
-        """Raises SettingError, naming the variable, for a value that will not do."""
+        """Raises SettingError, naming the variable, for an invalid value."""
         name = os.environ.get("ENGINE") or "processes"
         check_choice("ENGINE", name, ENGINES)
         cpus = _number("CPUS_PER_CELL", int, lambda n: n >= 1, "1 or more")

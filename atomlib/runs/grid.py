@@ -1,4 +1,4 @@
-"""The cells of an experiment: every combination of data, IPC, method, variant and seed.
+"""The grid of an experiment: one cell per combination of data, IPC, method, variant and seed.
 
 A variant is {"settings": changes of the distillation, "evaluation": changes of the EvalConfig}; the
 variants of ablation, power grid and disagreements are made here.
@@ -32,7 +32,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class WholeCell:
-    """Networks to train on a whole training set, as the cells of its data are evaluated."""
+    """Networks to train on the full data, evaluated as the cells of the same data set."""
 
     data: ImageData
     evaluation: EvalConfig
@@ -142,9 +142,8 @@ def _settings(**changes: Any) -> Variant:
     return {"settings": changes}
 
 
-# Where the paper's text and its authors' earlier code disagree (DESIGN, section 3): the text's
-# side, the code's side. For "start" the code's hand-picked images are nobody else's to have,
-# so noise stands at its side: how much does the start matter at all?
+# Where the paper's text and the code of DataDAM disagree (docs/design.md, 'Where text and code
+# disagree'): the text's side, the code's side.
 DISAGREEMENTS: dict[str, tuple[Variant, Variant]] = {
     "norm": tuple(
         {"settings": {"norm": norm}, "evaluation": {"norm": norm}} for norm in ("instance", "batch")

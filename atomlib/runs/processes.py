@@ -1,6 +1,7 @@
-"""Side by side: the same work on many items, in processes of one thread each.
+"""A worker pool of processes on this machine: the same work on many items, one thread each.
 
-Results come as they end. Leaving the loop, Ctrl-C, or the end of the parent ends all workers.
+Results are yielded as they finish. Leaving the loop, Ctrl-C, or the end of the parent process stops
+all workers.
 """
 
 import multiprocessing
@@ -23,7 +24,7 @@ from torch import Tensor
 def in_processes(
     items: Sequence[Any], workers: int, make: Callable[..., Callable], arguments: tuple
 ) -> Iterator[tuple[Any, Any]]:
-    """Each item and what ``make(*arguments)(item)`` gives; ``make`` is called once a worker.
+    """Each item and what ``make(*arguments)(item)`` gives; ``make`` is called once per worker.
 
     ``make`` must be importable, ``arguments`` and items be picklable, and items have a
     ``name``. Raises RuntimeError, naming the item, where the work on one failed.
@@ -66,7 +67,7 @@ def _start(make: Callable[..., Callable], arguments: tuple, parent: Connection) 
 
 
 def _end_with(parent: Connection) -> None:
-    """End this process, whatever it is at, once the parent lets go of it or is gone."""
+    """End this process, whatever it does, once the parent closes the pipe or is gone."""
     with suppress(EOFError, OSError):
         parent.recv()
     os._exit(1)
@@ -89,7 +90,7 @@ def named(item: Any) -> Iterator[None]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """So many threads, as workers have: the order of a sum depends on how many there are."""
+    """Run with as many threads as a worker has: the order of a sum depends on them."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -99,14 +100,14 @@ def threads(count: int) -> Iterator[None]:
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
-    """The same memory as a tensor, to be read alone: arrays from Ray are shared."""
+    """The same memory as a tensor, read-only: arrays from Ray are shared."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
 
 
 def processors(device: torch.device) -> int:
-    """How many workers a device has room for: one a processor, and one on a GPU."""
+    """The default number of workers: one per processor, or one on a GPU."""
     if device.type != "cpu":
         return 1
     affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS

@@ -1,4 +1,4 @@
-"""Running the notebooks of a profile with papermill, and checking a notebook's parameters.
+"""Runs the notebooks of a profile with papermill, and checks a notebook's parameters.
 
 A profile, notebooks/profiles/<name>.yaml, maps notebook names to parameters. papermill
 executes each notebook with its parameters; what it made lands in reports/<name>/.
@@ -59,11 +59,10 @@ def read_profile(name: str) -> dict[str, dict[str, Any]]:
 def run_profile(name: str, only: list[str] | None = None) -> Path:
     """Execute the notebooks of a profile, or only some of them, in order of their numbers.
 
-    Results that came with the clone are made again; those that an earlier run made here are
-    read, so that a run that was cut continues. Executed notebooks go to
-    reports/<name>/notebooks/, each when it is whole; one that failed is left in build/ to be
-    looked at. Raises SettingError before any work for a profile, notebook, parameter,
-    folder or engine that will not do.
+    Results that came with the clone are made again; those that an earlier run made here are read,
+    so that a run that was cut continues. Executed notebooks go to reports/<name>/notebooks/, each
+    when it is whole; one that failed is left in build/ to be looked at. Raises SettingError before
+    any work for a profile, notebook, parameter, folder or engine that is invalid.
     """
     Engine.chosen()
     profile = read_profile(name)

@@ -1,4 +1,4 @@
-"""Side by side on a Ray cluster: what atomlib.runs.processes does with processes, on many machines.
+"""A worker pool on a Ray cluster: the same work on many items, on many machines.
 
 The cluster is there already (``ray start``). Ray runs an item again where its worker or its node
 died, three times at the most; where the work itself raised, it does not.
@@ -39,10 +39,10 @@ def in_cluster(
 ) -> Iterator[tuple[Any, Any]]:
     """Each item and what ``make(*arguments)(item)`` gives, as it ends.
 
-    As atomlib.runs.processes.in_processes: ``make`` is called once a worker process, on one thread.
-    ``address`` is "auto", the cluster of this machine, or HOST:PORT of its first node. A task has
-    so many CPUs and GPUs; None is one GPU where nodes have any. ``shared`` is a folder, by its
-    absolute path, that every node must see as the one it is here.
+    As atomlib.runs.processes.in_processes: ``make`` is called once per worker process, on one
+    thread. ``address`` is "auto", the cluster of this machine, or HOST:PORT of its first node.
+    ``cpus`` and ``gpus`` are those of one task; None is one GPU where nodes have any. ``shared`` is
+    a folder, by its absolute path, that every node must see as the one it is here.
 
     Raises SettingError, before any work, where there is no Ray or no cluster, where no node is
     large enough, and for a node that does not see the folder; RuntimeError, naming the item, where

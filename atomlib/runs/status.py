@@ -1,4 +1,4 @@
-"""What a report's folder holds: done, running, interrupted, stale or damaged, and why.
+"""The status of each result of a report: done, running, interrupted, stale or damaged, and why.
 
 ``make status PROFILE=quick``. It reads and makes nothing.
 """
@@ -19,7 +19,7 @@ from atomlib.identity import differences, digest, kind_of
 from atomlib.runtime.files import DamagedError, is_whole, lock_of, read_about, read_record
 
 STATES = ("running", "interrupted", "damaged", "stale", "from the clone", "done")
-"""In the order of their urgency."""
+"""The most urgent first."""
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,19 @@
-"""Where results rest: distilled sets and what networks trained on them reached.
+"""The store of results: distilled sets, and records of networks trained on them.
 
-A notebook asks for a result; one that was made before, from the same data and settings by the
-same code and libraries (atomlib.identity), is read, anything else is made and kept as it ends.
-So an interrupted run continues at the cell where it was cut. Results older than ATOM_MADE_SINCE
-(seconds since 1970, set by ``profiles``) are as good as absent: what came with a clone is made
-again, not read.
+A notebook asks for a result; one that was made before, from the same data and settings by the same
+code and libraries (atomlib.identity), is read, anything else is made and kept as it ends. So an
+interrupted run resumes at the cell where it stopped. Results older than ATOM_MADE_SINCE (seconds
+since 1970, set by ``profiles``) are ignored: what came with a clone is made again, not read.
 
     <folder>/distilled/<stem>.safetensors    the set, or what it was after so many iterations
     <folder>/results/<stem>.json             accuracies of each network, settings, times
     <folder>/results/<stem>-on-<model>.json  the same for another network than the ConvNet
-    <folder>/results/<dataset>-whole.json    the same for the whole training set
+    <folder>/results/<dataset>-whole.json    the same for the full data
     <folder>/unfinished/                     where runs are, or were when they were killed
     <folder>/unfinished/damaged/             files whose checksum differs, set aside
 
-Of two processes that ask for one result, one makes it; the other waits, and reads it. What is
-there, and what of it is stale, ``make status`` tells.
+Of two processes that ask for one result, one holds the lock and makes it; the other waits, and
+reads it. ``make status`` lists what is there and what of it is stale.
 """
 
 import hashlib
@@ -89,7 +88,7 @@ class Store:
         return list(found.values())
 
     def _unfinished(self, name: str) -> Path:
-        """Where a run keeps where it is."""
+        """The path of a run's bookmark."""
         (self.folder / "unfinished").mkdir(exist_ok=True)
         return self.folder / "unfinished" / f"{name}.safetensors"
 
@@ -120,9 +119,9 @@ class Store:
     ) -> dict[str, Any]:
         """The record of evaluating ``distilled``, read where it was made before.
 
-        Its "accuracies" are percentages, one a network; "distill" and "evaluate" hold the
-        resolved settings; "data", "evaluation" and "distillation" say what it was made
-        from, where, and how long it took.
+        Its "accuracies" are percentages, one per network; "distill" and "evaluate" hold the
+        resolved settings; "data", "evaluation" and "distillation" say what it was made from, where,
+        and how long it took.
         """
         config = config.resolve(data.image_size)
         check_same_data(distilled, data)
@@ -141,7 +140,7 @@ class Store:
             return self._record(distilled, name, **entries)
 
     def whole(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
-        """The record of networks trained on the whole training set: method and IPC "whole"."""
+        """The record of networks trained on the full data: method and IPC "whole"."""
         config = config.resolve(data.image_size)
         name = f"{data.name}-whole"
         key = _key("whole", f"{data.fingerprint} {zca}", config)

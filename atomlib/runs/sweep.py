@@ -1,8 +1,7 @@
-"""A grid's results, made one after another or side by side (see atomlib.runs.engine).
+"""Runs the cells of a grid, one after another or in parallel (see atomlib.runs.engine).
 
-Other processes put what they make into the store, by the store's own rules: a cell that was
-killed goes on from its last bookmark, wherever it is started again. What comes back is then
-read from the store, in the grid's order.
+Worker processes write to the same store: a cell that was killed resumes from its last bookmark,
+wherever it is started again. The results are then read from the store, in the grid's order.
 """
 
 import multiprocessing
@@ -36,8 +35,8 @@ def sweep(
 
     A cell has one record for each of the iterations that ``at`` gives, in order, and one for its
     end, and one set, that of its end; records of ``ceilings`` come last. Raises SettingError before
-    any work for an engine that will not do, and RuntimeError, naming the cell, where one failed
-    in another process.
+    any work for an engine that is invalid, and RuntimeError, naming the cell, where one failed in
+    another process.
     """
     engine = Engine.chosen()
     with engine.threads():
@@ -71,7 +70,7 @@ class _Set:
 
 @dataclass
 class _Whole:
-    """Networks trained on a whole set."""
+    """Networks trained on the full data."""
 
     name: str
     data: tuple[str, str]
@@ -92,7 +91,7 @@ def _fill(
 ) -> None:
     """Have the store hold it all."""
     data = {_name(cell.data): cell.data for cell in (*grid, *ceilings)}
-    # The ceilings first: they are long, and none should be left running alone at the end.
+    # The ceilings first: they are long, and none should run by itself at the end.
     tasks = [
         _Whole(f"{cell.data.name}-whole", _name(cell.data), [cell.evaluation], cell.zca)
         for cell in ceilings
@@ -126,7 +125,7 @@ def _maker(folder: Path, packed: Mapping[tuple[str, str], Sequence], threads: in
 
 
 def _take_own_gpu() -> None:
-    """Of several GPUs, the one of this worker's number; Ray shows a worker its own alone."""
+    """Of several GPUs, the one of this worker's number; Ray shows a worker only its own."""
     number = multiprocessing.current_process().name.rpartition("-")[2]  # of SpawnProcess-3
     if number.isdigit() and torch.cuda.device_count() > 1:
         torch.cuda.set_device(int(number) % torch.cuda.device_count())

@@ -1,8 +1,8 @@
-"""Is a committed result what its record says? Make it again from the record alone, and compare.
+"""Verifies a committed result: makes it again from its record only, and compares.
 
 On the machine that made it, with the same versions and number of threads, a CPU gives the same
-bytes; elsewhere rounding grows over a run, and what can be asked is whether the accuracies differ
-by more than networks do among themselves.
+bytes. Elsewhere rounding errors grow over a run, and the test is whether the accuracies differ by
+more than those of the networks among themselves.
 """
 
 import argparse
@@ -37,7 +37,7 @@ class Verification:
     """Percent, of each network trained this time."""
     same_accuracies: bool
     same_images: bool | None
-    """Whether the images are equal to the last bit; None where no set lies beside the record."""
+    """Whether the images are equal to the last bit; None where the distilled set is missing."""
     verdict: str
     """One sentence on the accuracies of then and now, tested."""
     changed: list[str]
@@ -68,7 +68,7 @@ def verify(
     evaluation = EvalConfig.from_json(json.dumps(then["evaluate"]))
     same_images = None
     if then["method"] == "whole":
-        # Its networks may be read from the cache: they are kept by data and settings.
+        # Its networks may be read from the cache, whose key is data and settings.
         measured = whole_accuracies(data, evaluation, zca=then["distill"]["zca"], progress=progress)
     else:
         config = DistillConfig.from_json(json.dumps(then["distill"]))
@@ -121,7 +121,7 @@ def main() -> None:
     """``... verify <record> ...``: exit status 1 where accuracies are told apart."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("records", nargs="+", help="files of <report>/results/")
-    parser.add_argument("--dataset", help="where a record's own name of it will not do")
+    parser.add_argument("--dataset", help="if the data set has another name here")
     arguments = parser.parse_args()
     failed = False
     try:

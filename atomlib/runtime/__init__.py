@@ -1,1 +1,1 @@
-"""The machine: how arithmetic runs and where bytes rest; never what they mean."""
+"""The machine: device, precision and compilation; files, locks and bookmarks; provenance."""

@@ -1,8 +1,8 @@
-"""Where a run was, in one file, so that a run that was killed goes on from there.
+"""Bookmarks: a file with the state of an unfinished run, from which it resumes after a kill.
 
-The file is written now and then, read when the same run starts again, and gone when it ends. It
-is only ever replaced as a whole, and counts only for the same run of the same code's versions: a
-run that goes on ends with the bytes of one that was never cut (on a CPU).
+The file is written every half minute, read when the same run starts again, and deleted when it
+ends. It is replaced atomically, and used only for the same run with the same versions: a run that
+resumes ends with the bytes of one that was never interrupted (on a CPU).
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""How arithmetic runs: device, number type of convolutions, compilation. Never what it means."""
+"""Device, precision and compilation: how arithmetic runs, never what it computes."""
 
 import ctypes
 import os
@@ -47,7 +47,7 @@ class Arithmetic(Protocol):
 
 
 class Execution:
-    """The chosen way to run a step of so many operations, so many times.
+    """The chosen way to run steps of ``total_operations`` operations in all.
 
     ``compiled(f)`` is f, compiled where that pays; ``autocast()`` is the context in which
     convolutions and matrix products take ``dtype``.

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, with checksums, and locks between processes.
+"""Atomic writes, checksums inside files, and locks between processes.
 
 A kill, a full disk or a read-only folder leaves nothing half-written. Tensors are safetensors with
 one entry of metadata, records one JSON object; each file carries a checksum of all that it says.
@@ -79,7 +79,7 @@ def atomic_folder(folder: Path, marker: str) -> Iterator[Path]:
     try:
         yield partial
         (partial / marker).touch()
-        partial.chmod(0o755)  # mkdtemp's is the owner's alone
+        partial.chmod(0o755)  # mkdtemp's is readable by its owner only
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)
@@ -96,7 +96,7 @@ def atomic_folder(folder: Path, marker: str) -> Iterator[Path]:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what a kill in the midst of writing ``path`` left, once no one can be at it still."""
+    """Remove partial files that killed processes left beside ``path``, once they are old enough."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > LEFT_SECONDS:
@@ -109,15 +109,15 @@ LEFT_SECONDS = 3600.0
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold other processes off what makes ``path``; a process that dies lets go of it.
+    """Hold the lock on making ``path``; a process that dies releases it.
 
-    Where another is at it, wait, and say so: what it made can be read then.
+    Where another process holds it, wait, and say so: what that one made can be read then.
     """
     lock = lock_of(path)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        print(f"{path.name}: another process is at it; waiting", file=sys.stderr)
+        print(f"{path.name}: another process holds the lock; waiting", file=sys.stderr)
         lock.acquire()
     try:
         yield
@@ -126,7 +126,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def lock_of(path: Path) -> FileLock:
-    """The lock that ``alone`` takes."""
+    """The file of the lock on making ``path``."""
     return FileLock(path.with_name(f".{path.name}.lock"))
 
 
@@ -153,7 +153,7 @@ def sha256_file(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where decoded data and ZCA matrices are kept: ATOM_CACHE, else ~/.cache/atomlib."""
+    """The cache of data, ZCA matrices and networks: ATOM_CACHE, else ~/.cache/atomlib."""
     return Path(os.environ.get("ATOM_CACHE") or Path.home() / ".cache" / "atomlib")
 
 
@@ -171,7 +171,7 @@ class DamagedError(SettingError):
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write tensors and what they are, ``about``, in one file, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # One entry alone: safetensors writes several in no fixed order.
+    # Only one entry: safetensors writes several in no fixed order.
     metadata = {"atomlib": json.dumps({**about, "checksum": _checksum(about, tensors)})}
     with atomic_write(path) as partial:
         # Not safetensors' own writing, which a kill makes leave a file of no known name.

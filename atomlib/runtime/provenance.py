@@ -1,4 +1,4 @@
-"""Where a number was made: hardware and versions, in words."""
+"""Provenance: hardware and library versions, in words."""
 
 import os
 import platform

@@ -1,6 +1,6 @@
-"""Reports as a static site: ``python -m atomlib.site``, into build/site/.
+"""Builds the reports as a static site: ``python -m atomlib.site``, into build/site/.
 
-A front page; a page a notebook; for each profile a gallery and the list of its runs. The pages
+A front page; one page per notebook; for each profile a gallery and the list of its runs. The pages
 need no server and no other host. Templates, style and script are in atomlib/templates/.
 
     <out>/index.html                 the claim, and of each profile the table, grids and cost

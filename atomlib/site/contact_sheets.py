@@ -1,4 +1,4 @@
-"""Distilled sets as contact sheets, and the order in which a gallery shows them."""
+"""Contact sheets for the site's gallery: the images of one distilled set in one PNG."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -53,14 +53,14 @@ class Sheet:
         """What the sheet does not show, in words."""
         parts = []
         if self.columns < self.ipc:
-            parts.append(f"the first {self.columns} of {self.ipc} images a class")
+            parts.append(f"the first {self.columns} of {self.ipc} images per class")
         if len(self.classes) < self.all_classes:
             parts.append(f"the first {len(self.classes)} of {self.all_classes} classes")
         return ", ".join(parts)
 
 
 def draw(made: DistilledSet, path: Path) -> Sheet:
-    """Write a set's sheet as PNG, one row a class, every pixel as it is; tell what it shows."""
+    """Write a set's sheet as PNG, one row per class, every pixel as it is; tell what it shows."""
     columns, rows = min(made.ipc, MOST_COLUMNS), min(len(made.class_names), MOST_CLASSES)
     images = made.images.unflatten(0, (-1, made.ipc))[:rows, :columns]
     pixels = as_bytes(images)  # [rows, columns, c, h, w]

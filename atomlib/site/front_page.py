@@ -1,4 +1,4 @@
-"""What the site's front page says of a report: main table, grids, cost, and how to read them."""
+"""The site's front page: main table, image grids and cost of each report."""
 
 import re
 from collections.abc import Iterable
@@ -145,7 +145,7 @@ def _note(report: ReportFolder, name: str) -> str:
 
 
 def _grids(pages: "ReportPages") -> list[dict[str, Any]]:
-    """The grids of the main table's sets, at their largest IPC, one a method."""
+    """The grids of the main table's sets, at their largest IPC, one per method."""
     report = pages.report
     table = report.tables.get("main_table")
     found = []
@@ -160,7 +160,7 @@ def _grids(pages: "ReportPages") -> list[dict[str, Any]]:
         for *_, method, name in sorted(e for e in mine if e[1:3] == (ipc, seed)):
             label = f"{LABELS[METHODS[method]]}, {LABELS.get(dataset, dataset)}, IPC {ipc}"
             figure = pages.figure(name, f"{report.name}/")
-            grids.append(figure | {"caption": label, "alt": f"{label}, one row a class"})
+            grids.append(figure | {"caption": label, "alt": f"{label}, one row per class"})
             grids[-1]["method"] = METHODS[method]
     return grids
 

@@ -1,4 +1,4 @@
-"""An executed notebook as the parts of a page: text, equations, code, what it printed, tables.
+"""An executed notebook as parts of an HTML page: text, equations, code, printed output, tables.
 
 Nothing in a notebook reaches the page as markup of its own: text goes through nbconvert's
 Markdown with HTML escaped, equations become MathML of known elements, and of HTML outputs only
@@ -21,7 +21,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 Link = Callable[[str], str | None]
-"""Where a notebook's link leads on the site; None: nowhere, its text stands alone."""
+"""Where a notebook's link leads on the site; None: nowhere, only its text is shown."""
 
 SHOWN_LINES = 4
 """What a cell printed is folded where it is longer."""

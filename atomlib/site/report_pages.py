@@ -1,4 +1,4 @@
-"""The pages of one report: what each says of its tables, figures and runs."""
+"""The HTML pages of one report: its notebooks, gallery and runs."""
 
 import re
 import shutil
@@ -24,8 +24,8 @@ FIGURES = {
     "ablation": "The seven combinations of ATOM's terms: means over networks, bars their 95 % "
     "t-intervals; the dashed line is ATOM with all three.",
     "attention": "Start images, and below each the spatial attention that a network pays to it.",
-    "cost": "Seconds an iteration, the arithmetic bound across each bar, and peak memory.",
-    "cross_architecture": "Accuracy by network and method: a dot a network trained, a bar their "
+    "cost": "Seconds per iteration, the arithmetic bound across each bar, and peak memory.",
+    "cross_architecture": "Accuracy by network and method: a dot per network trained, a bar their "
     "mean.",
     "disagreements": "One setting changed at a time, from the text's and from the code's: means "
     "over networks, bars their 95 % t-intervals; the dashed lines are the unchanged settings.",
@@ -33,7 +33,7 @@ FIGURES = {
     "star is the best checkpoint, a dot the last iterate.",
     "loss": "Matching loss over iterations, one line a distilled set.",
     "main_table": "Every network's accuracy as a dot, the published mean as a bar across.",
-    "nas": "Rank on each proxy against rank when trained on the whole set, a dot a network; the "
+    "nas": "Rank on each proxy against rank when trained on the full data, a dot per network; the "
     "star is the one that the proxy chose.",
     "power": "Accuracy by spatial and channel power of attention.",
     "quickstart_atom": "What ATOM makes of the start images.",
@@ -164,7 +164,7 @@ class ReportPages:
         stem = name.removeprefix("gallery_")
         caption = FIGURES.get(name, name.replace("_", " "))
         if name.startswith("gallery_") and stem in self.sheets:
-            caption = f"{_words(self.sheets[stem])}, one row a class."
+            caption = f"{_words(self.sheets[stem])}, one row per class."
             links.append(("one by one", f"{root}contact_sheets.html#{quote(self.shown_at[stem])}"))
             if stem in self.report.records:
                 links.append(("run", f"{root}runs.html#{quote(slug(stem))}"))
@@ -360,7 +360,7 @@ def _words(sheet: contact_sheets.Sheet) -> str:
 
 
 def _a_class(ipc: int) -> str:
-    return "one image a class" if ipc == 1 else f"{ipc} images a class"
+    return "one image per class" if ipc == 1 else f"{ipc} images per class"
 
 
 def _accuracy(accuracies: list[float] | None) -> str:
