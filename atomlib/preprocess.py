@@ -27,7 +27,7 @@ STATISTICS = {
 
 ZCA = bool | Literal["unit"]
 """Whitening: none, fitted on normalised images, or "unit", fitted on images in [0, 1] as MTT and
-its followers do. With one eps the two are different transforms (facts, "ZCA")."""
+its followers do. With one eps the two are different transforms (docs/facts.md, 'ZCA')."""
 
 ZCA_EPS = 0.1
 ZCA_MATRICES = ("mean_vector", "transform_matrix", "transform_inv")
