@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -15,17 +15,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from atomlib import preprocess
-from atomlib.config import METHODS, DistillConfig
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.png_folder import as_bytes, hugging_face_folder, png_folder
 from atomlib.errors import SettingError, check_choice
+from atomlib.methods import METHODS, Method, UnknownMethod, find, place
 from atomlib.published import PublishedSet, read_published
 from atomlib.published.hand_on import write_dc, write_mtt
 from atomlib.runtime.files import DamagedError, read_tensors, write_tensors
 
 __all__ = ["DistilledSet", "PublishedSet", "by_class", "load_folder", "read_published"]
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(eq=False)
@@ -40,16 +40,16 @@ class DistilledSet(Dataset):
     trained: Float[Tensor, "n c s s"]
     """As trained on: in the space of the pre-processing, unclipped."""
     labels: Int[Tensor, "n"]
-    config: DistillConfig
+    method: Method | UnknownMethod
     """Resolved: no setting is None."""
     data_name: str
     data_fingerprint: str
     class_names: tuple[str, ...]
     versions: dict[str, str]
-    code: dict[str, str] = field(default_factory=dict)
-    """The code that made it, by module (atomlib.identity); empty where that is not known."""
     history: list[tuple[int, float]] = field(default_factory=list)
     """(steps taken, loss then), at most 200 of them."""
+    extras: dict[str, float] = field(default_factory=dict)
+    """Numbers that the method gives with the images, such as a learned rate."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,36 +59,37 @@ class DistilledSet(Dataset):
 
     @property
     def ipc(self) -> int:
-        return self.config.ipc
+        return self.method.ipc
 
     @property
     def zca(self) -> preprocess.ZCA:
         """Which pre-processing ``trained`` is in, and test images need."""
-        return self.config.zca
+        return self.method.zca
 
     @property
     def title(self) -> str:
         """What a progress bar calls it."""
-        return self.config.method
+        return self.method.name
 
     @property
     def stem(self) -> str:
         """<dataset>-<method>-ipc<k>-seed<s>[-<variant>], the file's name without its ending."""
-        return stem(self.data_name, self.config)
+        return stem(self.data_name, self.method)
 
     def save(self, path: str | Path) -> Path:
         """Write one .safetensors file, atomically; its metadata holds all but the tensors."""
         about = {
             "format": FORMAT,
-            "config": self.config.model_dump(mode="json"),
+            "method": self.method.name,
+            "settings": self.method.recorded(),
             "data": {
                 "name": self.data_name,
                 "fingerprint": self.data_fingerprint,
                 "class_names": list(self.class_names),
             },
             "versions": self.versions,
-            "code": self.code,
             "history": [[step, loss] for step, loss in self.history],
+            "extras": self.extras,
         }
         tensors = {"images": self.images, "trained": self.trained, "labels": self.labels}
         path = Path(path)
@@ -111,13 +112,13 @@ class DistilledSet(Dataset):
                 raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
             made = cls(
                 **{name: tensors[name] for name in ("images", "trained", "labels")},
-                config=DistillConfig.from_json(json.dumps(about["config"])),
+                method=_method(about),
                 data_name=about["data"]["name"],
                 data_fingerprint=about["data"]["fingerprint"],
                 class_names=tuple(about["data"]["class_names"]),
                 versions=dict(about["versions"]),
-                code=dict(about["code"]),
                 history=[(int(step), float(loss)) for step, loss in about["history"]],
+                extras={str(name): float(value) for name, value in about["extras"].items()},
             )
             made._check()
             return made
@@ -129,16 +130,16 @@ class DistilledSet(Dataset):
     def _check(self) -> None:
         """Raise ValueError for anything that ``save`` would not have been given."""
         names = (self.data_name, self.data_fingerprint, *self.class_names)
-        for name in (*names, *self.versions.values(), *self.code.values()):
+        for name in (*names, *self.versions.values()):
             if not isinstance(name, str):
                 raise ValueError(f"it has {name!r} where a name is due")
         # It becomes part of a file's name.
         if not re.fullmatch(r"[^\x00-\x1f/\\.][^\x00-\x1f/\\]{0,99}", self.data_name):
             raise ValueError(f"its data is named {self.data_name[:99]!r}")
-        unset = [name for name, value in self.config if value is None and name != "layers"]
+        unset = self.method.unset()
         if unset:
             raise ValueError(f"its setting {unset[0]} is not filled in")
-        n = self.config.ipc * len(self.class_names)
+        n = self.method.ipc * len(self.class_names)
         if self.images.ndim != 4 or len(self.images) != n:
             raise ValueError(f"its tensors do not hold {n} images")
         if self.images.shape[-2] != self.images.shape[-1]:
@@ -149,13 +150,13 @@ class DistilledSet(Dataset):
             raise ValueError("images and trained are not float32")
         if not self.trained.isfinite().all() or not ((self.images >= 0) & (self.images <= 1)).all():
             raise ValueError("it has pixels that are no numbers, or beyond 0 and 1")
-        order = by_class(len(self.class_names), self.config.ipc)
+        order = by_class(len(self.class_names), self.method.ipc)
         if self.labels.dtype != order.dtype or not torch.equal(self.labels, order):
             raise ValueError("labels are not IPC of each class in order")
 
     def digest(self) -> str:
         """SHA-256 of all that an evaluation of this set depends on, its own settings apart."""
-        digest = hashlib.sha256(f"{self.data_fingerprint} {self.config.zca}".encode())
+        digest = hashlib.sha256(f"{self.data_fingerprint} {self.method.zca}".encode())
         digest.update(self.trained.contiguous().numpy())
         digest.update(self.labels.contiguous().numpy())
         return digest.hexdigest()
@@ -175,14 +176,14 @@ class DistilledSet(Dataset):
         if layout == "mtt":
             return write_mtt(folder, self._normalised(data), self.labels)
         if layout == "dc":
-            about = {"method": self.config.method.upper(), "data": self.data_name, "ipc": self.ipc}
+            about = {"method": self.method.name.upper(), "data": self.data_name, "ipc": self.ipc}
             return write_dc(folder, self._normalised(data), self.labels, **about)
         images = as_bytes(self.images), self.labels, self.class_names
         if layout == "png":
             return png_folder(*images, folder)
         about = (
             f"{len(self)} images that stand in for {self.data_name}: {self.ipc} a class, made by "
-            f"{self.config.method} (atomlib {self.versions.get('atomlib', '')})."
+            f"{self.method.label} (atomlib {self.versions.get('atomlib', '')})."
         )
         return hugging_face_folder(*images, folder, about=about)
 
@@ -210,8 +211,7 @@ def load_folder(
 
     Raises SettingError, with the command that makes them, where there is none.
     """
-    for method in methods or ():
-        check_choice("method", method, METHODS)
+    wanted = {find(method).name for method in methods} if methods else None
     folder = Path(folder)
     sets = []
     for path in sorted(folder.glob("*.safetensors")):
@@ -219,16 +219,18 @@ def load_folder(
             sets.append(DistilledSet.load(path))
         except DamagedError as error:
             print(f"{error}; left out", file=sys.stderr)
-    sets = [s for s in sets if not s.config.variant and s.config.method in (methods or METHODS)]
-    sets = [s for s in sets if seed is None or s.config.seed == seed]
+    sets = [
+        s for s in sets if not s.method.variant and s.method.name in (wanted or {s.method.name})
+    ]
+    sets = [s for s in sets if seed is None or s.method.seed == seed]
     if not sets:
         of_seed = "" if seed is None else f" and seed {seed}"
         raise SettingError(
-            f"folder {folder} holds no distilled set of {', '.join(methods or METHODS)}{of_seed}; "
+            f"folder {folder} holds no distilled set of {', '.join(wanted or METHODS)}{of_seed}; "
             f"make them with: make reports PROFILE={folder.parent.name or 'quick'}"
         )
     return sorted(
-        sets, key=lambda s: (s.data_name, METHODS.index(s.config.method), s.ipc, s.config.seed)
+        sets, key=lambda s: (s.data_name, place(s.method.name), s.method.name, s.ipc, s.method.seed)
     )
 
 
@@ -237,10 +239,18 @@ def by_class(classes: int, ipc: int) -> Int[Tensor, "n"]:
     return torch.arange(classes).repeat_interleave(ipc)
 
 
-def stem(data_name: str, config: DistillConfig) -> str:
+def _method(about: dict[str, Any]) -> Method | UnknownMethod:
+    """The method that a file tells of: by its name where it is known, else its settings only."""
+    name, settings = str(about["method"]), about["settings"]
+    if name in METHODS:
+        return METHODS[name].from_json(json.dumps(settings))
+    return UnknownMethod(name=name, settings=settings)
+
+
+def stem(data_name: str, method: Method | UnknownMethod) -> str:
     """How a distilled set's file is named: <dataset>-<method>-ipc<k>-seed<s>[-<variant>]."""
-    variant = f"-{config.variant}" if config.variant else ""
-    return f"{data_name}-{config.method}-ipc{config.ipc}-seed{config.seed}{variant}"
+    variant = f"-{method.variant}" if method.variant else ""
+    return f"{data_name}-{method.name}-ipc{method.ipc}-seed{method.seed}{variant}"
 
 
 def summarise(losses: list[float], most: int = 200) -> list[tuple[int, float]]:

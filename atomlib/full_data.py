@@ -27,7 +27,7 @@ from atomlib.runtime.files import (
     set_aside,
     write_tensors,
 )
-from atomlib.training import EvalConfig, Trainer
+from atomlib.training import TEST_BATCH, EvalConfig, Trainer
 
 WHOLE_EPOCHS = 200
 """Epochs of training on the full data in the field (docs/facts.md, 'NAS protocol')."""
@@ -63,6 +63,25 @@ def trained_network(
     return _trained(data, config, zca, 0, pick_device(device), progress).network.eval()
 
 
+def features_of(
+    data: ImageData, config: EvalConfig, zca: bool, device: torch.device, *, progress: bool = True
+) -> Float[Tensor, "n f"]:
+    """f_out of every training image under the first of these networks, on the CPU."""
+    key = (data.fingerprint, config, zca, str(device))
+    if key not in _features:
+        network = trained_network(data, config, zca=zca, device=device, progress=progress)
+        images = preprocess.training_images(data, zca, device)
+        with torch.no_grad():
+            parts = [network.features(part)[1].cpu() for part in images.split(TEST_BATCH)]
+        _features.clear()
+        _features[key] = torch.cat(parts)
+    return _features[key]
+
+
+# The last ones only: one table of cells asks for the same features again and again.
+_features: dict[tuple, Tensor] = {}
+
+
 def _trained(
     data: ImageData, config: EvalConfig, zca: bool, index: int, device: torch.device, progress: bool
 ) -> Trainer:
@@ -75,7 +94,7 @@ def _trained(
     trainer = Trainer(network_for(config, data).to(device), config, execution)
     # Whole-set networks train one by one; how many there are, or go together, is not in the key.
     settings = config.but(networks=1, together=None).model_dump_json(exclude_defaults=True)
-    about = f"{data.fingerprint} {zca} {index} {settings} {execution} {digest('whole')}"
+    about = f"{data.fingerprint} {zca} {index} {settings} {execution} {digest()}"
     key = hashlib.sha256(about.encode()).hexdigest()
     path = cache_folder() / "networks" / f"{data.name}-{key[:16]}.safetensors"
     check_writable(path.parent)

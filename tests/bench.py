@@ -32,12 +32,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from atomlib.augmentation import Draw, augment, draw
-from atomlib.config import DistillConfig
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
 from atomlib.distill import RealSampler, Step, distill, initial_images
 from atomlib.distilled_set import by_class
 from atomlib.evaluate import evaluate
+from atomlib.methods import ATOM, METHODS, Method
 from atomlib.models.build import network_for, reset_parameters
 from atomlib.models.ensemble import Ensemble
 from atomlib.nas.space import search_space
@@ -78,7 +78,7 @@ def alone(function: Callable, *arguments: Any) -> Any:
 def speed(device: torch.device) -> pd.DataFrame:
     """A step of each method and IPC, and a pass of five networks, ours beside plain."""
     data = random_data()
-    grid = [DistillConfig(method=m, ipc=ipc, **FULL) for m in METHODS for ipc in IPCS]
+    grid = [METHODS[m](ipc=ipc, **FULL) for m in METHODS for ipc in IPCS]
     steps = costs(data, grid, device=device, repeats=7)
     plain = [alone(plain_step_seconds, data, config, device) for config in tqdm(grid, "plain")]
     rows = [
@@ -105,12 +105,12 @@ def speed(device: torch.device) -> pd.DataFrame:
     return table
 
 
-def plain_step_seconds(data: ImageData, config: DistillConfig, device: torch.device) -> float:
+def plain_step_seconds(data: ImageData, config: Method, device: torch.device) -> float:
     """A published loop's step, its data on the device and drawn for it, which flatters it."""
     config = config.resolve(data)
     network = network_for(config, data).to(device).requires_grad_(False)
     sampler, chance = RealSampler(data, config, device), stream(0, "bench", device=device)
-    images = initial_images(data, config, device).requires_grad_()
+    images = config.start(data, device).requires_grad_()
 
     def step() -> None:
         images.grad = None
@@ -126,7 +126,7 @@ def plain_step_seconds(data: ImageData, config: DistillConfig, device: torch.dev
 
 def synthetic(data: ImageData, ipc: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """As many images and labels as a distilled set has."""
-    images = initial_images(data, DistillConfig(ipc=ipc, zca=False).resolve(data), device)
+    images = initial_images(data, ATOM(ipc=ipc, zca=False).resolve(data), device)
     return images.flatten(0, 1), by_class(data.num_classes, ipc).to(device)
 
 
@@ -200,7 +200,7 @@ def growth(device: torch.device) -> pd.DataFrame:
         for value in values:
             size = {**usual, what: value}
             data = random_data(size["classes"], size["side"])
-            config = DistillConfig(ipc=size["ipc"], real_batch=size["real_batch"], **FULL)
+            config = ATOM(ipc=size["ipc"], real_batch=size["real_batch"], **FULL)
             row = costs(data, [config], device=device, repeats=3, progress=False)
             tables.append(row.assign(grows=what, size=value, peak_gb=row.peak_mb / 1e3))
             print(f"{what} {value}: {row.step_s[0]:.3f} s, {row.peak_mb[0]:.0f} MB")
@@ -213,7 +213,7 @@ def largest(device: torch.device) -> pd.DataFrame:
     """Time and memory of a step of ATOM in TinyImageNet's shape: 200 classes of 64 x 64 pixels,
     ConvNet-4 of width 128, 128 real images per class."""
     data = random_data(200, 64)
-    grid = [DistillConfig(ipc=ipc, **FULL) for ipc in (1, 10)]
+    grid = [ATOM(ipc=ipc, **FULL) for ipc in (1, 10)]
     table = costs(data, grid, device=device, repeats=1, progress=False)
     table["peak_gb"] = table.peak_mb / 1e3
     return table[["ipc", "step_s", "peak_gb", "gflop", "bound_s", "times_bound", "how"]]
@@ -254,13 +254,10 @@ def exactness(device: torch.device) -> pd.DataFrame:
     rows = []
     for about in tqdm(grid, "exactness"):
         power = about.get("power", 4.0)
-        config = DistillConfig(
-            method=about["method"], ipc=about.get("ipc", 1), real_batch=32,
-            spatial_power=power, channel_power=power, **FULL,
-        ).resolve(data)  # fmt: skip
+        config = METHODS[about['method']](ipc=about.get('ipc', 1), real_batch=32, spatial_power=power, channel_power=power, **FULL).resolve(data)  # fmt: skip
         step, sampler = Step(data, config, device), RealSampler(data, config, device)
         draws = stream(config.seed, "dsa", device=device)
-        images = initial_images(data, config, device).requires_grad_()
+        images = config.start(data, device).requires_grad_()
         errors, cosines = [], []
         for _ in range(2):
             loss = float(step(images))
@@ -295,9 +292,7 @@ def accuracy(device: torch.device) -> pd.DataFrame:
     evaluation = EvalConfig(networks=3, epochs=100, precision="float32", compile="off")
     for precision in ("float32", "bfloat16"):
         for seed in tqdm(range(5), f"accuracy {precision}"):
-            config = DistillConfig(
-                ipc=10, iterations=100, seed=seed, precision=precision, loss_scale=100.0
-            )
+            config = ATOM(ipc=10, iterations=100, seed=seed, precision=precision, loss_scale=100.0)
             made = distill(data, config, device=device, progress=False)
             found = evaluate(made, data, evaluation, device=device, progress=False)
             rows.append({"precision": precision, "seed": seed, "accuracy": float(found.mean())})

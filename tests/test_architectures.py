@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
-from atomlib.config import DistillConfig
+from atomlib.methods import METHODS
 from atomlib.models.architectures import RESNET_NORMS, Dropout
 from atomlib.models.build import MODELS, build_model, operations, reset_parameters
 from atomlib.models.convnet import NORMS
@@ -506,4 +506,4 @@ def test_distillation_is_refused_to_networks_without_features(complains, make_da
     with complains(
         f"model is {name!r}; allowed for distillation: 'convnet'; other networks serve evaluation"
     ):
-        DistillConfig(model=name, method=method).resolve(make_data(size=32))
+        METHODS[method](model=name).resolve(make_data(size=32))

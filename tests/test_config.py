@@ -3,14 +3,14 @@
 import pytest
 
 from atomlib.augmentation import DSAConfig
-from atomlib.config import METHODS, DistillConfig
+from atomlib.methods import ATOM, METHODS, Method, RandomImages
 from atomlib.training import EvalConfig
 
 NAN = float("nan")
 
 
 def test_defaults_are_table_1():
-    distilling, training = DistillConfig(), EvalConfig()
+    distilling, training = ATOM(), EvalConfig()
     table = {
         "method": "atom",
         "iterations": 8000,
@@ -60,14 +60,14 @@ def test_defaults_are_table_1():
     ],
 )
 def test_a_method_is_its_spatial_channel_and_output_switches(make_data, method, terms):
-    config = DistillConfig(method=method).resolve(make_data())
+    config = METHODS[method]().resolve(make_data())
     assert (config.spatial, config.channel, config.output) == terms
     matching = config.matching()
     assert (matching.spatial, matching.channel, matching.output) == terms
 
 
 def test_a_switch_given_overrides_the_method(make_data):
-    config = DistillConfig(method="atom", channel=False).resolve(make_data())
+    config = ATOM(channel=False).resolve(make_data())
     assert (config.spatial, config.channel, config.output) == (True, False, True)
 
 
@@ -84,13 +84,13 @@ def test_a_switch_given_overrides_the_method(make_data):
 )
 def test_lambda_follows_method_and_image_size(make_data, method, size, balance):
     data = make_data(size=size, counts=(1, 1, 1))
-    assert DistillConfig(method=method).resolve(data).task_balance == balance
+    assert METHODS[method]().resolve(data).task_balance == balance
 
 
 @pytest.mark.parametrize(("ipc", "rate"), [(1, 1), (50, 1), (51, 10)])
 def test_image_learning_rate_follows_ipc(make_data, ipc, rate):
     data = make_data(counts=(51, 51, 51))
-    assert DistillConfig(ipc=ipc).resolve(data).image_lr == rate
+    assert ATOM(ipc=ipc).resolve(data).image_lr == rate
 
 
 @pytest.mark.parametrize(
@@ -105,19 +105,19 @@ def test_image_learning_rate_follows_ipc(make_data, ipc, rate):
     ],
 )
 def test_zca_is_on_for_cifar_alone(make_data, name, zca):
-    assert DistillConfig().resolve(make_data(name)).zca is zca
+    assert ATOM().resolve(make_data(name)).zca is zca
 
 
 @pytest.mark.parametrize(("size", "depth"), [(8, 2), (16, 2), (28, 3), (32, 3), (64, 4), (128, 5)])
 def test_depth_follows_the_image_size(make_data, size, depth):
     data = make_data(size=size, counts=(1, 1, 1))
-    assert DistillConfig().resolve(data).depth == depth
+    assert ATOM().resolve(data).depth == depth
     assert EvalConfig().resolve(size).depth == depth
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_resolve_leaves_no_none(make_data, method):
-    config = DistillConfig(method=method).resolve(make_data())
+    config = METHODS[method]().resolve(make_data())
     assert [key for key, value in config.model_dump().items() if value is None] == ["layers"]
     config = EvalConfig().resolve(8)
     assert [key for key, value in config.model_dump().items() if value is None] == ["together"]
@@ -126,7 +126,7 @@ def test_resolve_leaves_no_none(make_data, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_resolving_twice_changes_nothing(make_data, method):
     data = make_data("cifar10")
-    once = DistillConfig(method=method, ipc=2).resolve(data)
+    once = METHODS[method](ipc=2).resolve(data)
     assert once.resolve(data) == once
     assert EvalConfig().resolve(64).resolve(64) == EvalConfig().resolve(64)
 
@@ -144,31 +144,29 @@ def test_resolving_twice_changes_nothing(make_data, method):
     ],
 )
 def test_resolve_keeps_what_was_given(make_data, given):
-    config = DistillConfig(**given).resolve(make_data("cifar10"))
+    config = ATOM(**given).resolve(make_data("cifar10"))
     assert {key: getattr(config, key) for key in given} == given
 
 
 def test_real_batch_is_capped_at_the_smallest_class(make_data):
-    assert DistillConfig().resolve(make_data(counts=(6, 4, 9))).real_batch == 4
+    assert ATOM().resolve(make_data(counts=(6, 4, 9))).real_batch == 4
 
 
 def test_random_has_no_iterations(make_data):
-    assert DistillConfig(method="random").resolve(make_data()).iterations == 0
+    assert RandomImages().resolve(make_data()).iterations == 0
 
 
 def test_json_round_trip_is_equal(make_data):
     dsa = DSAConfig(strategies=("flip", "crop"), flip=0.25)
-    config = DistillConfig(ipc=3, layers=(1, 2), loss_scale=0.1, seed=2**63 - 1, dsa=dsa)
+    config = ATOM(ipc=3, layers=(1, 2), loss_scale=0.1, seed=2**63 - 1, dsa=dsa)
     for one in (config, config.resolve(make_data()), EvalConfig(dsa=dsa)):
         assert type(one).from_json(one.model_dump_json()) == one
 
 
 def test_but_changes_a_copy():
-    config = DistillConfig(ipc=2)
-    assert config.but(seed=1, dsa=DSAConfig(flip=0)) == DistillConfig(
-        ipc=2, seed=1, dsa=DSAConfig(flip=0)
-    )
-    assert config == DistillConfig(ipc=2)
+    config = ATOM(ipc=2)
+    assert config.but(seed=1, dsa=DSAConfig(flip=0)) == ATOM(ipc=2, seed=1, dsa=DSAConfig(flip=0))
+    assert config == ATOM(ipc=2)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +199,7 @@ def test_but_changes_a_copy():
 )
 def test_a_bad_setting_is_one_sentence(complains, settings, parts):
     with complains("allowed: ", *parts):
-        DistillConfig(**settings)
+        ATOM(**settings)
 
 
 @pytest.mark.parametrize(
@@ -241,12 +239,12 @@ def test_a_bad_setting_of_dsa_is_one_sentence(complains, settings, parts):
 @pytest.mark.parametrize(("settings", "parts"), BAD_DSA)
 def test_a_bad_setting_nested_in_dsa_is_one_sentence(complains, settings, parts):
     with complains("allowed: ", "dsa", *parts):
-        DistillConfig(dsa=settings)
+        ATOM(dsa=settings)
 
 
 def test_a_bad_change_is_one_sentence(complains):
     with complains("'loss_scal'", "did you mean 'loss_scale'"):
-        DistillConfig().but(loss_scal=2.0)
+        ATOM().but(loss_scal=2.0)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +260,7 @@ def test_a_bad_change_is_one_sentence(complains):
 )
 def test_bad_json_is_one_sentence(complains, text, parts):
     with complains(*parts):
-        DistillConfig.from_json(text)
+        Method.from_json(text)
 
 
 @pytest.mark.parametrize(
@@ -284,4 +282,4 @@ def test_settings_that_the_data_cannot_serve_are_one_sentence(
 ):
     data = make_data(counts=(6, 2, 4))
     with complains("allowed", *parts):
-        DistillConfig(**settings).resolve(data)
+        ATOM(**settings).resolve(data)

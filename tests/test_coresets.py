@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from atomlib.coresets import choose, herding, k_center, whole_set_features
 
 from atomlib import coresets, full_data
-from atomlib.config import DistillConfig
-from atomlib.coresets import choose, herding, k_center, whole_set_features
 from atomlib.distill import distill
 from atomlib.evaluate import evaluate
 from atomlib.full_data import trained_network, whole_accuracies
+from atomlib.methods import METHODS, Herding, KCenter, RandomImages
 from atomlib.training import EvalConfig
 
 CPU = torch.device("cpu")
@@ -77,7 +77,7 @@ def test_equal_images_are_not_taken_twice():
 
 @pytest.mark.parametrize("method", ["herding", "kcenter"])
 def test_a_coreset_is_real_images_of_each_class_chosen_by_features(data, method):
-    config = DistillConfig(method=method, ipc=3, **SMALL).resolve(data)
+    config = METHODS[method](ipc=3, **SMALL).resolve(data)
     rows = choose(data, config, CPU)
     assert rows.shape == (3, 3) and len(rows.unique()) == 9
     assert (data.train_labels[rows] == torch.arange(3)[:, None]).all()
@@ -88,11 +88,11 @@ def test_a_coreset_is_real_images_of_each_class_chosen_by_features(data, method)
     made = distill(data, config, progress=False)
     pixels = data.train_images[rows.flatten()].float() / 255
     torch.testing.assert_close(made.images, pixels, atol=1e-5, rtol=0)
-    assert made.config.iterations == 0 and not made.history
+    assert made.method.iterations == 0 and not made.history
 
 
 def test_features_are_the_trained_networks_flattened_output(data):
-    config = DistillConfig(method="herding", ipc=2, **SMALL).resolve(data)
+    config = Herding(ipc=2, **SMALL).resolve(data)
     training = EvalConfig(networks=1, epochs=2, width=16, depth=config.depth, compile="off")
     network = trained_network(data, training, zca=False, device=CPU, progress=False)
     from atomlib.preprocess import training_images
@@ -103,13 +103,13 @@ def test_features_are_the_trained_networks_flattened_output(data):
 
 def test_feature_epochs_are_settings_of_these_methods_alone(data):
     for method in ("random", "dm", "atom"):
-        assert DistillConfig(method=method, feature_epochs=3).resolve(data).feature_epochs == 30
-    assert DistillConfig(method="herding", feature_epochs=3).resolve(data).feature_epochs == 3
+        assert METHODS[method](feature_epochs=3).resolve(data).feature_epochs == 30
+    assert Herding(feature_epochs=3).resolve(data).feature_epochs == 3
 
 
 def test_a_coreset_takes_no_loss_term(data, complains):
     with complains("method is 'kcenter'", "no loss term"):
-        DistillConfig(method="kcenter", output=True).resolve(data)
+        KCenter().resolve(data)
 
 
 # Networks trained on the whole set
@@ -119,7 +119,7 @@ def test_training_on_all_is_evaluation_on_a_set_of_all_images(make_data):
     data = make_data(counts=(6, 6, 6))
     config = EvalConfig(networks=2, epochs=3, width=16, compile="off")
     # Every image, in the order of the training split, as if it were a distilled set.
-    everything = distill(data, DistillConfig(method="random", ipc=6, width=16), progress=False)
+    everything = distill(data, RandomImages(ipc=6, width=16), progress=False)
     order = [
         int((data.train_images == image).flatten(1).all(dim=1).nonzero())
         for image in (everything.images * 255).round().to(torch.uint8)
@@ -162,6 +162,6 @@ def test_features_are_computed_once_for_a_table(data, monkeypatch):
     )
     for method in ("herding", "kcenter"):
         for ipc in (1, 2):
-            config = DistillConfig(method=method, ipc=ipc, seed=5, **SMALL).resolve(data)
+            config = METHODS[method](ipc=ipc, seed=5, **SMALL).resolve(data)
             choose(data, config, CPU)
     assert len(asked) == 1

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from atomlib.config import DistillConfig
-from atomlib.distill import Step, initial_images, step_operations
+from atomlib.distill import Step, step_operations
+from atomlib.methods import ATOM, DM
 from atomlib.report.findings import cost_findings
 from atomlib.report.tables import readable_costs
 from atomlib.runs.cost import costs, matrix_rate, peak_memory, seconds, step_cost
@@ -26,7 +26,7 @@ def test_seconds_are_the_median():
 
 def test_operations_are_those_of_all_forwards_and_the_backward(make_data):
     data = make_data()
-    config = DistillConfig(ipc=2, **SMALL).resolve(data)
+    config = ATOM(ipc=2, **SMALL).resolve(data)
     row = step_cost(data, config, CPU, repeats=1)
     # Two convolutions on 8 x 8 and 4 x 4 maps and a classifier of 3 classes, 2 for * and +.
     forward = 2 * (64 * 9 * 3 * 16 + 16 * 9 * 16 * 16 + 16 * 2 * 2 * 3)
@@ -40,9 +40,9 @@ def test_operations_are_those_of_all_forwards_and_the_backward(make_data):
 
 def test_operations_are_those_that_a_step_really_makes(make_data):
     data = make_data()
-    config = DistillConfig(ipc=2, **SMALL).resolve(data)
+    config = ATOM(ipc=2, **SMALL).resolve(data)
     step = Step(data, config, CPU)
-    images = initial_images(data, config, CPU).requires_grad_()
+    images = config.start(data, CPU).requires_grad_()
     with FlopCounterMode(display=False) as counter:
         step(images)
     # The step has no use for the classifier, which the count includes.
@@ -94,7 +94,7 @@ def test_every_config_is_measured_in_a_process_of_its_own(make_data):
     data = make_data()
     held = torch.ones(10**8)  # 400 MB that another process does not hold
     table = costs(
-        data, [DistillConfig(method="dm", **SMALL), DistillConfig(**SMALL)],
+        data, [DM(**SMALL), ATOM(**SMALL)],
         repeats=1, progress=False,
     )  # fmt: skip
     assert table.method.tolist() == ["dm", "atom"]

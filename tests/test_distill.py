@@ -10,20 +10,18 @@ from torch.nn import functional as F
 
 from atomlib import distill as loop
 from atomlib.augmentation import Draw, DSAConfig, draw
-from atomlib.config import DistillConfig
 from atomlib.datasets.image_data import ImageData, rows_by_class
 from atomlib.datasets.load import load_dataset
 from atomlib.distill import (
     DivergedError,
     RealSampler,
     Step,
-    as_checkpoint,
     class_chunks,
     distill,
     evenly,
-    initial_images,
     trajectory,
 )
+from atomlib.methods import ATOM
 from atomlib.preprocess import Preprocess
 from atomlib.randomness import stream
 
@@ -50,7 +48,7 @@ def data():
 
 def config_for(data, **settings):
     settings = {"width": 16, "ipc": 2, "iterations": 3, "real_batch": BATCH} | settings
-    return DistillConfig(**settings).resolve(data)
+    return ATOM(**settings).resolve(data)
 
 
 def run(data, **settings):
@@ -136,7 +134,7 @@ def test_step_is_the_plain_one_with_the_same_network_draw_and_images(
     monkeypatch.setattr(loop, "class_chunks", lambda *_: chunks)
     config = config_for(data, method=method)
     step, streams = Step(data, config, CPU), next_of_streams(data, config)
-    images = initial_images(data, config, CPU).requires_grad_()
+    images = config.start(data, CPU).requires_grad_()
     for _ in range(4):
         loss = step(images)
         drawn, real = next(streams)
@@ -152,7 +150,7 @@ def test_step_is_the_plain_one_with_the_same_network_draw_and_images(
 def test_step_without_strategies_does_not_augment(data):
     config = config_for(data, dsa=DSAConfig(strategies=()))
     step, sampler = Step(data, config, CPU), RealSampler(data, config, CPU)
-    images = initial_images(data, config, CPU)
+    images = config.start(data, CPU)
     loss, real = step(images), sampler.as_inputs(sampler.images[sampler.draw()])
     expected = plain.plain_step(step.network, real, images, None, None, config.matching())
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
@@ -161,7 +159,7 @@ def test_step_without_strategies_does_not_augment(data):
 def test_each_iteration_has_a_network_of_its_own(data):
     config = config_for(data)
     step = Step(data, config, CPU)
-    images, seen = initial_images(data, config, CPU), []
+    images, seen = config.start(data, CPU), []
     for _ in range(3):
         step(images)
         seen.append(torch.cat([p.flatten() for p in step.network.parameters()]).clone())
@@ -174,7 +172,7 @@ def test_each_iteration_has_a_network_of_its_own(data):
 def test_images_follow_sgd_with_momentum_and_weight_decay(data):
     settings = {"image_lr": 2.0, "image_momentum": 0.7, "image_weight_decay": 0.01}
     config = config_for(data, **settings)
-    step, images = Step(data, config, CPU), initial_images(data, config, CPU)
+    step, images = Step(data, config, CPU), config.start(data, CPU)
     velocity = torch.zeros_like(images)
     for _ in range(config.iterations):
         images.requires_grad_()
@@ -227,7 +225,7 @@ def many_classes(classes, side):
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(("classes", "side"), [(10, 32), (7, 32), (100, 32), (200, 64), (3, 8)])
 def test_chunks_are_equal_and_cover_each_class_once(classes, side, device):
-    chunks = class_chunks(many_classes(classes, side), DistillConfig(), torch.device(device), 128)
+    chunks = class_chunks(many_classes(classes, side), ATOM(), torch.device(device), 128)
     covered = [list(range(classes))[chunk] for chunk in chunks]
     assert [k for part in covered for k in part] == list(range(classes))
     assert len({len(part) for part in covered}) == 1
@@ -235,12 +233,12 @@ def test_chunks_are_equal_and_cover_each_class_once(classes, side, device):
 
 @pytest.mark.parametrize(("classes", "side", "at_once"), [(10, 32, 2), (7, 32, 1), (10, 8, 10)])
 def test_chunk_on_a_cpu_is_256_images_of_32_pixels_at_most(classes, side, at_once):
-    chunk, *_ = class_chunks(many_classes(classes, side), DistillConfig(), CPU, 128)
+    chunk, *_ = class_chunks(many_classes(classes, side), ATOM(), CPU, 128)
     assert chunk == slice(0, at_once)
 
 
 def test_batch_norm_sees_all_classes_at_once():
-    config = DistillConfig(norm="batch")
+    config = ATOM(norm="batch")
     assert class_chunks(many_classes(100, 32), config, CPU, 128) == [slice(0, 100)]
 
 
@@ -251,7 +249,7 @@ def test_compiled_step_agrees_with_the_eager_one(data, monkeypatch):
     values = {}
     for how in ("off", "on"):
         config = config_for(data, compile=how, precision="float32")
-        step, images = Step(data, config, CPU), initial_images(data, config, CPU)
+        step, images = Step(data, config, CPU), config.start(data, CPU)
         images.requires_grad_()
         step(images)
         loss = step(images)  # the second, whose network is not the one it was traced with
@@ -265,7 +263,7 @@ def assert_is_the_definition(data, **settings):
     """Loss within 1 % of the float64 definition's, gradient at a cosine above 0.99 to its."""
     config = config_for(data, precision="bfloat16", compile="off", **settings)
     step, streams = Step(data, config, CPU), next_of_streams(data, config)
-    images = initial_images(data, config, CPU).requires_grad_()
+    images = config.start(data, CPU).requires_grad_()
     for _ in range(2):
         loss = step(images)
         drawn, real = next(streams)
@@ -315,10 +313,10 @@ def test_images_rest_as_bytes_where_they_are_not_whitened(data):
 def test_a_checkpoint_is_the_set_that_so_many_iterations_make(data):
     config = config_for(data, iterations=6, compile="off")
     found = list(trajectory(data, config, (0, 2, 5), progress=False))
-    assert [made.config.iterations for made in found] == [0, 2, 5, 6]
-    assert [made.config.variant for made in found] == ["it0", "it2", "it5", ""]
+    assert [made.method.iterations for made in found] == [0, 2, 5, 6]
+    assert [made.method.variant for made in found] == ["it0", "it2", "it5", ""]
     for made in found:
-        alone = distill(data, config.but(iterations=made.config.iterations), progress=False)
+        alone = distill(data, config.but(iterations=made.method.iterations), progress=False)
         assert torch.equal(made.trained, alone.trained)
         assert torch.equal(made.images, alone.images)
         assert made.history == alone.history
@@ -345,6 +343,6 @@ def test_no_checkpoint_at_all_is_refused(complains):
 
 
 def test_a_checkpoints_name_keeps_the_variants():
-    config = DistillConfig(iterations=10, variant="ps4.pc2")
-    assert as_checkpoint(config, 5).variant == "ps4.pc2.it5"
-    assert as_checkpoint(config, 10) == config
+    config = ATOM(iterations=10, variant="ps4.pc2")
+    assert config.at(5).variant == "ps4.pc2.it5"
+    assert config.at(10) == config

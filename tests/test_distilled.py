@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from atomlib.config import DistillConfig
 from atomlib.distilled_set import DistilledSet, load_folder, stem, summarise
 from atomlib.errors import SettingError
+from atomlib.methods import ATOM, Method
 from atomlib.runtime.files import DamagedError, read_tensors, write_tensors
 
 
@@ -25,7 +25,7 @@ def make_set(make_data):
 
     def make(channels=3, **settings):
         data = make_data(channels=channels)
-        config = DistillConfig(**{"ipc": 2, **settings}).resolve(data)
+        config = ATOM(**{"ipc": 2, **settings}).resolve(data)
         count = config.ipc * data.num_classes
         generator = torch.Generator().manual_seed(1)
         return DistilledSet(
@@ -73,7 +73,7 @@ def test_the_file_is_plain_safetensors_that_says_what_made_it(make_set, saved):
     with safe_open(saved, "pt") as file:
         assert sorted(file.keys()) == sorted(TENSORS)
         about = json.loads(file.metadata()["atomlib"])
-    assert DistillConfig.from_json(json.dumps(about["config"])) == made.config
+    assert Method.from_json(json.dumps(about["config"])) == made.method
     assert about["data"]["name"] == "toy"
     assert about["data"]["fingerprint"] == made.data_fingerprint
     assert about["versions"] == made.versions
@@ -88,7 +88,7 @@ def test_a_set_saved_over_another_leaves_the_loaded_one_alone(make_set, saved):
 
 def test_the_stem_is_dataset_method_ipc_seed(make_set):
     made = make_set(method="dm", ipc=3, seed=7)
-    assert made.stem == "toy-dm-ipc3-seed7" == stem("toy", made.config)
+    assert made.stem == "toy-dm-ipc3-seed7" == stem("toy", made.method)
 
 
 def test_a_data_loader_reads_it(make_set):
@@ -322,7 +322,7 @@ def test_a_folder_is_loaded_in_the_order_of_methods_and_ipc(make_set, tmp_path):
         made = make_set(method=method, ipc=ipc)
         made.save(tmp_path / f"{made.stem}.safetensors")
     found = load_folder(tmp_path)
-    assert [(made.config.method, made.ipc) for made in found] == asked
+    assert [(made.method.method, made.ipc) for made in found] == asked
     assert [made.ipc for made in load_folder(tmp_path, ["atom"])] == [1, 2]
     assert load_folder(tmp_path, ["atom"], 0) and found[0].config.seed == 0
 
@@ -331,7 +331,7 @@ def test_a_damaged_set_is_named_and_left_out(make_set, tmp_path, capsys):
     for method in ("dm", "atom"):
         make_set(method=method).save(tmp_path / f"{method}.safetensors")
     (tmp_path / "dm.safetensors").write_bytes(b"x" * 99)
-    assert [made.config.method for made in load_folder(tmp_path)] == ["atom"]
+    assert [made.method.method for made in load_folder(tmp_path)] == ["atom"]
     (said,) = capsys.readouterr().err.splitlines()
     assert str(tmp_path / "dm.safetensors") in said and said.endswith("left out")
 

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from atomlib.coresets import herding, k_center
 
 from atomlib import distill as loop
-from atomlib.config import METHODS, TERMS, DistillConfig
-from atomlib.coresets import herding, k_center
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
-from atomlib.distill import DivergedError, Step, distill, initial_images
+from atomlib.distill import DivergedError, Step, distill
 from atomlib.errors import DataError, MissingDataError
 from atomlib.evaluate import evaluate
+from atomlib.methods import ATOM, METHODS
 from atomlib.models.build import check_room
 from atomlib.models.convnet import NORMS
 from atomlib.runtime import device as execution
@@ -25,7 +25,7 @@ SMALL = {"width": 8, "iterations": 3, "feature_epochs": 1, "precision": "float32
 
 
 def run(data, **settings):
-    return distill(data, DistillConfig(**(SMALL | settings)), device="cpu", progress=False)
+    return distill(data, ATOM(**SMALL | settings), device="cpu", progress=False)
 
 
 def accuracies(made, data, **settings):
@@ -89,9 +89,9 @@ def test_of_one_class_every_network_knows_every_image(make_data, method):
 def test_a_step_of_one_image_of_one_class_is_the_definition(make_data, norm, depth):
     data = make_data(counts=(4,))
     settings = SMALL | {"norm": norm, "depth": depth, "dsa": {"strategies": ()}}
-    config = DistillConfig(**settings, real_batch=4).resolve(data)
+    config = ATOM(**settings, real_batch=4).resolve(data)
     step = Step(data, config, CPU)
-    images = initial_images(data, config, CPU).requires_grad_()
+    images = config.start(data, CPU).requires_grad_()
     loss = step(images)
     real = step.sampler.as_inputs(data.train_images).double()  # all that the class has
     exact = images.detach().double().requires_grad_()
@@ -198,7 +198,7 @@ def test_what_is_no_data_is_told(make_data, complains, data):
 
 @pytest.mark.parametrize("config", [{"ipc": 1}, "atom", EvalConfig(), 0])
 def test_what_is_no_config_is_told(make_data, complains, config):
-    with complains("config is", "a DistillConfig"):
+    with complains("config is", "a Method"):
         distill(make_data(), config)
     if not isinstance(config, EvalConfig):
         with complains("config is", "an EvalConfig"):
@@ -299,7 +299,7 @@ def test_networks_beyond_the_memory_are_refused_unbuilt(make_data, gigabyte, com
 def test_no_step_is_refused_that_fits(make_data, monkeypatch, complains, images, norm, pooling):
     """What check_room asks for is less than what autograd keeps, which any step has to hold."""
     data = make_data(size=16)
-    config = DistillConfig(norm=norm, pooling=pooling, width=16, precision="float32").resolve(data)
+    config = ATOM(norm=norm, pooling=pooling, width=16, precision="float32").resolve(data)
     network = execution.network_for(config, data).requires_grad_(False)
     kept = {}
 

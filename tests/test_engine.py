@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from atomlib.config import DistillConfig
 from atomlib.distill import evenly
+from atomlib.methods import METHODS
 from atomlib.runs import sweep as module
 from atomlib.runs.engine import Engine
 from atomlib.runs.grid import Cell, WholeCell
@@ -27,9 +27,7 @@ def small_grid(data):
     evaluation = EvalConfig(epochs=2, networks=2, width=16, compile="off")
     grid = []
     for method, seed in asked:
-        config = DistillConfig(
-            method=method, seed=seed, iterations=3, width=16, real_batch=4, compile="off"
-        )
+        config = METHODS[method](seed=seed, iterations=3, width=16, real_batch=4, compile="off")
         grid.append(Cell(data, config.resolve(data), evaluation.resolve(data.image_size)))
     return [*grid, Cell(data, grid[0].distill, grid[0].evaluation.but(model="vit"))]
 

@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from atomlib import evaluate as protocol
 from atomlib.augmentation import DSAConfig, draw
-from atomlib.config import DistillConfig
 from atomlib.distill import distill
 from atomlib.evaluate import evaluate
+from atomlib.methods import RandomImages
 from atomlib.models.build import MODELS, network_for, reset_parameters
 from atomlib.models.convnet import NORMS
 from atomlib.models.ensemble import Ensemble, can_stack
@@ -35,7 +35,7 @@ def chances(seeds=SEEDS):
 
 
 def real_set(data):
-    config = DistillConfig(method="random", ipc=3, width=16)
+    config = RandomImages(ipc=3, width=16)
     return distill(data, config, device="cpu", progress=False)
 
 

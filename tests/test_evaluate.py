@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 from atomlib import evaluate as protocol
 from atomlib.augmentation import DSAConfig, draw
-from atomlib.config import DistillConfig
 from atomlib.datasets.image_data import ImageData
 from atomlib.distill import distill
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
+from atomlib.methods import RandomImages
 from atomlib.models.build import network_for
 from atomlib.preprocess import Preprocess
 from atomlib.runtime.device import Execution
@@ -53,7 +53,7 @@ def hard():
 
 
 def real_set(data, ipc=3):
-    config = DistillConfig(method="random", ipc=ipc, width=16)
+    config = RandomImages(ipc=ipc, width=16)
     return distill(data, config, device="cpu", progress=False)
 
 

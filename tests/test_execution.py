@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from atomlib.config import DistillConfig
+from atomlib.methods import ATOM
 from atomlib.runtime import device as execution
 from atomlib.runtime.device import COMPILE_FROM, Execution, pick_device
 
@@ -24,17 +24,17 @@ def narrow(request, monkeypatch):
 
 
 def test_long_runs_are_compiled_and_narrow_where_the_processor_is(narrow):
-    long, short = Execution(DistillConfig(), CPU, LONG), Execution(DistillConfig(), CPU, SHORT)
+    long, short = Execution(ATOM(), CPU, LONG), Execution(ATOM(), CPU, SHORT)
     assert long.compile and not short.compile
     assert long.dtype == (torch.bfloat16 if narrow else torch.float32)
     assert short.dtype == torch.float32
 
 
 def test_each_choice_can_be_made_by_hand(narrow):
-    assert not Execution(DistillConfig(compile="off"), CPU, LONG).compile
-    assert Execution(DistillConfig(compile="on"), CPU, 0).compile
-    assert Execution(DistillConfig(precision="float32"), CPU, LONG).dtype == torch.float32
-    assert Execution(DistillConfig(precision="bfloat16"), CPU, 0).dtype == torch.bfloat16
+    assert not Execution(ATOM(compile="off"), CPU, LONG).compile
+    assert Execution(ATOM(compile="on"), CPU, 0).compile
+    assert Execution(ATOM(precision="float32"), CPU, LONG).dtype == torch.float32
+    assert Execution(ATOM(precision="bfloat16"), CPU, 0).dtype == torch.bfloat16
 
 
 def test_cuda_graphs_are_for_compiled_steps_on_a_gpu_that_ask_for_them(monkeypatch):
@@ -43,7 +43,7 @@ def test_cuda_graphs_are_for_compiled_steps_on_a_gpu_that_ask_for_them(monkeypat
     for graphs, how, device in (
         (True, "on", CUDA), (False, "on", CUDA), (True, "on", CPU), (True, "off", CUDA)
     ):  # fmt: skip
-        Execution(DistillConfig(graphs=graphs, compile=how), device, 0).compiled(print)
+        Execution(ATOM(graphs=graphs, compile=how), device, 0).compiled(print)
     assert modes == ["reduce-overhead", "default", "default"]
 
 
@@ -52,7 +52,7 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_says_so_once(capsys, monkeypa
         raise RuntimeError("no compiler here")
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
-    double = Execution(DistillConfig(compile="on"), CPU, 0).compiled(lambda x: 2 * x)
+    double = Execution(ATOM(compile="on"), CPU, 0).compiled(lambda x: 2 * x)
     for _ in range(2):
         assert double(torch.ones(1)).item() == 2
     said = capsys.readouterr().err
@@ -66,7 +66,7 @@ def test_an_error_of_the_function_itself_is_not_hidden(monkeypatch):
         raise ValueError("its own")
 
     with pytest.raises(ValueError, match="its own"):
-        Execution(DistillConfig(compile="on"), CPU, 0).compiled(wrong)(torch.ones(1))
+        Execution(ATOM(compile="on"), CPU, 0).compiled(wrong)(torch.ones(1))
 
 
 def test_a_device_that_is_not_here_is_refused(complains):
@@ -77,9 +77,8 @@ def test_a_device_that_is_not_here_is_refused(complains):
 
 FAULTS = """
 import resource, torch
-from atomlib.config import DistillConfig
 from atomlib.runtime.device import Execution
-Execution(DistillConfig(), torch.device("cpu"), 0)
+Execution(Method(), torch.device("cpu"), 0)
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 torch.ones(2**24)

@@ -15,11 +15,11 @@ import pytest
 import torch
 from conftest import often
 
-from atomlib.config import DistillConfig
 from atomlib.distill import distill
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
 from atomlib.full_data import whole_accuracies
+from atomlib.methods import ATOM
 from atomlib.nas import search as nas
 from atomlib.nas.space import sample, search_space
 from atomlib.runs.store import Store
@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its runs by fork"),
 ]
 
-RUN = DistillConfig(iterations=60, width=16, real_batch=4, ipc=2, compile="off")
+RUN = ATOM(iterations=60, width=16, real_batch=4, ipc=2, compile="off")
 TRAIN = EvalConfig(epochs=20, networks=3, width=16, batch_size=4, compile="off")
 
 

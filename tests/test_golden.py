@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from atomlib.config import DistillConfig
 from atomlib.datasets import ImageData
 from atomlib.distill import distill
 from atomlib.evaluate import evaluate
 from atomlib.full_data import trained_network, whole_accuracies
+from atomlib.methods import METHODS, Method
 from atomlib.nas import Candidate, Proxy, evaluate_candidates
 from atomlib.preprocess import test_images as inputs_of
 from atomlib.training import EvalConfig
@@ -75,10 +75,11 @@ def made_up() -> ImageData:
     return ImageData("made up", train, train_labels, test, test_labels, ("ant", "bee", "cat"))
 
 
-def method(name: str, **settings) -> DistillConfig:
+def method(name: str, **settings) -> Method:
     """A method at its defaults, small enough for a test."""
-    settings = {"ipc": 2, "iterations": 3, "real_batch": 8, "feature_epochs": 2, **settings}
-    return DistillConfig(method=name, loss_scale=100.0, **CPU, **settings)
+    sizes = {"ipc": 2, "iterations": 3, "real_batch": 8, "feature_epochs": 2, "loss_scale": 100.0}
+    known = METHODS[name].model_fields
+    return METHODS[name](**{k: v for k, v in (sizes | CPU | settings).items() if k in known})
 
 
 def projected(tensor: torch.Tensor) -> list[float]:
@@ -92,12 +93,12 @@ def of_method(data: ImageData, name: str) -> dict[str, list[float]]:
     found = {}
     for run, settings in (RUNS | (MORE_OF_ATOM if name == "atom" else {})).items():
         asked = method(name, **settings)
-        start = distill(data, asked.but(iterations=0), progress=False)
-        found[f"{run}: start"] = projected(start.trained)
+        start = asked.resolve(data).start(data, torch.device("cpu"), progress=False).flatten(0, 1)
+        found[f"{run}: start"] = projected(start)
         made = distill(data, asked, progress=False)
         if made.history:
             found[f"{run}: losses"] = [loss for _, loss in made.history]
-            found[f"{run}: way"] = projected(made.trained - start.trained)
+            found[f"{run}: way"] = projected(made.trained - start)
             found[f"{run}: pixels"] = projected(made.images)
     if name in ("herding", "kcenter"):  # they choose by a network trained as these are
         found |= of_full_data(data)

@@ -23,10 +23,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from atomlib.config import DistillConfig
 from atomlib.datasets import archives
 from atomlib.distill import distill
 from atomlib.errors import DataError
+from atomlib.methods import RandomImages
 from tests.conftest import often
 from tests.test_imagefolder import ARCHIVES, load, made_up, official, pack, random_image, write
 
@@ -439,7 +439,7 @@ def test_class_names_of_any_script_and_form_are_exported(tmp_path, make):
     path = make(tmp_path, *[(f"{s}/{n}/0.png", PNG) for s in ("train", "test") for n in names])
     data = load(path)
     assert set(data.class_names) == {"ant", "bee", "cat", *names}
-    made = distill(data, DistillConfig(method="random"), progress=False)
+    made = distill(data, RandomImages(), progress=False)
     folder = made.export(tmp_path / "out")
     assert len([*folder.iterdir()]) == len([*folder.rglob("*.png")]) == 12
 

@@ -5,8 +5,8 @@ from itertools import product
 import plain
 import pytest
 import torch
-
 from atomlib.losses import Matching, matching_loss, signature
+
 from atomlib.models.build import build_model
 
 CLASSES, REAL, IPC = 3, 6, 2

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from atomlib.config import DistillConfig
 from atomlib.distill import distill
+from atomlib.methods import RandomImages
 from atomlib.models.build import network_for, reset_parameters
 from atomlib.models.convnet import ACTIVATIONS, NORMS
 from atomlib.nas.together import MixedEnsemble
@@ -34,7 +34,7 @@ def chances(count):
 
 
 def training(data):
-    made = distill(data, DistillConfig(method="random", ipc=3, width=16), device="cpu")
+    made = distill(data, RandomImages(ipc=3, width=16), device="cpu")
     return made.trained, made.labels
 
 

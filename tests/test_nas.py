@@ -12,9 +12,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from atomlib.config import DistillConfig
 from atomlib.datasets.image_data import ImageData
 from atomlib.distill import distill
+from atomlib.methods import RandomImages
 from atomlib.models.build import network_for, operations
 from atomlib.models.convnet import ACTIVATIONS, NORMS, POOLINGS
 from atomlib.nas import search as nas
@@ -47,7 +47,7 @@ def data():
 
 
 def real_set(data, ipc=5, **settings):
-    config = DistillConfig(method="random", ipc=ipc, width=16, **settings)
+    config = RandomImages(ipc=ipc, width=16, **settings)
     return distill(data, config, device="cpu", progress=False)
 
 

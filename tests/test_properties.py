@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atomlib.augmentation import DSAConfig
-from atomlib.config import METHODS, DistillConfig
 from atomlib.distill import DivergedError, distill
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
+from atomlib.methods import METHODS, Method, RandomImages
 from atomlib.runs import profiles as parameters
 from atomlib.runs.grid import DISAGREEMENTS, cells, disagreements
 from atomlib.runs.profiles import read_profile
@@ -241,7 +241,7 @@ def names_a_setting(sentence, config):
 def test_any_distillation_is_a_set_or_one_sentence(data_of, tally, mixture, shape):
     tally("random distillation settings, run or refused")
     data, (given_settings, bad) = data_of(shape), mixture
-    config = built(DistillConfig, QUICK_DISTILL | given_settings, bad)
+    config = built(Method, QUICK_DISTILL | given_settings, bad)
     if config is None:
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -249,7 +249,7 @@ def test_any_distillation_is_a_set_or_one_sentence(data_of, tally, mixture, shap
             made = distill(data, config, device="cpu", progress=False)
             path = made.save(Path(folder, f"{made.stem}.safetensors"))
         except SettingError as error:
-            assert names_a_setting(is_one_sentence(error), DistillConfig), error
+            assert names_a_setting(is_one_sentence(error), Method), error
             assert not list(Path(folder).iterdir())
             return
         assert list(Path(folder).iterdir()) == [path]
@@ -259,8 +259,8 @@ def test_any_distillation_is_a_set_or_one_sentence(data_of, tally, mixture, shap
     assert made.trained.isfinite().all()
     assert (made.images >= 0).all() and (made.images <= 1).all()
     assert torch.equal(read.images, made.images) and torch.equal(read.trained, made.trained)
-    assert read.config == made.config == config.resolve(data)
-    assert len(made.history) == made.config.iterations
+    assert read.method == made.method == config.resolve(data)
+    assert len(made.history) == made.method.iterations
 
 
 @pytest.mark.torture
@@ -276,7 +276,7 @@ def test_any_evaluation_is_accuracies_or_one_sentence(data_of, tally, mixture, s
     config = built(EvalConfig, QUICK_EVAL | given_settings, bad)
     if config is None:
         return
-    chosen = distill(data, DistillConfig(method="random", zca=False), progress=False)
+    chosen = distill(data, RandomImages(zca=False), progress=False)
     try:
         accuracies = evaluate(chosen, data, config, device=device, progress=False)
     except SettingError as error:

@@ -9,8 +9,8 @@ from PIL import Image
 from scipy.stats import ttest_ind, ttest_rel
 
 from atomlib.augmentation import DSAConfig
-from atomlib.config import DistillConfig
 from atomlib.distilled_set import DistilledSet
+from atomlib.methods import ATOM, METHODS
 from atomlib.report import findings, tables
 from atomlib.report.figures import WIDEST, accuracy_figure, distilled_grid, image_grid, write_figure
 from atomlib.report.findings import compare
@@ -30,7 +30,7 @@ def close_figures():
 def record(dataset="cifar10", method="atom", ipc=1, seed=0, accuracies=(10.0, 20.0), **settings):
     """A record of the paper's settings, but for ``settings`` of the distillation."""
     evaluation = settings.pop("evaluation", {})
-    config = DistillConfig(method=method, ipc=ipc, seed=seed, **settings)
+    config = METHODS[method](ipc=ipc, seed=seed, **settings)
     return {
         "name": f"{dataset}-{method}-{ipc}-{seed}-{config.iterations}",
         "dataset": dataset,
@@ -390,7 +390,7 @@ def test_distilled_grid_shows_the_first_images_of_each_class(make_data):
     images = torch.rand(9, 3, 8, 8)
     made = DistilledSet(
         images, images + 5, torch.arange(3).repeat_interleave(3),
-        DistillConfig(ipc=3).resolve(data), "toy", data.fingerprint, data.class_names, {},
+        ATOM(ipc=3).resolve(data), "toy", data.fingerprint, data.class_names, {},
     )  # fmt: skip
     shown = canvas(distilled_grid(made, columns=2, classes=2))
     expected = canvas(image_grid(images[[0, 1, 3, 4]], ["ant", "bee"], 2))

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from atomlib.config import DistillConfig
 from atomlib.distill import Step, distill, trajectory
 from atomlib.evaluate import evaluate
+from atomlib.methods import ATOM
 from atomlib.runtime import bookmark as resume
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.training import EvalConfig
 
-RUN = DistillConfig(iterations=12, width=16, real_batch=4, ipc=2, compile="off")
+RUN = ATOM(iterations=12, width=16, real_batch=4, ipc=2, compile="off")
 TRAIN = EvalConfig(epochs=2, networks=4, width=16, compile="off")
 pytestmark = pytest.mark.usefixtures("bookmarks_always")
 STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2])}

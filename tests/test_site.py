@@ -17,9 +17,8 @@ from nbformat import v4, write
 from PIL import Image
 from scipy.stats import ttest_1samp, ttest_ind
 
-from atomlib.config import DistillConfig
-from atomlib.distill import as_checkpoint
 from atomlib.distilled_set import DistilledSet
+from atomlib.methods import ATOM
 from atomlib.report.findings import SIGNS, against_published
 from atomlib.report.tables import main_table, readable, write_table
 from atomlib.runtime import files
@@ -36,10 +35,10 @@ HOSTILE_TEXT = f"{HOSTILE} [link](javascript:alert(3)) $\\text{{<script>alert(4)
 
 def saved(data, reports, iterations=30, **settings):
     """Write the sets of a run, after 0 and all iterations, and their records; the latter."""
-    config = DistillConfig(ipc=2, iterations=iterations, width=8, **settings).resolve(data)
+    config = ATOM(ipc=2, iterations=iterations, width=8, **settings).resolve(data)
     records = []
     for step in (0, iterations) if iterations else (0,):
-        own = as_checkpoint(config, step) if iterations else config
+        own = config.at(step) if iterations else config
         trained = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(step))
         made = DistilledSet(
             trained.clone(), trained, torch.arange(3).repeat_interleave(2), own, data.name,

@@ -7,17 +7,17 @@ import time
 import pytest
 
 from atomlib import identity
-from atomlib.config import DistillConfig
 from atomlib.distill import Step
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
+from atomlib.methods import ATOM
 from atomlib.runs import status as module
 from atomlib.runs.status import main, status
 from atomlib.runs.store import Store
 from atomlib.runtime import bookmark as resume
 from atomlib.training import EvalConfig
 
-SMALL = DistillConfig(iterations=3, width=16, real_batch=4, compile="off")
+SMALL = ATOM(iterations=3, width=16, real_batch=4, compile="off")
 BRIEF = EvalConfig(epochs=2, networks=2, width=16, compile="off")
 STEM = "toy-atom-ipc1-seed0"
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from atomlib import identity
-from atomlib.config import DistillConfig
 from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet
 from atomlib.evaluate import evaluate
+from atomlib.methods import ATOM
 from atomlib.runs import store
 from atomlib.runs.store import Store
 from atomlib.runtime.files import read_record
 from atomlib.training import EvalConfig
 
-SMALL = DistillConfig(iterations=2, width=16, real_batch=4, compile="off")
+SMALL = ATOM(iterations=2, width=16, real_batch=4, compile="off")
 BRIEF = EvalConfig(epochs=2, networks=2, width=16, compile="off")
 
 
@@ -75,7 +75,7 @@ def test_the_set_is_what_distill_makes(results, data):
     made, expected = results.distilled(data, SMALL), distill(data, SMALL, progress=False)
     found = DistilledSet.load(results.folder / "distilled" / f"{made.stem}.safetensors")
     for one in (made, found):
-        assert one.config == expected.config == SMALL.resolve(data)
+        assert one.method == expected.config == SMALL.resolve(data)
         assert torch.equal(one.images, expected.images)
         assert torch.equal(one.trained, expected.trained)
 
@@ -88,7 +88,7 @@ def test_the_record_says_what_evaluate_measures_and_what_was_measured(results, d
     assert len(record["accuracies"]) == BRIEF.networks
     about = {key: record[key] for key in ("dataset", "data", "method", "ipc", "seed")}
     assert list(about.values()) == ["toy", data.fingerprint, "atom", 1, 0]
-    assert record["distill"] == made.config.model_dump(mode="json")
+    assert record["distill"] == made.method.model_dump(mode="json")
     assert record["evaluate"] == BRIEF.resolve(8).model_dump(mode="json")
     for part in ("distillation", "evaluation"):
         assert record[part]["seconds"] >= 0
@@ -115,9 +115,9 @@ def test_another_setting_is_another_set(results, data, work, change):
     results.accuracies(results.distilled(data, SMALL), data, BRIEF)
     work.clear()
     made = results.distilled(data, SMALL.but(**change))
-    assert made.config == SMALL.but(**change).resolve(data)
+    assert made.method == SMALL.but(**change).resolve(data)
     record = results.accuracies(made, data, BRIEF)
-    assert record["distill"] == made.config.model_dump(mode="json")
+    assert record["distill"] == made.method.model_dump(mode="json")
     assert work == ["trajectory", "evaluate"]
 
 
@@ -256,7 +256,7 @@ def test_a_record_is_of_the_set_given_not_of_the_file_that_bears_its_name(result
     assert first.stem == second.stem
     for made in (first, second):
         record = results.accuracies(made, data, BRIEF)
-        assert record["distill"]["iterations"] == made.config.iterations
+        assert record["distill"]["iterations"] == made.method.iterations
 
 
 def test_a_set_from_other_data_is_refused_though_it_was_measured(results, data, complains):
@@ -294,7 +294,7 @@ def test_results_from_before_the_run_are_made_again(results, data, work, monkeyp
 
 def test_checkpoints_are_made_in_one_run_and_read_afterwards(results, data, work):
     made = results.trajectory(data, SMALL, [0, 1, 2])
-    assert [each.config.iterations for each in made] == [0, 1, 2]
+    assert [each.method.iterations for each in made] == [0, 1, 2]
     assert sorted(files(results, "distilled")) == [
         "toy-atom-ipc1-seed0-it0.safetensors", "toy-atom-ipc1-seed0-it1.safetensors",
         "toy-atom-ipc1-seed0.safetensors",

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from atomlib.config import DistillConfig
+from atomlib.methods import ATOM, Method
 from atomlib.report import figures
 from atomlib.report.findings import against, curve_findings, nas_findings, transfer_findings
 from atomlib.report.tables import (
@@ -22,7 +22,7 @@ from atomlib.training import EvalConfig
 
 
 def record(variant, accuracies, **changes):
-    config = DistillConfig(variant=variant, **changes)
+    config = ATOM(variant=variant, **changes)
     return {
         "name": f"run of {variant}",
         "dataset": "digits", "method": "atom", "ipc": 1, "seed": 0, "variant": variant,
@@ -98,7 +98,7 @@ def test_hyperparameters_are_those_of_the_configs():
     assert table.loc[("distillation", "image_momentum"), "allowed"] == "≥ 0 and < 1"
     assert table.loc[("augmentation", "rotate"), "default"] == "15"
     assert table.loc[("evaluation", "schedule"), "allowed"] == "halfway, step, constant"
-    assert set(table.loc["distillation"].index) == set(DistillConfig.model_fields) - {"dsa"}
+    assert set(table.loc["distillation"].index) == set(Method.model_fields) - {"dsa"}
     assert (table.meaning != "").all()
 
 

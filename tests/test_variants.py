@@ -2,8 +2,8 @@
 
 import pytest
 
-from atomlib.config import DistillConfig
 from atomlib.errors import SettingError
+from atomlib.methods import ATOM
 from atomlib.runs.grid import DISAGREEMENTS, ablation, cells, disagreements, powers
 from atomlib.training import EvalConfig
 
@@ -53,7 +53,7 @@ def test_a_disagreement_changes_one_thing_from_its_side():
 
 def test_the_texts_side_is_the_default_but_for_the_schedule():
     text = disagreements()["text"]
-    default = DistillConfig().model_dump() | {"zca": True}
+    default = ATOM().model_dump() | {"zca": True}
     assert {k: default[k] for k in text["settings"]} == text["settings"]
     assert text["evaluation"]["norm"] == EvalConfig().norm
 

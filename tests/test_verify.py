@@ -4,15 +4,15 @@ import sys
 
 import pytest
 
-from atomlib.config import DistillConfig
 from atomlib.distilled_set import DistilledSet
+from atomlib.methods import ATOM
 from atomlib.runs import verify as module
 from atomlib.runs.store import Store
 from atomlib.runs.verify import main, verify
 from atomlib.runtime.files import read_record, write_record
 from atomlib.training import EvalConfig
 
-SMALL = DistillConfig(iterations=2, width=16, real_batch=4, compile="off")
+SMALL = ATOM(iterations=2, width=16, real_batch=4, compile="off")
 BRIEF = EvalConfig(epochs=2, networks=3, width=16, compile="off")
 
 

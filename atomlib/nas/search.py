@@ -68,8 +68,8 @@ class Proxy:
     @classmethod
     def of_set(cls, distilled: DistilledSet, *, epochs: int = 200, name: str | None = None) -> Self:
         """A distilled set, or random real images as one; named by its method where not named."""
-        about = distilled.config.zca, distilled.data_fingerprint
-        name = name or distilled.config.method
+        about = distilled.method.zca, distilled.data_fingerprint
+        name = name or distilled.method.name
         return cls(name, distilled.trained, distilled.labels, epochs, *about)
 
     @classmethod
@@ -170,7 +170,7 @@ def evaluate_candidates(
                     for candidate, measured in zip(group.candidates, found, strict=True):
                         kept[keys[candidate]] = measured
                         about = {"proxy": proxy.name, "name": candidate.name}
-                        about |= {"code": digest("nas"), "key": keys[candidate]}
+                        about |= {"code": digest(), "key": keys[candidate]}
                         line = json.dumps(sealed({**about, **measured}))
                         _append(keep, line.encode() + b"\n")
                     done += len(found)
@@ -242,7 +242,7 @@ def _check(
 def _key(proxy: Proxy, candidate: Candidate, config: EvalConfig) -> str:
     """What a result depends on. As in atomlib.runs.store, defaults do not enter."""
     asked = config.but(**asdict(candidate)).model_dump_json(exclude_defaults=True)
-    about = f"{proxy.digest} {candidate.name} {asked} {digest('nas')}"
+    about = f"{proxy.digest} {candidate.name} {asked} {digest()}"
     return hashlib.sha256(about.encode()).hexdigest()
 
 

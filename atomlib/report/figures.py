@@ -13,24 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from atomlib.config import METHODS, DistillConfig
+from atomlib import methods
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet
+from atomlib.methods import Method
 from atomlib.preprocess import fitted
-from atomlib.report.records import LABELS, lasts
+from atomlib.report.records import label, lasts
 from atomlib.runtime.files import atomic_write
 
 _PALETTE = sns.color_palette("colorblind")
-
-COLOURS = {
-    "random": "0.55",
-    "herding": _PALETTE[4],
-    "kcenter": _PALETTE[5],
-    "dm": _PALETTE[0],
-    "datadam": _PALETTE[1],
-    "atom": _PALETTE[2],
-}
-"""Of each method, the same in every figure."""
 
 
 def write_figure(figure: Figure, folder: str | Path, name: str) -> Path:
@@ -91,18 +82,18 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
     panels = list(dots.groupby(["dataset", "ipc"]))
     figure, axes = _panels(len(panels), 2.8, 3.0)
     for axis, ((dataset, ipc), part) in zip(axes, panels, strict=True):
-        order = [m for m in METHODS if m in set(part.method)]
+        order = sorted(set(part.method), key=methods.place)
         for x, method in enumerate(order):
             heights = part.accuracy[part.method == method]
             # Side by side rather than jittered at random: the same picture every time.
             across = x + np.linspace(-0.15, 0.15, len(heights)) * (len(heights) > 1)
-            axis.scatter(across, heights, s=26, color=COLOURS[method], alpha=0.85, zorder=3)
+            axis.scatter(across, heights, s=26, color=methods.colour(method), alpha=0.85, zorder=3)
         known = table[(table.dataset == dataset) & (table.ipc == ipc)].set_index("method")
         for x, method in enumerate(order):
             if not pd.isna(known.published[method]):
                 axis.plot([x - 0.32, x + 0.32], [known.published[method]] * 2, color="0.25", lw=1.5)
-        axis.set_xticks(range(len(order)), [LABELS[m] for m in order], rotation=30, ha="right")
-        axis.set(title=f"{LABELS.get(dataset, dataset)}, IPC {ipc}", xlabel="", ylabel="")
+        axis.set_xticks(range(len(order)), [label(m) for m in order], rotation=30, ha="right")
+        axis.set(title=f"{label(dataset)}, IPC {ipc}", xlabel="", ylabel="")
     for first in axes[::3]:
         first.set_ylabel("test accuracy, %")
     if table.published.notna().any():
@@ -147,17 +138,17 @@ def distilled_grid(
     names = distilled.class_names[:classes]
     images = distilled.images.unflatten(0, (-1, distilled.ipc))[: len(names), :columns]
     if title is None:
-        name = LABELS.get(distilled.data_name, distilled.data_name)
-        title = f"{LABELS[distilled.config.method]}, {name}, IPC {distilled.ipc}"
+        name = label(distilled.data_name)
+        title = f"{distilled.method.label}, {name}, IPC {distilled.ipc}"
     return image_grid(images.flatten(0, 1), names, columns, title=title)
 
 
 def attention_figure(
-    data: ImageData, images: Tensor, spatial: Float[Tensor, "n h*w"], config: DistillConfig
+    data: ImageData, images: Tensor, spatial: Float[Tensor, "n h*w"], method: Method
 ) -> Figure:
     """Start images above the spatial attention that a network pays to them."""
     shown = min(10, len(images))
-    pixels = fitted(data, config.zca, images.device).inverse(images[:shown]).clamp(0, 1)
+    pixels = fitted(data, method.zca, images.device).inverse(images[:shown]).clamp(0, 1)
     side = int(spatial.shape[1] ** 0.5)
     figure, axes = plt.subplots(2, shown, figsize=(0.75 * shown + 0.6, 1.8), squeeze=False)
     for column in range(shown):
@@ -180,9 +171,9 @@ def loss_figure(sets: Iterable[DistilledSet]) -> Figure:
     ipcs = sorted({made.ipc for made in sets})
     for made in sets:
         steps, losses = zip(*made.history, strict=True)
-        method, style = made.config.method, ("-", "--", ":", "-.")[ipcs.index(made.ipc) % 4]
-        label = f"{LABELS[method]}, IPC {made.ipc}"
-        axis.plot(steps, losses, color=COLOURS[method], ls=style, lw=1.2, label=label)
+        method, style = made.method.name, ("-", "--", ":", "-.")[ipcs.index(made.ipc) % 4]
+        name = f"{label(method)}, IPC {made.ipc}"
+        axis.plot(steps, losses, color=methods.colour(method), ls=style, lw=1.2, label=name)
     axis.set(xlabel="iteration", ylabel="matching loss", yscale="log")
     _legend_beside(axis)
     return figure
@@ -213,16 +204,18 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
     )
     for (top, bottom), ((dataset, ipc), part) in zip(axes.T, panels, strict=True):
         for (method, _), line in part.groupby(["method", "seed"], sort=False):
-            colour = COLOURS[method]
-            top.plot(line.iterations, line["mean"], color=colour, lw=1.2, label=LABELS[method])
+            colour = methods.colour(method)
+            top.plot(line.iterations, line["mean"], color=colour, lw=1.2, label=label(method))
             top.fill_between(line.iterations, line.low, line.high, color=colour, alpha=0.15, lw=0)
             best, last = line.loc[line["mean"].idxmax()], line.iloc[-1]
             top.plot(last.iterations, last["mean"], "o", color=colour, ms=4)
             top.plot(best.iterations, best["mean"], "*", color=colour, ms=10)
         for made in sets:
             if (made.data_name, made.ipc) == (dataset, ipc) and made.history:
-                bottom.plot(*zip(*made.history, strict=True), color=COLOURS[made.config.method])
-        top.set_title(f"{LABELS.get(dataset, dataset)}, IPC {ipc}")
+                bottom.plot(
+                    *zip(*made.history, strict=True), color=methods.colour(made.method.name)
+                )
+        top.set_title(f"{label(dataset)}, IPC {ipc}")
         bottom.set(xlabel="iteration", yscale="log")
     axes[0][0].set_ylabel("test accuracy, %\n(mean, 95 % t-interval)")
     axes[1][0].set_ylabel("matching loss")
@@ -234,17 +227,17 @@ def transfer_figure(records: Iterable[dict[str, Any]]) -> Figure:
     """Accuracy by architecture and method: every network trained is a dot, a bar their mean."""
     records = list(records)
     models = list(dict.fromkeys(r["evaluate"]["model"] for r in records))
-    methods = [m for m in METHODS if m in {r["method"] for r in records}]
+    names = sorted({r["method"] for r in records}, key=methods.place)
     figure, axis = plt.subplots(figsize=(min(WIDEST, 1.6 + 1.2 * len(models)), 3.0))
     for r in records:
-        place = methods.index(r["method"]) - (len(methods) - 1) / 2
-        x = models.index(r["evaluate"]["model"]) + 0.8 * place / len(methods)
-        heights, colour = r["accuracies"], COLOURS[r["method"]]
+        place = names.index(r["method"]) - (len(names) - 1) / 2
+        x = models.index(r["evaluate"]["model"]) + 0.8 * place / len(names)
+        heights, colour = r["accuracies"], methods.colour(r["method"])
         axis.scatter([x] * len(heights), heights, s=16, color=colour, alpha=0.8, zorder=3)
-        half = 0.3 / len(methods)
+        half = 0.3 / len(names)
         mean = float(np.mean(heights))
-        axis.plot([x - half, x + half], [mean] * 2, color=colour, lw=2, label=LABELS[r["method"]])
-    axis.set_xticks(range(len(models)), [LABELS[name] for name in models])
+        axis.plot([x - half, x + half], [mean] * 2, color=colour, lw=2, label=label(r["method"]))
+    axis.set_xticks(range(len(models)), [label(name) for name in models])
     axis.set(ylabel="test accuracy, %")
     axis.grid(axis="x", visible=False)
     _legend_beside(axis)
@@ -266,7 +259,7 @@ def nas_figure(results: Mapping[str, pd.DataFrame], reference: str = "whole") ->
         axis.plot([1, len(rank)], [1, len(rank)], color="0.8", lw=1, zorder=1)
         axis.scatter(rank, truth[rank.index], s=14, alpha=0.7, zorder=2)
         axis.scatter(rank[chosen], truth[chosen], s=60, marker="*", color="C3", zorder=3)
-        axis.set(title=LABELS.get(name, name), xlabel="rank by proxy")
+        axis.set(title=label(name), xlabel="rank by proxy")
         axis.invert_xaxis()
     for first in axes[::3]:
         first.set_ylabel("rank, trained on all")
@@ -277,11 +270,11 @@ def nas_figure(results: Mapping[str, pd.DataFrame], reference: str = "whole") ->
 def cost_figure(table: pd.DataFrame) -> Figure:
     """Seconds per iteration, with the arithmetic bound across each bar, and peak memory."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDEST, 2.8))
-    shown = table.assign(method=table.method.map(LABELS), gb=table.step_peak_mb / 1e3)
+    shown = table.assign(method=table.method.map(label), gb=table.step_peak_mb / 1e3)
     for axis, column in ((left, "step_s"), (right, "gb")):
         sns.barplot(
             shown, x="ipc", y=column, hue="method", ax=axis, errorbar=None, legend=False,
-            palette={LABELS[method]: colour for method, colour in COLOURS.items()},
+            palette={label(m): methods.colour(m) for m in set(table.method)},
         )  # fmt: skip
     for container, method in zip(left.containers, shown.method.unique(), strict=True):
         bounds = shown[shown.method == method].sort_values("ipc").bound_s
@@ -328,7 +321,7 @@ def forest_figure(table: pd.DataFrame, *bases: str) -> Figure:
                 axis.plot([reference.iloc[0]] * 2, ends, color="0.6", lw=1, ls="--", zorder=1)
         axis.set_yticks(rows, part.variant)
         bars = "" if part.low.isna().all() else "\n(mean, 95 % t-interval)"
-        axis.set(title=f"{LABELS.get(dataset, dataset)}, IPC {ipc}")
+        axis.set(title=f"{label(dataset)}, IPC {ipc}")
         axis.set_xlabel(f"test accuracy, %{bars}")
     axes[0][0].invert_yaxis()
     return figure
@@ -349,7 +342,7 @@ def power_figure(table: pd.DataFrame) -> Figure:
             cbar_kws={"label": "test accuracy, %"},
         )  # fmt: skip
         axis.set(
-            title=f"{LABELS.get(dataset, dataset)}, IPC {ipc}",
+            title=f"{label(dataset)}, IPC {ipc}",
             xlabel="channel power $p_c$",
             ylabel="spatial power $p_s$",
         )

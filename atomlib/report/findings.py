@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import scipy  # its stats load where they are first used: half a second
 
-from atomlib.config import METHODS
-from atomlib.report.records import LABELS, by_run, iterations_of, lasts, points, tenths
+from atomlib.methods import ATOM, DM, place
+from atomlib.report.records import by_run, iterations_of, label, lasts, points, tenths
 from atomlib.training import EvalConfig
 
 LEVEL = 0.05
@@ -73,7 +73,7 @@ def _sample(population: float, n: int) -> float:
 
 def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     """One sentence on whether two records differ: Welch's t-test over their networks."""
-    first, second = (r.get("variant") or LABELS[r["method"]] for r in (ours, theirs))
+    first, second = (r.get("variant") or label(r["method"]) for r in (ours, theirs))
     a, b = ours["accuracies"], theirs["accuracies"]
     gap = float(np.mean(a) - np.mean(b))
     if min(len(a), len(b)) < 2:
@@ -99,7 +99,7 @@ def _p(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     return "no p with one network" if alone else f"p = {_welch(ours, theirs):.2g}"
 
 
-def findings(records: Iterable[dict[str, Any]], method: str = "atom") -> list[str]:
+def findings(records: Iterable[dict[str, Any]], method: str = ATOM.name) -> list[str]:
     """One sentence per data set, IPC and rival: how ``method`` stands to it, tested.
 
     Networks trained on one set are draws of one seed's outcome; so with one distillation
@@ -112,9 +112,9 @@ def findings(records: Iterable[dict[str, Any]], method: str = "atom") -> list[st
             cells.setdefault((r["dataset"], r["ipc"]), {}).setdefault(r["method"], []).append(r)
     sentences = []
     for (dataset, ipc), by_method in cells.items():
-        where = f"{LABELS.get(dataset, dataset)}, IPC {ipc}"
+        where = f"{label(dataset)}, IPC {ipc}"
         ours = by_method.get(method, [])
-        rivals = [by_method[m] for m in METHODS if m in by_method and m != method] if ours else []
+        rivals = [by_method[m] for m in sorted(by_method, key=place) if m != method] if ours else []
         sentences += [f"{where}: {_compare_seeds(ours, rival)}" for rival in rivals]
     return sentences
 
@@ -129,7 +129,7 @@ def _compare_seeds(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> 
     a, b = ([mean[seed] for seed in seeds] for mean in means)
     p = float(scipy.stats.ttest_rel(a, b).pvalue)
     return _verdict(
-        LABELS[ours[0]["method"]], LABELS[theirs[0]["method"]], float(np.mean(a) - np.mean(b)),
+        label(ours[0]["method"]), label(theirs[0]["method"]), float(np.mean(a) - np.mean(b)),
         p, f"paired t-test over {len(seeds)} distillation seeds",
     )  # fmt: skip
 
@@ -139,13 +139,13 @@ def _verdict(first: str, second: str, gap: float, p: float, test: str) -> str:
     return f"{first} is {verdict} {second}: {points(gap)} points ({test}, p = {p:.2g})."
 
 
-def transfer_findings(records: Iterable[dict[str, Any]], method: str = "atom") -> list[str]:
+def transfer_findings(records: Iterable[dict[str, Any]], method: str = ATOM.name) -> list[str]:
     """One sentence per network and rival: how ``method`` stands to it there, tested."""
     by_network: dict[str, list[dict[str, Any]]] = {}
     for r in records:
         by_network.setdefault(r["evaluate"]["model"], []).append(r)
     return [
-        f"{LABELS[network]}: {sentence}"
+        f"{label(network)}: {sentence}"
         for network, part in by_network.items()
         for sentence in findings(part, method)
     ]
@@ -180,7 +180,7 @@ def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
             f"({_p(best, last)}, not corrected for having been chosen)"
         )  # fmt: skip
         sentences.append(
-            f"{LABELS[method]}, {LABELS.get(dataset, dataset)}, IPC {ipc}, seed {seed}: "
+            f"{label(method)}, {label(dataset)}, IPC {ipc}, seed {seed}: "
             f"{iterations_of(last)} iterations bring {points(gain)} points over "
             f"{iterations_of(first)} (Welch's t-test over networks, {_p(last, first)}); {kept}."
         )
@@ -192,9 +192,9 @@ def cost_findings(table: pd.DataFrame) -> list[str]:
     sentences = []
     for ipc, part in table.groupby("ipc"):
         part = part.set_index("method")
-        if not {"dm", "atom"} <= set(part.index):
+        if not {DM.name, ATOM.name} <= set(part.index):
             continue
-        dm, atom = part.loc["dm"], part.loc["atom"]
+        dm, atom = part.loc[DM.name], part.loc[ATOM.name]
         sentences.append(
             f"IPC {ipc}: an iteration of ATOM takes {atom.step_s / dm.step_s:.2f} times one of DM "
             f"and {atom.step_peak_mb / dm.step_peak_mb:.2f} times its memory; it stands at "
@@ -211,7 +211,7 @@ def nas_findings(table: pd.DataFrame) -> list[str]:
     for cell in rivals.itertuples():
         gap = points(cell.accuracy - cell.best_accuracy)
         sentences.append(
-            f"{LABELS.get(cell.proxy, cell.proxy)}: Spearman {cell.correlation:.2f} "
+            f"{label(cell.proxy)}: Spearman {cell.correlation:.2f} "
             f"({cell.low:.2f} to {cell.high:.2f}) with training on all images, in "
             f"{100 * cell.seconds / whole.seconds:.0f} % of its time; it chose a network that "
             f"reaches {tenths(cell.accuracy)} %, {gap} points from the best there is."
@@ -220,7 +220,7 @@ def nas_findings(table: pd.DataFrame) -> list[str]:
     if rivals.low.max() <= rivals.high.min():
         verdict = "All proxies' intervals overlap: this sample does not tell them apart."
     elif first.low > last.high:
-        pair = " and ".join(LABELS.get(cell["proxy"], cell["proxy"]) for cell in (first, last))
+        pair = " and ".join(label(cell["proxy"]) for cell in (first, last))
         verdict = f"The intervals of {pair} do not overlap."
     else:
         verdict = "Some intervals overlap and some do not; the first and last proxy's do."

@@ -12,15 +12,12 @@ import pandas as pd
 
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
-from atomlib.report.records import LABELS, by_run, iterations_of, lasts
+from atomlib.report.records import by_run, iterations_of, label, lasts
 from atomlib.runtime.files import DamagedError, read_record
 
 _AS_READ = {
-    "data": lambda row: (
-        LABELS.get(row["dataset"], row["dataset"])
-        + (", reduced" if row.get("reduced") is True else "")
-    ),
-    "method": lambda row: LABELS.get(row["method"], row["method"]),
+    "data": lambda row: label(row["dataset"]) + (", reduced" if row.get("reduced") is True else ""),
+    "method": lambda row: label(row["method"]),
     "IPC": lambda row: str(row["ipc"]),
     "variant": lambda row: str(row["variant"]),
     "iterations": lambda row: str(row["iterations"]),

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from atomlib.report.records import LABELS, tenths
+from atomlib.methods import METHODS
+from atomlib.report.records import label, tenths
 
 TABLES = ("main_table", "cross_architecture", "cost", "nas")
 
@@ -57,7 +58,7 @@ def readable_published(name: str) -> pd.DataFrame:
     first = "trained on" if name == "nas" else "method"
     rows = []
     for (method, source), part in table.groupby(["method", "source"], sort=False):
-        row = {first: LABELS.get(method, method.upper())}
+        row = {first: METHODS[method].label if method in METHODS else method.upper()}
         for cell in part.itertuples():
             row |= write(cell)
         rows.append(row | {"source": source})
@@ -66,7 +67,7 @@ def readable_published(name: str) -> pd.DataFrame:
 
 
 def _transfer(cell: Any) -> dict[str, str]:
-    return {LABELS[cell.network]: published_text(cell.accuracy, cell.std, cell.checked, cell.note)}
+    return {label(cell.network): published_text(cell.accuracy, cell.std, cell.checked, cell.note)}
 
 
 def _cost(cell: Any) -> dict[str, str]:

@@ -7,17 +7,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from atomlib.config import BY_FEATURES, METHODS, DistillConfig
+from atomlib import methods
 from atomlib.full_data import WHOLE_EPOCHS
+from atomlib.methods import METHODS
 from atomlib.training import EvalConfig
 
 LABELS = {
-    "random": "Random",
-    "herding": "Herding",
-    "kcenter": "K-Center",
-    "dm": "DM",
-    "datadam": "DataDAM",
-    "atom": "ATOM",
     "whole": "full data",
     "convnet": "ConvNet",
     "alexnet": "AlexNet",
@@ -32,7 +27,13 @@ LABELS = {
     "cifar100": "CIFAR-100",
     "tinyimagenet": "TinyImageNet",
 }
-"""How methods, networks and data sets are written for a reader."""
+"""How networks and data sets are written for a reader."""
+
+
+def label(name: str) -> str:
+    """How a method, a network or a data set is written for a reader."""
+    return LABELS.get(name) or methods.label(name)
+
 
 HOW = ("precision", "compile", "graphs", "together")
 """Settings of how arithmetic runs, which change no result by more than rounding."""
@@ -48,21 +49,15 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     the arithmetic ran.
     """
     ignored = {"method", "ipc", "seed", "variant", "model", *HOW}
-    of_method = {
-        "random": {"init"},
-        "whole": set(),
-        **{method: {"feature_epochs"} for method in BY_FEATURES},
-    }
     whole = {"epochs": WHOLE_EPOCHS} if record["method"] == "whole" else {}
+    defaults = {"evaluate": EvalConfig(**whole)}
+    if record["method"] in METHODS:
+        defaults = {"distill": METHODS[record["method"]](), **defaults}
     found = {}
-    for part, config in (("distill", DistillConfig()), ("evaluate", EvalConfig(**whole))):
+    for part, config in defaults.items():
         ours, papers = _flat(record[part]), _flat(config.model_dump(mode="json"))
         for key, default in papers.items():
-            matters = key not in ignored
-            if part == "distill":
-                own = of_method.get(record["method"], set(papers) - {"feature_epochs"})
-                matters = matters and key in own | {"zca"}
-            if matters and default is not None and ours[key] != default:
+            if key not in ignored and default is not None and ours.get(key, default) != default:
                 found[key] = (ours[key], default)
     return found
 
@@ -95,7 +90,7 @@ def iterations_of(record: dict[str, Any]) -> int:
 
 def place(record: dict[str, Any]) -> tuple:
     """Where a record stands among others: by data set, IPC and method."""
-    return record["dataset"], record["ipc"], METHODS.index(record["method"])
+    return record["dataset"], record["ipc"], methods.place(record["method"])
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

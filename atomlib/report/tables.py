@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import scipy  # its stats load where they are first used: half a second
 
+from atomlib import methods
 from atomlib.augmentation import DSAConfig
-from atomlib.config import METHODS, TERMS, DistillConfig
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet
+from atomlib.methods import ATOM
 from atomlib.report.published import (
     DOUBTFUL,
     RECALLED,
@@ -21,12 +22,12 @@ from atomlib.report.published import (
     readable_published,
 )
 from atomlib.report.records import (
-    LABELS,
     SIZES,
     by_run,
     changes,
     is_reduced,
     iterations_of,
+    label,
     lasts,
     place,
     plain,
@@ -43,7 +44,7 @@ PUBLISHED_AS = {"cifar10-jpeg": "cifar10"}
 def provenance(records: Iterable[dict[str, Any]]) -> str:
     """What a reader must know below a table: data, reductions, changes, versions, hardware."""
     records = lasts(records)
-    names = dict.fromkeys(LABELS.get(r["dataset"], r["dataset"]) for r in records)
+    names = dict.fromkeys(label(r["dataset"]) for r in records)
     parts = [f"Data: {', '.join(names)}."]
     parts += _differences([r for r in records if r["method"] != "whole"])
     parts += [
@@ -72,8 +73,9 @@ def _differences(records: list[dict[str, Any]]) -> list[str]:
         if any(changes(r).get(key, (None,))[0] != ours for r in able):
             continue  # differs from variant to variant, whose names say how
         only = ""
-        if not {r["method"] for r in records} & set(TERMS) <= set(given):
-            only = f" for {' and '.join(LABELS[method] for method in given)}"
+        learned = {r["method"] for r in records if iterations_of(r)}
+        if not learned <= set(given):
+            only = f" for {' and '.join(label(method) for method in given)}"
         kind = "Reduced" if key in SIZES and ours < papers else "Changed"
         name = key.replace("_", " ")
         differ[kind].append(f"{name} {plain(ours)}{only} (default {plain(papers)})")
@@ -128,7 +130,7 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
         known.rename(columns={"ipc": "ipc_text"}), how="left", on=["known_as", "ipc_text", "method"]
     )
     table["difference"] = table["mean"] - table.published
-    table["place"] = table.method.map([*METHODS, "whole"].index)
+    table["place"] = table.method.map(methods.place)
     table["size"] = table.ipc.replace("whole", np.inf).astype(float)
     columns = ["dataset", "method", "ipc", "mean", "std", "seed_std", "networks", "seeds"]
     columns += ["best", "best_at", "checkpoints"]
@@ -189,8 +191,8 @@ def readable_transfer(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (dataset, ipc, method), part in table.groupby(["dataset", "ipc", "method"], sort=False):
         reduced = ", reduced" if part.reduced.any() else ""
-        row = {"data": LABELS.get(dataset, dataset) + reduced, "IPC": ipc, "method": LABELS[method]}
-        row |= {LABELS[cell.network]: _measured_text(cell) for cell in part.itertuples()}
+        row = {"data": label(dataset) + reduced, "IPC": ipc, "method": label(method)}
+        row |= {label(cell.network): _measured_text(cell) for cell in part.itertuples()}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -209,7 +211,7 @@ def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
     for cell in table.itertuples():
         reduced = ", reduced" if cell.reduced else ""
         row = {
-            "data": LABELS.get(cell.dataset, cell.dataset) + reduced,
+            "data": label(cell.dataset) + reduced,
             "IPC": cell.ipc,
             "variant": cell.variant,
             "accuracy, %": tenths(cell.mean),
@@ -223,7 +225,7 @@ def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
 def readable_curve(table: pd.DataFrame) -> pd.DataFrame:
     """The curve table for a reader."""
     shown = readable_variants(table.assign(variant=""))
-    shown.insert(1, "method", table.method.map(LABELS))
+    shown.insert(1, "method", table.method.map(label))
     shown["variant"] = table.iterations
     return shown.rename(columns={"variant": "iterations"})
 
@@ -238,7 +240,7 @@ def readable_nas(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, cell in table.iterrows():
         row = {
-            "trained on": LABELS.get(cell["proxy"], cell["proxy"]),
+            "trained on": label(cell["proxy"]),
             "Spearman, all": number(cell.correlation),
             "95 % interval": f"{number(cell.low)} to {number(cell.high)}",
         }
@@ -266,9 +268,9 @@ def nas_note(
         f"Reduced: {tried} of the {space} networks" if tried < space else f"All {space} networks"
     )
     kept = "".join(f", {name} only {plain(values)}" for name, values in restrict.items())
-    trained = ", ".join(f"{LABELS.get(name, name)} {count}" for name, count in epochs.items())
+    trained = ", ".join(f"{label(name)} {count}" for name, count in epochs.items())
     return (
-        f"Data: {LABELS.get(data.name, data.name)}. {reduced}{kept}. Epochs: {trained} (the DC "
+        f"Data: {label(data.name)}. {reduced}{kept}. Epochs: {trained} (the DC "
         f"family: 200 and 200). Made on {hardware}. Each network is trained once. Intervals: "
         "bootstrap over networks, 1000 draws. Seconds are those of all networks together, each on "
         "one thread; the last column is the chosen network's accuracy when trained on all images."
@@ -279,8 +281,8 @@ def readable_costs(table: pd.DataFrame) -> pd.DataFrame:
     """What iterations cost, for a reader."""
     return pd.DataFrame(
         {
-            "data": table.dataset.map(lambda name: LABELS.get(name, name)),
-            "method": table.method.map(LABELS),
+            "data": table.dataset.map(label),
+            "method": table.method.map(label),
             "IPC": table.ipc,
             "s / iteration": table.step_s.map("{:.3g}".format),
             "first, s": table.first_step_s.map("{:.3g}".format),
@@ -303,7 +305,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     rows, known = [], table.published.notna().any()
     for (dataset, method), part in table.groupby(["dataset", "method"], sort=False):
         reduced = ", reduced" if part.reduced.any() else ""
-        row = {"data": LABELS.get(dataset, dataset) + reduced, "method": LABELS[method]}
+        row = {"data": label(dataset) + reduced, "method": label(method)}
         ipcs = table[(table.dataset == dataset) & (table.ipc != "whole")].ipc.unique()
         for cell in part.itertuples():
             names = [f"IPC {ipc}" for ipc in ipcs] if cell.ipc == "whole" else [f"IPC {cell.ipc}"]
@@ -332,7 +334,7 @@ def _interval(low: float, high: float) -> str:
 
 def hyperparameters() -> pd.DataFrame:
     """Table 1 of the supplement, from the settings themselves: default, range, meaning."""
-    parts = {"distillation": DistillConfig, "augmentation": DSAConfig, "evaluation": EvalConfig}
+    parts = {"distillation": ATOM, "augmentation": DSAConfig, "evaluation": EvalConfig}
     rows = []
     for part, config in parts.items():
         schema = config.model_json_schema()["properties"]

@@ -20,38 +20,37 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from atomlib.config import DistillConfig
 from atomlib.datasets.image_data import ImageData
-from atomlib.distill import Step, initial_images, step_operations
+from atomlib.methods import Method
 from atomlib.runtime.device import pick_device
 
 
 def costs(
     data: ImageData,
-    configs: Sequence[DistillConfig],
+    methods: Sequence[Method],
     *,
     device: str | torch.device | None = None,
     repeats: int = 5,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """One row per config, as ``step_cost`` gives it, each measured in a process of its own.
+    """One row per method, as ``step_cost`` gives it, each measured in a process of its own.
 
     So that its peak memory is its own, and its first step what a first step costs.
     """
     device = pick_device(device)
-    configs = [config.resolve(data) for config in configs]
+    methods = [method.resolve(data) for method in methods]
     quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
     rows = []
-    for config in tqdm(configs, desc=f"cost {data.name}", unit="cell", **quiet):
+    for method in tqdm(methods, desc=f"cost {data.name}", unit="cell", **quiet):
         with ProcessPoolExecutor(1, torch.multiprocessing.get_context("spawn")) as process:
-            rows.append(process.submit(step_cost, data, config, device, repeats).result())
+            rows.append(process.submit(step_cost, data, method, device, repeats).result())
     return pd.DataFrame(rows)
 
 
 def step_cost(
-    data: ImageData, config: DistillConfig, device: torch.device, repeats: int = 5
+    data: ImageData, method: Method, device: torch.device, repeats: int = 5
 ) -> dict[str, Any]:
-    """Cost of one iteration of a resolved config: its loss, gradient and image update.
+    """Cost of one iteration of a resolved method: its loss, gradient and image update.
 
     ``step_s`` is the median of ``repeats``, ``first_step_s`` the first, compilation included;
     ``peak_mb`` the most memory (MB, 10^6 bytes) that the GPU's tensors took or, on a CPU, the whole
@@ -61,27 +60,20 @@ def step_cost(
     weights get no gradient); ``bound_s`` the time that these take at ``matrix_gflops``, the
     machine's measured rate in the step's number type.
     """
-    step = Step(data, config, device)
-    images = initial_images(data, config, device).requires_grad_()
-    optimizer = torch.optim.SGD([images], lr=config.image_lr, momentum=config.image_momentum)
-
-    def iteration() -> None:
-        step(images)
-        optimizer.step()
-
-    first = seconds(iteration, device, 1)
-    iteration()
+    learner = method.learner(data, device, progress=False)
+    first = seconds(learner.iterate, device, 1)
+    learner.iterate()
     before = peak_memory(device)
     forget_peak(device)
-    median = seconds(iteration, device, repeats)
+    median = seconds(learner.iterate, device, repeats)
     peak = peak_memory(device)
-    work = step_operations(config, data)
-    rate = matrix_rate(step.execution.dtype, device)
+    work = method.operations(data)
+    rate = matrix_rate(learner.execution.dtype, device)
     return {
         "dataset": data.name,
-        "method": config.method,
-        "ipc": config.ipc,
-        "real_batch": config.real_batch,
+        "method": method.name,
+        "ipc": method.ipc,
+        "real_batch": method.real_batch,
         "step_s": median,
         "first_step_s": first,
         "peak_mb": max(before, peak) / 1e6,
@@ -90,7 +82,7 @@ def step_cost(
         "matrix_gflops": rate / 1e9,
         "bound_s": work / rate,
         "times_bound": median / (work / rate),
-        "how": str(step.execution),
+        "how": str(learner.execution),
     }
 
 

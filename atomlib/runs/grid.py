@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
-from atomlib.config import METHODS, DistillConfig
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
-from atomlib.errors import SettingError, check_choice, shown
+from atomlib.errors import SettingError, check_choice, did_you_mean, shown
 from atomlib.full_data import WHOLE_EPOCHS
+from atomlib.methods import METHODS, Method, find
 from atomlib.models.build import operations
 from atomlib.training import EvalConfig
 
+OWN = {"ipc", "seed", "variant"}
+"""Settings of a method that a grid gives by arguments of their own."""
 PARTS = ("settings", "evaluation")
 Variant = Mapping[str, Mapping[str, Any]]
 
@@ -26,7 +28,7 @@ class Cell:
     """One distilled set to make and evaluate."""
 
     data: ImageData
-    distill: DistillConfig
+    method: Method
     evaluation: EvalConfig
 
 
@@ -41,7 +43,7 @@ class WholeCell:
 
 def cells(
     datasets: Sequence[str],
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str | type[Method]] = tuple(METHODS),
     ipcs: Sequence[int] = (1, 10),
     seeds: Sequence[int] = (0,),
     *,
@@ -53,9 +55,9 @@ def cells(
 ) -> list[Cell]:
     """All combinations, in the order data, IPC, method, variant, seed.
 
-    ``settings`` change every DistillConfig, ``method_settings`` those of one method, and
-    ``evaluation`` the EvalConfig; a variant (see atomlib.runs.grid) changes both once more.
-    ``resize`` is the side in pixels that images of a folder are brought to.
+    ``methods`` are names, "package.module:Class", or classes. ``settings`` go to every method that
+    has them, ``method_settings`` to one method, and ``evaluation`` to the EvalConfig; a variant
+    changes both once more. ``resize`` is the side in pixels that images of a folder are brought to.
     Everything is resolved against its data, so that a bad setting is a SettingError before
     the first cell costs any time.
     """
@@ -73,22 +75,38 @@ def cells(
     for outer, nested in (("method_settings", method_settings), ("variants", variants)):
         for name, values in nested.items():
             _check_names(f"{outer}[{shown(name)}]", values)
-    for method in [*methods, *method_settings]:
-        check_choice("method", method, METHODS)
+    methods = [find(method) for method in methods]
+    method_settings = {find(name).name: values for name, values in method_settings.items()}
     for name, change in variants.items():
         for part, values in change.items():
             check_choice(f"part of variant {shown(name)}", part, PARTS)
             _check_names(f"{part} of variant {shown(name)}", values)
+    changes = [settings, *(change.get("settings", {}) for change in variants.values())]
+    for name in dict.fromkeys(name for values in changes for name in values):
+        # Settings of the cell itself are given by their own arguments.
+        known = {key for method in methods for key in method.model_fields} - OWN
+        if name not in known:
+            raise SettingError(
+                f"unknown setting {shown(name)}{did_you_mean(name, known)}; allowed with "
+                f"{', '.join(method.label for method in methods)}: {', '.join(sorted(known))}"
+            )
     made = []
     loaded = [load_dataset(name, resize=resize) for name in datasets]
     for data, ipc, method, variant, seed in product(loaded, ipcs, methods, variants, seeds):
         change = variants[variant]
-        changed = {**settings, **method_settings.get(method, {}), **change.get("settings", {})}
-        own = {"method": method, "ipc": ipc, "seed": seed, "variant": variant}
-        config = DistillConfig(**{**changed, **own})
+        changed = {**settings, **method_settings.get(method.name, {}), **change.get("settings", {})}
+        own = {"ipc": ipc, "seed": seed, "variant": variant}
+        asked = method(
+            **{
+                name: value
+                for name, value in changed.items()
+                if name in method.model_fields or name in method_settings.get(method.name, {})
+            }
+            | own
+        )
         evaluated = EvalConfig(**{**evaluation, **change.get("evaluation", {})})
-        cell = Cell(data, config.resolve(data), evaluated.resolve(data.image_size))
-        operations(cell.distill, data), operations(cell.evaluation, data)  # both can be built
+        cell = Cell(data, asked.resolve(data), evaluated.resolve(data.image_size))
+        operations(cell.method, data), operations(cell.evaluation, data)  # both can be built
         made.append(cell)
     return made
 
@@ -113,7 +131,7 @@ def whole_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> list
     for cell in grid:
         evaluation = cell.evaluation.but(**{"epochs": WHOLE_EPOCHS, **changes})
         made.setdefault(
-            (cell.data, cell.distill.zca), WholeCell(cell.data, evaluation, cell.distill.zca)
+            (cell.data, cell.method.zca), WholeCell(cell.data, evaluation, cell.method.zca)
         )
     return list(made.values())
 

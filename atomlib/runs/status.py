@@ -15,7 +15,7 @@ from filelock import Timeout
 
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
-from atomlib.identity import differences, digest, kind_of
+from atomlib.identity import differences, digest
 from atomlib.runtime.files import DamagedError, is_whole, lock_of, read_about, read_record
 
 STATES = ("running", "interrupted", "damaged", "stale", "from the clone", "done")
@@ -58,8 +58,8 @@ def _of_set(path: Path, since: float, sets: dict[str, DistilledSet]) -> Line:
         made = sets[path.stem] = DistilledSet.load(path)
     except DamagedError as error:
         return Line(name, "damaged", f"{error}; the next run sets it aside")
-    reasons = differences(kind_of(made.config.method), made.code, made.versions)
-    return _judged(name, path, since, reasons, f"{made.config.iterations} iterations")
+    reasons = differences(made.versions)
+    return _judged(name, path, since, reasons, f"{made.method.length} iterations")
 
 
 def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Iterator[Line]:
@@ -71,7 +71,7 @@ def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Itera
             return
         run = record["evaluation"]
         kind = "whole" if record["method"] == "whole" else "evaluate"
-        reasons = differences(kind, run.get("code", {}), run["versions"])
+        reasons = differences(run["versions"])
         if kind == "evaluate" and (stem := _stem(path.stem)) not in sets:
             reasons.append(f"its set, {stem}, is not there or damaged")
         elif kind == "evaluate" and sets[stem].digest() != record.get("set"):
@@ -105,7 +105,7 @@ def _of_candidates(path: Path, since: float) -> Iterator[Line]:
     for line in path.read_bytes().split(b"\n"):
         record = _parsed(line)
         if is_whole(record):
-            current = record.get("code") == digest("nas")
+            current = record.get("code") == digest()
             found.setdefault(str(record.get("proxy")), Counter())[current] += 1
         elif line.strip():
             damaged += 1

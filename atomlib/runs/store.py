@@ -25,13 +25,13 @@ from typing import Any
 
 from torch import Tensor
 
-from atomlib.config import DistillConfig
 from atomlib.datasets.image_data import ImageData
-from atomlib.distill import as_checkpoint, trajectory
+from atomlib.distill import trajectory
 from atomlib.distilled_set import DistilledSet, stem
 from atomlib.evaluate import check_same_data, evaluate
 from atomlib.full_data import whole_accuracies
-from atomlib.identity import code, differences, digest, kind_of
+from atomlib.identity import differences, digest
+from atomlib.methods import Method, UnknownMethod
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import (
     DamagedError,
@@ -53,37 +53,35 @@ class Store:
         self.folder = check_writable(Path(folder))
         self.progress = progress
 
-    def distilled(self, data: ImageData, config: DistillConfig) -> DistilledSet:
+    def distilled(self, data: ImageData, method: Method) -> DistilledSet:
         """The distilled set for these settings, read where it was made before."""
-        return self.trajectory(data, config)[-1]
+        return self.trajectory(data, method)[-1]
 
     def trajectory(
-        self, data: ImageData, config: DistillConfig, at: Sequence[int] = ()
+        self, data: ImageData, method: Method, at: Sequence[int] = ()
     ) -> list[DistilledSet]:
         """The distilled sets after the iterations ``at``, in order, and after all of them.
 
         Read where they were made before; otherwise one run makes them all.
         """
-        config = config.resolve(data)
-        with alone(self._unfinished(stem(data.name, config))):
-            return self._trajectory(data, config, at)
+        method = method.resolve(data)
+        with alone(self._unfinished(stem(data.name, method))):
+            return self._trajectory(data, method, at)
 
-    def _trajectory(
-        self, data: ImageData, config: DistillConfig, at: Sequence[int]
-    ) -> list[DistilledSet]:
-        steps = [*sorted({*at} - {config.iterations}), config.iterations]
-        found = {step: self._find(data, as_checkpoint(config, step)) for step in steps}
+    def _trajectory(self, data: ImageData, method: Method, at: Sequence[int]) -> list[DistilledSet]:
+        steps = [*sorted({*at} - {method.length}), method.length]
+        found = {step: self._find(data, method.at(step)) for step in steps}
         missing = [step for step, old in found.items() if old is None]
         if not missing:
             return list(found.values())
-        kept = self._bookmark(stem(data.name, config))
-        run = trajectory(data, config, missing, progress=self.progress, resume=kept)
-        for step, distilled in zip(sorted({*missing, config.iterations}), run, strict=True):
+        kept = self._bookmark(stem(data.name, method))
+        run = trajectory(data, method, missing, progress=self.progress, resume=kept)
+        for step, distilled in zip(sorted({*missing, method.length}), run, strict=True):
             old = found[step]
             if old is not None and old.digest() == distilled.digest() and _fresh(old):
                 continue  # as it was, with what was measured on it
-            distilled.save(self._set_path(data, distilled.config))
-            self._record(distilled, distilled.stem, distillation=_run(kept.seconds, distilled.code))
+            distilled.save(self._set_path(data, distilled.method))
+            self._record(distilled, distilled.stem, distillation=_run(kept.seconds))
             found[step] = distilled
         return list(found.values())
 
@@ -99,8 +97,8 @@ class Store:
             path.unlink()
         return Bookmark(path)
 
-    def _find(self, data: ImageData, config: DistillConfig) -> DistilledSet | None:
-        path = self._set_path(data, config)
+    def _find(self, data: ImageData, method: Method) -> DistilledSet | None:
+        path = self._set_path(data, method)
         if not counts(path):
             return None
         try:
@@ -108,7 +106,7 @@ class Store:
         except DamagedError as error:
             self._set_aside(path, error)
             return None
-        same = found.config == config and found.data_fingerprint == data.fingerprint
+        same = _same(found.method, method) and found.data_fingerprint == data.fingerprint
         return found if same and _fresh(found) else None
 
     def _set_aside(self, path: Path, error: DamagedError) -> None:
@@ -164,8 +162,8 @@ class Store:
             about |= _measured("whole", config, found, time.perf_counter() - start)
             return self._write(name, about)
 
-    def _set_path(self, data: ImageData, config: DistillConfig) -> Path:
-        return self.folder / "distilled" / f"{stem(data.name, config)}.safetensors"
+    def _set_path(self, data: ImageData, method: Method) -> Path:
+        return self.folder / "distilled" / f"{stem(data.name, method)}.safetensors"
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / "results" / f"{name}.json"
@@ -185,11 +183,11 @@ class Store:
             "name": name,
             "dataset": distilled.data_name,
             "data": distilled.data_fingerprint,
-            "method": distilled.config.method,
+            "method": distilled.method.name,
             "ipc": distilled.ipc,
-            "seed": distilled.config.seed,
-            "variant": distilled.config.variant,
-            "distill": distilled.config.model_dump(mode="json"),
+            "seed": distilled.method.seed,
+            "variant": distilled.method.variant,
+            "distill": distilled.method.recorded(),
         }
         return self._write(name, {**before, **about, **entries})
 
@@ -205,14 +203,18 @@ def counts(path: Path) -> bool:
 
 def _fresh(distilled: DistilledSet) -> bool:
     """Whether today's code and libraries are those that made it."""
-    kind = kind_of(distilled.config.method)
-    return not differences(kind, distilled.code, distilled.versions)
+    return not differences(distilled.versions)
+
+
+def _same(found: Method | UnknownMethod, method: Method) -> bool:
+    """Whether a set's method is this one; a stranger's file knows its settings only."""
+    return found.name == method.name and found.recorded() == method.recorded()
 
 
 def _key(kind: str, trained_on: str, config: EvalConfig) -> str:
     # Defaults do not enter the key: a setting added later leaves old results as they are.
     asked = config.model_dump_json(exclude_defaults=True)
-    about = f"{trained_on} {asked} {digest(kind)}"
+    about = f"{trained_on} {asked} {digest()}"
     return hashlib.sha256(about.encode()).hexdigest()
 
 
@@ -220,14 +222,13 @@ def _measured(kind: str, config: EvalConfig, accuracies: Tensor, seconds: float)
     return {
         "evaluate": config.model_dump(mode="json"),
         "accuracies": [round(value, 4) for value in accuracies.tolist()],
-        "evaluation": _run(seconds, code(kind)),
+        "evaluation": _run(seconds),
     }
 
 
-def _run(seconds: float, code: dict[str, str]) -> dict[str, Any]:
+def _run(seconds: float) -> dict[str, Any]:
     return {
         "seconds": round(seconds, 1),
         "hardware": hardware(),
         "versions": versions(),
-        "code": code,
     }

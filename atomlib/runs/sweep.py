@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from atomlib.config import DistillConfig
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet, stem
+from atomlib.methods import Method
 from atomlib.runs.engine import Engine
 from atomlib.runs.grid import Cell, WholeCell
 from atomlib.runs.processes import as_tensor
@@ -44,7 +44,7 @@ def sweep(
             _fill(store, engine, grid, at, ceilings)
         records, sets = [], []
         for cell in grid:
-            *earlier, made = store.trajectory(cell.data, cell.distill, at(cell))
+            *earlier, made = store.trajectory(cell.data, cell.method, at(cell))
             sets.append(made)
             evaluated = (*earlier, made)
             records += [store.accuracies(each, cell.data, cell.evaluation) for each in evaluated]
@@ -58,12 +58,12 @@ class _Set:
 
     name: str
     data: tuple[str, str]
-    distill: DistillConfig
+    method: Method
     at: tuple[int, ...]
     evaluations: list[EvalConfig]
 
     def make(self, store: Store, data: ImageData) -> None:
-        for made in store.trajectory(data, self.distill, self.at):
+        for made in store.trajectory(data, self.method, self.at):
             for evaluation in self.evaluations:
                 store.accuracies(made, data, evaluation)
 
@@ -99,8 +99,8 @@ def _fill(
     sets: dict[Any, _Set] = {}
     for cell in grid:
         steps, key = tuple(at(cell)), _name(cell.data)
-        task = _Set(stem(cell.data.name, cell.distill), key, cell.distill, steps, [])
-        task = sets.setdefault((key, cell.distill.model_dump_json(), steps), task)
+        task = _Set(stem(cell.data.name, cell.method), key, cell.method, steps, [])
+        task = sets.setdefault((key, cell.method.name, cell.method.model_dump_json(), steps), task)
         task.evaluations.append(cell.evaluation)
     tasks += sets.values()
     folder = store.folder.absolute()

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from atomlib.config import DistillConfig
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
 from atomlib.distill import distill
@@ -22,7 +21,7 @@ from atomlib.distilled_set import DistilledSet, stem
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
 from atomlib.full_data import whole_accuracies
-from atomlib.identity import changed_code, kind_of
+from atomlib.methods import find
 from atomlib.report.findings import compare
 from atomlib.runtime.files import read_record
 from atomlib.runtime.provenance import hardware, versions
@@ -71,9 +70,9 @@ def verify(
         # Its networks may be read from the cache, whose key is data and settings.
         measured = whole_accuracies(data, evaluation, zca=then["distill"]["zca"], progress=progress)
     else:
-        config = DistillConfig.from_json(json.dumps(then["distill"]))
-        made = distill(data, config, progress=progress)
-        beside = path.parents[1] / "distilled" / f"{stem(data.name, config)}.safetensors"
+        method = find(then["method"]).from_json(json.dumps(then["distill"]))
+        made = distill(data, method, progress=progress)
+        beside = path.parents[1] / "distilled" / f"{stem(data.name, method)}.safetensors"
         if beside.is_file():
             kept = DistilledSet.load(beside)
             same_images = kept.digest() == made.digest() and torch.equal(kept.images, made.images)
@@ -109,12 +108,7 @@ def _changed(then: dict[str, Any]) -> list[str]:
     pairs = {"hardware": (made["hardware"], hardware())}
     pairs |= {name: (made["versions"].get(name), now) for name, now in versions().items()}
     found = [f"{name} was {old}, is {new}" for name, (old, new) in pairs.items() if old != new]
-    kinds = {"evaluation": "evaluate", "distillation": kind_of(then["method"])}
-    if then["method"] == "whole":
-        kinds = {"evaluation": "whole"}
-    for part, kind in kinds.items():
-        found += changed_code(kind, then.get(part, {}).get("code", {}))
-    return list(dict.fromkeys(found))
+    return found
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ import jinja2
 
 from atomlib.errors import SettingError, check_choice
 from atomlib.report.folder import ReportFolder
-from atomlib.report.records import LABELS, plain
+from atomlib.report.records import label, plain
 from atomlib.runtime.files import atomic_folder
 from atomlib.site import contact_sheets
 from atomlib.site.front_page import published_count
@@ -77,7 +77,7 @@ class _Site:
         )
         self.templates.filters |= {"url": quote, "slug": slug, "plain": plain}
         self.templates.globals |= {
-            "LABELS": LABELS,
+            "label": label,
             "position": contact_sheets.position,
             "site": self._menus(),
             "made_by": f"atomlib {version('atomlib')}",
@@ -125,7 +125,7 @@ class _Site:
             page["short"] = page["title"].split(":")[0] or page["place"]
         return {
             "name": report.name,
-            "title": " and ".join(LABELS.get(name, name) for name in dict.fromkeys(names)),
+            "title": " and ".join(label(name) for name in dict.fromkeys(names)),
             "notebooks": pages,
         }
 

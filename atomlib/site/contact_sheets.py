@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from atomlib.config import METHODS
+from atomlib import methods
 from atomlib.datasets.png_folder import as_bytes
 from atomlib.distilled_set import DistilledSet
 from atomlib.report.records import by_run, iterations_of
@@ -72,11 +72,11 @@ def draw(made: DistilledSet, path: Path) -> Sheet:
     return Sheet(
         name=made.stem,
         dataset=made.data_name,
-        method=made.config.method,
+        method=made.method.name,
         ipc=made.ipc,
-        seed=made.config.seed,
-        variant=made.config.variant,
-        distill=made.config.model_dump(mode="json"),
+        seed=made.method.seed,
+        variant=made.method.variant,
+        distill=made.method.model_dump(mode="json"),
         classes=made.class_names[:rows],
         all_classes=len(made.class_names),
         columns=columns,
@@ -91,7 +91,7 @@ def trajectories(sheets: Iterable[Sheet]) -> list[list[Sheet]]:
 
     def place(run: tuple) -> tuple:
         dataset, ipc, method, seed, variant = run
-        return dataset, variant != "", seed, ipc, METHODS.index(method), variant
+        return dataset, variant != "", seed, ipc, methods.place(method), variant
 
     return [
         sorted((entry["sheet"] for entry in runs[run]), key=lambda sheet: sheet.iterations)

@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from atomlib.config import METHODS
+from atomlib import methods
 from atomlib.report import findings
 from atomlib.report.findings import HOW, SIGNS, against_published
 from atomlib.report.folder import ReportFolder
 from atomlib.report.published import published_text
-from atomlib.report.records import LABELS, lasts, points, tenths, with_spread
+from atomlib.report.records import label, lasts, points, tenths, with_spread
 from atomlib.site.notebook_page import slug
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _main_table(pages: "ReportPages", dataset: str, part: pd.DataFrame) -> dict[
     compared = [i for i in ipcs if part[part.ipc.isin([i, "whole"])].published.notna().any()]
     rows = []
     for method, cells in part.groupby("method", sort=False):
-        row: dict[str, Any] = {"label": LABELS.get(method, method), "ipcs": []}
+        row: dict[str, Any] = {"label": label(method), "ipcs": []}
         row["whole"] = method == "whole"
         for ipc in ipcs:
             mine = [c for c in cells.itertuples() if c.ipc in (ipc, "whole")]
@@ -76,7 +76,7 @@ def _main_table(pages: "ReportPages", dataset: str, part: pd.DataFrame) -> dict[
     )
     return {
         "id": f"main-{slug(report.name)}-{slug(dataset)}",
-        "caption": f"{LABELS.get(dataset, dataset)}{', reduced' if part.reduced.any() else ''}",
+        "caption": f"{label(dataset)}{', reduced' if part.reduced.any() else ''}",
         "ipcs": [(ipc, ipc in compared) for ipc in ipcs],
         "rows": rows,
         "links": [
@@ -151,17 +151,19 @@ def _grids(pages: "ReportPages") -> list[dict[str, Any]]:
     found = []
     for name in report.figures:
         cell = re.fullmatch(r"gallery_(.+)-([a-z]+)-ipc(\d+)-seed(\d+)", name)
-        if cell and cell[2] in METHODS and table is not None and cell[1] in set(table.dataset):
-            found.append((cell[1], int(cell[3]), int(cell[4]), METHODS.index(cell[2]), name))
+        if cell and table is not None and cell[1] in set(table.dataset):
+            found.append(
+                (cell[1], int(cell[3]), int(cell[4]), methods.place(cell[2]), cell[2], name)
+            )
     grids = []
     for dataset in dict.fromkeys(entry[0] for entry in found):
         mine = [entry for entry in found if entry[0] == dataset]
         ipc, seed = max(entry[1] for entry in mine), min(entry[2] for entry in mine)
         for *_, method, name in sorted(e for e in mine if e[1:3] == (ipc, seed)):
-            label = f"{LABELS[METHODS[method]]}, {LABELS.get(dataset, dataset)}, IPC {ipc}"
+            shown = f"{label(method)}, {label(dataset)}, IPC {ipc}"
             figure = pages.figure(name, f"{report.name}/")
-            grids.append(figure | {"caption": label, "alt": f"{label}, one row per class"})
-            grids[-1]["method"] = METHODS[method]
+            grids.append(figure | {"caption": shown, "alt": f"{shown}, one row per class"})
+            grids[-1]["method"] = method
     return grids
 
 

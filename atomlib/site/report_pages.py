@@ -10,9 +10,9 @@ from urllib.parse import quote, unquote, urlsplit
 import numpy as np
 import pandas as pd
 
-from atomlib.config import METHODS
+from atomlib import methods
 from atomlib.report.folder import ReportFolder
-from atomlib.report.records import LABELS, changes, is_reduced, with_spread
+from atomlib.report.records import changes, is_reduced, label, with_spread
 from atomlib.report.tables import to_latex
 from atomlib.site import contact_sheets
 from atomlib.site.front_page import front
@@ -78,7 +78,7 @@ class ReportPages:
         self.runs = contact_sheets.trajectories(sheets)
         order = sorted(
             (s for s in sheets if not s.variant),
-            key=lambda s: (s.dataset, METHODS.index(s.method), s.ipc, s.seed),
+            key=lambda s: (s.dataset, methods.place(s.method), s.ipc, s.seed),
         )
         self.order = [sheet.name for sheet in order]
         self.sheets = {sheet.name: sheet for sheet in sheets}
@@ -173,9 +173,9 @@ class ReportPages:
             links.append(("runs, and their losses as CSV", f"{root}runs.html"))
         elif name in self.report.tables and "networks" in self.report.tables[name]:
             links.append(("runs", f"{root}runs.html"))
-        for kind, label in (("csv", "CSV"), ("tex", "LaTeX")):
+        for kind, shown in (("csv", "CSV"), ("tex", "LaTeX")):
             if (folder / f"{name}.{kind}").exists():
-                links.append((label, f"{root}{quote(name)}.{kind}"))
+                links.append((shown, f"{root}{quote(name)}.{kind}"))
         kinds = [k for k in ("svg", "pdf", "png") if (folder / "figures" / f"{name}.{k}").exists()]
         links += [(k.upper(), f"{root}figures/{quote(name)}.{k}") for k in kinds]
         shown = "svg" if "svg" in kinds and not name.startswith("gallery_") else "png"
@@ -217,7 +217,7 @@ class ReportPages:
             links.append(("runs", "runs.html"))
         links += [
             (label, f"{quote(name)}.{kind}")
-            for kind, label in (("csv", "CSV"), ("tex", "LaTeX"))
+            for kind, shown in (("csv", "CSV"), ("tex", "LaTeX"))
             if (self.out / f"{name}.{kind}").exists()
         ]
         shown, caption = _without_data(part.table)
@@ -232,8 +232,8 @@ class ReportPages:
         groups: dict[str, list] = {}
         for run in shown:
             last = run[-1]
-            key = f"{LABELS.get(last.dataset, last.dataset)}, {_a_class(last.ipc)}"
-            told = self._trajectory(run) | {"heading": LABELS[last.method]}
+            key = f"{label(last.dataset)}, {_a_class(last.ipc)}"
+            told = self._trajectory(run) | {"heading": label(last.method)}
             groups.setdefault(key, []).append(told)
         self.page(
             "gallery.html", "gallery.html", title="Gallery", groups=groups,
@@ -271,10 +271,10 @@ class ReportPages:
             rows.append(
                 [
                     name,
-                    LABELS.get(record["method"], record["method"]),
+                    label(record["method"]),
                     str(record["ipc"]),
                     record.get("variant", ""),
-                    LABELS.get(network, network),
+                    label(network),
                     _accuracy(accuracies) or "–",
                     f"{seconds:,.0f}",
                 ]
@@ -353,7 +353,7 @@ def _without_data(table: Table) -> tuple[Table, str]:
 
 
 def _words(sheet: contact_sheets.Sheet) -> str:
-    parts = [LABELS[sheet.method], LABELS.get(sheet.dataset, sheet.dataset), f"IPC {sheet.ipc}"]
+    parts = [label(sheet.method), label(sheet.dataset), f"IPC {sheet.ipc}"]
     parts += [sheet.variant] if sheet.variant else []
     parts += [f"seed {sheet.seed}"] if sheet.seed else []
     return ", ".join(parts)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from atomlib.config import DistillConfig
 from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet, read_published
 from atomlib.evaluate import evaluate
+from atomlib.methods import RandomImages
 from atomlib.preprocess import Preprocess
 from atomlib.published.hand_on import write_mtt
 from atomlib.published.protocols import PROTOCOLS, protocol
@@ -60,7 +60,7 @@ def test_soft_labels_are_learned(tmp_path, data):
 
 def test_a_published_set_is_judged_as_our_own_is(tmp_path, data):
     """The same tensors give the same accuracies, whichever class holds them."""
-    config = DistillConfig(method="random", ipc=2, zca=False)
+    config = RandomImages(ipc=2, zca=False)
     made = distill(data, config, progress=False)
     file = made.export(tmp_path, layout="dc")
     read = read_published(file, data, space="normalised")
@@ -72,7 +72,7 @@ def test_a_published_set_is_judged_as_our_own_is(tmp_path, data):
 
 def test_hand_on_undoes_whitening(tmp_path, data, complains):
     """The field's files are normalised; of a whitened set that takes the data."""
-    made = distill(data, DistillConfig(method="random", ipc=2, zca=True), progress=False)
+    made = distill(data, RandomImages(ipc=2, zca=True), progress=False)
     with complains("data is None", "cifar10"):
         made.export(tmp_path / "mtt", layout="mtt")
     file = made.export(tmp_path / "mtt", layout="mtt", data=data)

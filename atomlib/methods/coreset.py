@@ -1,0 +1,53 @@
+"""Coresets: real images chosen, class by class, by the features of a trained network.
+
+Features are the flattened outputs of the feature extractor of a ConvNet trained on the full data
+(docs/facts.md, "Coresets").
+"""
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from atomlib.augmentation import DSA, DSAConfig
+from atomlib.datasets.image_data import ImageData, rows_by_class
+from atomlib.full_data import features_of
+from atomlib.methods.method import Method
+from atomlib.settings import Positive
+from atomlib.training import EvalConfig
+
+
+class Coreset(Method):
+    """A method that chooses by features; a subclass says how."""
+
+    feature_epochs: Positive = Field(
+        default=30, description="of the network on the full data whose features choose"
+    )
+    dsa: DSA = DSAConfig()
+
+    def choose(self, features: Float[Tensor, "n f"], count: int) -> Int[Tensor, "count"]:
+        """Which rows of one class's features are taken, in the order of their choice."""
+        raise NotImplementedError
+
+    def rows(
+        self, data: ImageData, device: torch.device, *, progress: bool = True
+    ) -> Int[Tensor, "k ipc"]:
+        features = features_of(data, self.training(), self.zca, device, progress=progress)
+        rows, present = rows_by_class(data)
+        return torch.stack(
+            [
+                own[self.choose(features[own], self.ipc)]
+                for own in (r[p] for r, p in zip(rows, present, strict=True))
+            ]
+        )
+
+    def training(self) -> EvalConfig:
+        """How the network is trained whose features choose."""
+        return EvalConfig(
+            networks=1,
+            seed=self.seed,
+            epochs=self.feature_epochs,
+            dsa=self.dsa,
+            **{name: getattr(self, name) for name in ("model", "precision", "compile", "graphs")},
+            **self.network_settings(),
+        )
