@@ -165,7 +165,7 @@ class ReportPages:
         caption = FIGURES.get(name, name.replace("_", " "))
         if name.startswith("gallery_") and stem in self.sheets:
             caption = f"{_words(self.sheets[stem])}, one row per class."
-            links.append(("one by one", f"{root}contact_sheets.html#{quote(self.shown_at[stem])}"))
+            links.append(("one by one", f"{root}gallery.html#{quote(self.shown_at[stem])}"))
             if stem in self.report.records:
                 links.append(("run", f"{root}runs.html#{quote(slug(stem))}"))
             links.append(("images as data", f"{root}distilled/{quote(stem)}.safetensors"))
