@@ -1,10 +1,10 @@
 """Networks by name: building one, drawing its weights anew, counting its operations and memory."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
@@ -19,6 +19,7 @@ from atomlib.models.convnet import (
     POOLINGS,
     ConvNet,
 )
+from atomlib.recipes import RECIPES
 from atomlib.runtime.device import memory
 from atomlib.settings import Settings
 
@@ -51,6 +52,29 @@ class NetworkConfig(Settings):
         "auto", description="torch.compile the step; auto is on where the run is long enough"
     )
     graphs: bool = Field(False, description="replay compiled steps as CUDA graphs, on a GPU")
+
+    recipe: Literal[tuple(RECIPES)] = Field(
+        default="text", description="whose settings fill in what is not given (atomlib.recipes)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_recipe(cls, given: Any) -> Any:
+        """Settings that are not given, as the recipe has them."""
+        name = given.get("recipe") if isinstance(given, dict) else None
+        if not isinstance(name, str) or name not in RECIPES:
+            return given
+        filled = {key: value for key, value in RECIPES[name].items() if key in cls.model_fields}
+        return filled | given
+
+    def but(self, **changes: Any) -> Self:
+        """As for all settings; a recipe is given when the settings are made."""
+        if changes.get("recipe", self.recipe) != self.recipe:
+            raise SettingError(
+                f"recipe is {changes['recipe']!r}; allowed here: {self.recipe!r}, with which the "
+                "settings were made"
+            )
+        return super().but(**changes)
 
     def network_settings(self) -> dict:
         """The keyword arguments of ``build_model`` that come from the config."""

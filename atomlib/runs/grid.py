@@ -17,7 +17,7 @@ from atomlib.methods import METHODS, Method, find
 from atomlib.models.build import operations
 from atomlib.training import EvalConfig
 
-OWN = {"ipc", "seed", "variant"}
+OWN = {"ipc", "seed", "variant", "recipe"}
 """Settings of a method that a grid gives by arguments of their own."""
 PARTS = ("settings", "evaluation")
 Variant = Mapping[str, Mapping[str, Any]]
@@ -47,13 +47,14 @@ def cells(
     ipcs: Sequence[int] = (1, 10),
     seeds: Sequence[int] = (0,),
     *,
+    recipes: Sequence[str] = ("text",),
     variants: Mapping[str, Variant] | None = None,
     settings: Mapping[str, Any] | None = None,
     method_settings: Mapping[str, Mapping[str, Any]] | None = None,
     evaluation: Mapping[str, Any] | None = None,
     resize: int | None = None,
 ) -> list[Cell]:
-    """All combinations, in the order data, IPC, method, variant, seed.
+    """All combinations, in the order data, recipe, IPC, method, variant, seed.
 
     ``methods`` are names, "package.module:Class", or classes. ``settings`` go to every method that
     has them, ``method_settings`` to one method, and ``evaluation`` to the EvalConfig; a variant
@@ -62,6 +63,7 @@ def cells(
     the first cell costs any time.
     """
     lists = {"datasets": datasets, "methods": methods, "ipcs": ipcs, "seeds": seeds}
+    lists["recipes"] = recipes
     for name, values in lists.items():
         if not isinstance(values, list | tuple) or not values:
             raise SettingError(f"{name} is {shown(values)}; allowed: a list of at least one")
@@ -92,10 +94,11 @@ def cells(
             )
     made = []
     loaded = [load_dataset(name, resize=resize) for name in datasets]
-    for data, ipc, method, variant, seed in product(loaded, ipcs, methods, variants, seeds):
+    combinations_of = product(loaded, recipes, ipcs, methods, variants, seeds)
+    for data, recipe, ipc, method, variant, seed in combinations_of:
         change = variants[variant]
         changed = {**settings, **method_settings.get(method.name, {}), **change.get("settings", {})}
-        own = {"ipc": ipc, "seed": seed, "variant": variant}
+        own = {"ipc": ipc, "seed": seed, "variant": variant, "recipe": recipe}
         asked = method(
             **{
                 name: value
@@ -104,7 +107,7 @@ def cells(
             }
             | own
         )
-        evaluated = EvalConfig(**{**evaluation, **change.get("evaluation", {})})
+        evaluated = EvalConfig(**{**evaluation, **change.get("evaluation", {}), "recipe": recipe})
         cell = Cell(data, asked.resolve(data), evaluated.resolve(data.image_size))
         operations(cell.method, data), operations(cell.evaluation, data)  # both can be built
         made.append(cell)
