@@ -248,9 +248,12 @@ def _method(about: dict[str, Any]) -> Method | UnknownMethod:
 
 
 def stem(data_name: str, method: Method | UnknownMethod) -> str:
-    """How a distilled set's file is named: <dataset>-<method>-ipc<k>-seed<s>[-<variant>]."""
-    variant = f"-{method.variant}" if method.variant else ""
-    return f"{data_name}-{method.name}-ipc{method.ipc}-seed{method.seed}{variant}"
+    """How a distilled set's file is named:
+    <dataset>-<method>-ipc<k>-seed<s>[-<recipe>][-<variant>].
+    """
+    names = [f"ipc{method.ipc}", f"seed{method.seed}"]
+    names += [] if method.recipe == "text" else [method.recipe]
+    return "-".join(filter(None, (data_name, method.name, *names, method.variant)))
 
 
 def summarise(losses: list[float], most: int = 200) -> list[tuple[int, float]]:

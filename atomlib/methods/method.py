@@ -238,6 +238,10 @@ class UnknownMethod:
         return self.settings["zca"]
 
     @property
+    def recipe(self) -> str:
+        return self.settings.get("recipe", "text")
+
+    @property
     def length(self) -> int:
         return self.settings.get("iterations", 0)
 

@@ -194,7 +194,7 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
     ``table`` is report.curve_table's; bands are 95 % t-intervals over the networks of one
     seed. A star marks the best checkpoint, a dot the last iterate.
     """
-    panels = list(table.groupby(["dataset", "ipc"], sort=False))
+    panels = list(table.groupby(["dataset", "ipc", "recipe"], sort=False))
     figure, axes = plt.subplots(
         2,
         len(panels),
@@ -202,7 +202,7 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
         squeeze=False,
         sharex="col",
     )
-    for (top, bottom), ((dataset, ipc), part) in zip(axes.T, panels, strict=True):
+    for (top, bottom), ((dataset, ipc, recipe), part) in zip(axes.T, panels, strict=True):
         for (method, _), line in part.groupby(["method", "seed"], sort=False):
             colour = methods.colour(method)
             top.plot(line.iterations, line["mean"], color=colour, lw=1.2, label=label(method))
@@ -211,11 +211,13 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
             top.plot(last.iterations, last["mean"], "o", color=colour, ms=4)
             top.plot(best.iterations, best["mean"], "*", color=colour, ms=10)
         for made in sets:
-            if (made.data_name, made.ipc) == (dataset, ipc) and made.history:
+            of_panel = (made.data_name, made.ipc, made.method.recipe) == (dataset, ipc, recipe)
+            if of_panel and made.history:
                 bottom.plot(
                     *zip(*made.history, strict=True), color=methods.colour(made.method.name)
                 )
-        top.set_title(f"{label(dataset)}, IPC {ipc}")
+        by = "" if recipe == "text" else f", by the {recipe}"
+        top.set_title(f"{label(dataset)}, IPC {ipc}{by}")
         bottom.set(xlabel="iteration", yscale="log")
     axes[0][0].set_ylabel("test accuracy, %\n(mean, 95 % t-interval)")
     axes[1][0].set_ylabel("matching loss")

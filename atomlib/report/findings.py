@@ -11,7 +11,16 @@ import pandas as pd
 import scipy  # its stats load where they are first used: half a second
 
 from atomlib.methods import ATOM, DM, place
-from atomlib.report.records import by_run, iterations_of, label, lasts, points, tenths
+from atomlib.report.records import (
+    by_recipe,
+    by_run,
+    iterations_of,
+    label,
+    lasts,
+    points,
+    recipe_of,
+    tenths,
+)
 from atomlib.training import EvalConfig
 
 LEVEL = 0.05
@@ -109,10 +118,12 @@ def findings(records: Iterable[dict[str, Any]], method: str = ATOM.name) -> list
     cells: dict[tuple, dict[str, list[dict[str, Any]]]] = {}
     for r in lasts(records):
         if r["method"] != "whole":
-            cells.setdefault((r["dataset"], r["ipc"]), {}).setdefault(r["method"], []).append(r)
+            cell = cells.setdefault((r["dataset"], r["ipc"], recipe_of(r)), {})
+            cell.setdefault(r["method"], []).append(r)
     sentences = []
-    for (dataset, ipc), by_method in cells.items():
+    for (dataset, ipc, recipe), by_method in cells.items():
         where = f"{label(dataset)}, IPC {ipc}"
+        where += "" if recipe == "text" else f", by the {recipe}"
         ours = by_method.get(method, [])
         rivals = [by_method[m] for m in sorted(by_method, key=place) if m != method] if ours else []
         sentences += [f"{where}: {_compare_seeds(ours, rival)}" for rival in rivals]
@@ -168,7 +179,7 @@ def against(records: Iterable[dict[str, Any]], base: str) -> list[str]:
 def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
     """One sentence per distillation: what the iterations brought, and best against last."""
     sentences = []
-    for (dataset, ipc, method, seed, _), run in by_run(records).items():
+    for (dataset, ipc, method, seed, recipe, _), run in by_run(records).items():
         first, last = min(run, key=iterations_of), max(run, key=iterations_of)
         best = max(run, key=lambda r: float(np.mean(r["accuracies"])))
         gain, gap = (
@@ -180,7 +191,7 @@ def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
             f"({_p(best, last)}, not corrected for having been chosen)"
         )  # fmt: skip
         sentences.append(
-            f"{label(method)}, {label(dataset)}, IPC {ipc}, seed {seed}: "
+            f"{by_recipe(method, recipe)}, {label(dataset)}, IPC {ipc}, seed {seed}: "
             f"{iterations_of(last)} iterations bring {points(gain)} points over "
             f"{iterations_of(first)} (Welch's t-test over networks, {_p(last, first)}); {kept}."
         )

@@ -12,12 +12,12 @@ import pandas as pd
 
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
-from atomlib.report.records import by_run, iterations_of, label, lasts
+from atomlib.report.records import by_recipe, by_run, iterations_of, label, lasts, recipe_of
 from atomlib.runtime.files import DamagedError, read_record
 
 _AS_READ = {
     "data": lambda row: label(row["dataset"]) + (", reduced" if row.get("reduced") is True else ""),
-    "method": lambda row: label(row["method"]),
+    "method": lambda row: by_recipe(row["method"], row.get("recipe", "text")),
     "IPC": lambda row: str(row["ipc"]),
     "variant": lambda row: str(row["variant"]),
     "iterations": lambda row: str(row["iterations"]),
@@ -96,6 +96,7 @@ class ReportFolder:
         wanted = {"dataset": row["dataset"], "method": row["method"], "ipc": str(row["ipc"])}
         wanted["variant"] = str(row.get("variant", ""))
         wanted["network"] = row.get("network", "convnet")
+        wanted["recipe"] = row.get("recipe", "text")
         wanted |= {key: row[key] for key in ("seed", "iterations") if key in row}
         return [r["name"] for r in records if wanted.items() <= _said(r).items()]
 
@@ -138,6 +139,7 @@ def _said(record: dict[str, Any]) -> dict[str, Any]:
         "method": record["method"],
         "ipc": str(record["ipc"]),
         "seed": record["seed"],
+        "recipe": recipe_of(record),
         "variant": variant,
         "network": record["evaluate"]["model"],
         "iterations": iterations_of(record),

@@ -49,10 +49,11 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     the arithmetic ran.
     """
     ignored = {"method", "ipc", "seed", "variant", "model", *HOW}
+    recipe = recipe_of(record)
     whole = {"epochs": WHOLE_EPOCHS} if record["method"] == "whole" else {}
-    defaults = {"evaluate": EvalConfig(**whole)}
+    defaults = {"evaluate": EvalConfig(recipe=recipe, **whole)}
     if record["method"] in METHODS:
-        defaults = {"distill": METHODS[record["method"]](), **defaults}
+        defaults = {"distill": METHODS[record["method"]](recipe=recipe), **defaults}
     found = {}
     for part, config in defaults.items():
         ours, papers = _flat(record[part]), _flat(config.model_dump(mode="json"))
@@ -78,9 +79,21 @@ def by_run(records: Iterable[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]
     for r in records:
         # The end of a variant's name that distill.as_checkpoint gives it.
         variant = re.sub(r"\.?it\d+$", "", r.get("variant", ""))
-        run = (*(r[key] for key in ("dataset", "ipc", "method", "seed")), variant)
+        about = (r[key] for key in ("dataset", "ipc", "method", "seed"))
+        run = (*about, recipe_of(r), variant)
         runs.setdefault(run, []).append(r)
     return runs
+
+
+def recipe_of(record: dict[str, Any]) -> str:
+    """Whose settings filled in what was not given (atomlib.recipes)."""
+    part = "evaluate" if record["method"] == "whole" else "distill"
+    return record[part].get("recipe", "text")
+
+
+def by_recipe(name: str, recipe: str) -> str:
+    """A method for a reader: "ATOM", or "ATOM, by the code" for another recipe than the text's."""
+    return label(name) if recipe == "text" else f"{label(name)}, by the {recipe}"
 
 
 def iterations_of(record: dict[str, Any]) -> int:

@@ -23,6 +23,7 @@ from atomlib.report.published import (
 )
 from atomlib.report.records import (
     SIZES,
+    by_recipe,
     by_run,
     changes,
     is_reduced,
@@ -31,6 +32,7 @@ from atomlib.report.records import (
     lasts,
     place,
     plain,
+    recipe_of,
     tenths,
     with_spread,
 )
@@ -96,16 +98,17 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     the records it is of, in results/. Nothing is rounded: that is done where a figure is written.
     """
     cells: dict[tuple, list[dict[str, Any]]] = {}
-    for (dataset, ipc, method, *_), checkpoints in by_run(records).items():
-        cells.setdefault((dataset, ipc, method), []).append(_summary(checkpoints))
+    for (dataset, ipc, method, _, recipe, _), checkpoints in by_run(records).items():
+        cells.setdefault((dataset, recipe, ipc, method), []).append(_summary(checkpoints))
     rows = []
-    for (dataset, ipc, method), seeds in cells.items():
+    for (dataset, recipe, ipc, method), seeds in cells.items():
         means = np.array([seed["mean"] for seed in seeds])
         networks = [seed["networks"] for seed in seeds]
         variances = [seed["variance"] for seed in seeds]
         rows.append(
             {
                 "dataset": dataset,
+                "recipe": recipe,
                 "method": method,
                 "ipc": ipc,
                 "mean": np.average(means, weights=networks),
@@ -132,11 +135,13 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     table["difference"] = table["mean"] - table.published
     table["place"] = table.method.map(methods.place)
     table["size"] = table.ipc.replace("whole", np.inf).astype(float)
-    columns = ["dataset", "method", "ipc", "mean", "std", "seed_std", "networks", "seeds"]
+    columns = ["dataset", "recipe", "method", "ipc", "mean", "std", "seed_std", "networks", "seeds"]
     columns += ["best", "best_at", "checkpoints"]
     columns += ["published", "published_std", "difference", "checked", "source", "note"]
     columns += ["reduced", "runs"]
-    table = table.sort_values(["dataset", "size", "place"])
+    table = table.sort_values(
+        ["dataset", "size", "place", "recipe"], ascending=[True, True, True, False]
+    )
     return table[columns].reset_index(drop=True)
 
 
@@ -170,7 +175,8 @@ def variant_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
         if len(a) > 1:
             spread = scipy.stats.t.interval(0.95, len(a) - 1, a.mean(), scipy.stats.sem(a))
         rows.append(
-            {key: r[key] for key in ("dataset", "method", "ipc", "seed", "variant")}
+            {"dataset": r["dataset"], "recipe": recipe_of(r)}
+            | {key: r[key] for key in ("method", "ipc", "seed", "variant")}
             | {"mean": a.mean(), "std": a.std(), "low": spread[0], "high": spread[1]}
             | {"networks": len(a), "reduced": is_reduced(r), "runs": r["name"]}
         )
@@ -182,16 +188,17 @@ def transfer_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     ``network`` in place of the variant."""
     records = list(records)
     table = variant_table(records)
-    table.insert(4, "network", [r["evaluate"]["model"] for r in records])
+    table.insert(5, "network", [r["evaluate"]["model"] for r in records])
     return table.drop(columns="variant")
 
 
 def readable_transfer(table: pd.DataFrame) -> pd.DataFrame:
     """The transfer table for a reader: methods down, networks across."""
     rows = []
-    for (dataset, ipc, method), part in table.groupby(["dataset", "ipc", "method"], sort=False):
+    keys = ["dataset", "ipc", "method", "recipe"]
+    for (dataset, ipc, method, recipe), part in table.groupby(keys, sort=False):
         reduced = ", reduced" if part.reduced.any() else ""
-        row = {"data": label(dataset) + reduced, "IPC": ipc, "method": label(method)}
+        row = {"data": label(dataset) + reduced, "IPC": ipc, "method": by_recipe(method, recipe)}
         row |= {label(cell.network): _measured_text(cell) for cell in part.itertuples()}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -225,7 +232,8 @@ def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
 def readable_curve(table: pd.DataFrame) -> pd.DataFrame:
     """The curve table for a reader."""
     shown = readable_variants(table.assign(variant=""))
-    shown.insert(1, "method", table.method.map(label))
+    named = [by_recipe(*pair) for pair in zip(table.method, table.recipe, strict=True)]
+    shown.insert(1, "method", named)
     shown["variant"] = table.iterations
     return shown.rename(columns={"variant": "iterations"})
 
@@ -303,9 +311,11 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     nothing is published of any row, there are no columns for it.
     """
     rows, known = [], table.published.notna().any()
-    for (dataset, method), part in table.groupby(["dataset", "method"], sort=False):
+    for (dataset, method, recipe), part in table.groupby(
+        ["dataset", "method", "recipe"], sort=False
+    ):
         reduced = ", reduced" if part.reduced.any() else ""
-        row = {"data": label(dataset) + reduced, "method": label(method)}
+        row = {"data": label(dataset) + reduced, "method": by_recipe(method, recipe)}
         ipcs = table[(table.dataset == dataset) & (table.ipc != "whole")].ipc.unique()
         for cell in part.itertuples():
             names = [f"IPC {ipc}" for ipc in ipcs] if cell.ipc == "whole" else [f"IPC {cell.ipc}"]

@@ -90,8 +90,8 @@ def trajectories(sheets: Iterable[Sheet]) -> list[list[Sheet]]:
     runs = by_run([{**vars(sheet), "sheet": sheet} for sheet in sheets])
 
     def place(run: tuple) -> tuple:
-        dataset, ipc, method, seed, variant = run
-        return dataset, variant != "", seed, ipc, methods.place(method), variant
+        dataset, ipc, method, seed, recipe, variant = run
+        return dataset, variant != "", recipe, seed, ipc, methods.place(method), variant
 
     return [
         sorted((entry["sheet"] for entry in runs[run]), key=lambda sheet: sheet.iterations)
