@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from atomlib.methods import ATOM, Method
+from atomlib.methods import ATOM
 from atomlib.report import figures
 from atomlib.report.findings import against, curve_findings, nas_findings, transfer_findings
 from atomlib.report.tables import (
@@ -98,7 +98,7 @@ def test_hyperparameters_are_those_of_the_configs():
     assert table.loc[("distillation", "image_momentum"), "allowed"] == "≥ 0 and < 1"
     assert table.loc[("augmentation", "rotate"), "default"] == "15"
     assert table.loc[("evaluation", "schedule"), "allowed"] == "halfway, step, constant"
-    assert set(table.loc["distillation"].index) == set(Method.model_fields) - {"dsa"}
+    assert set(table.loc["distillation"].index) == set(ATOM.model_fields) - {"dsa"}
     assert (table.meaning != "").all()
 
 
