@@ -11,7 +11,7 @@ READY := .venv/ready
 .PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data site data test golden status verify torture bench lab notebooks lint lock clean
 
 quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table, figures, distilled sets in reports/quick/
-	$(BIN)/python -m atomlib.runs.profiles --profile quick
+	$(BIN)/python -m atomlib run --profile quick
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,46 +19,46 @@ help:  ## this list
 	@echo "  where cells run: WORKERS=processes, or ENGINE=ray RAY_ADDRESS=host:port (README)"
 
 reports: $(READY)  ## all notebooks of PROFILE=..., continuing where a run was cut
-	$(BIN)/python -m atomlib.runs.profiles --profile $(PROFILE)
+	$(BIN)/python -m atomlib run --profile $(PROFILE)
 
 quickstart: $(READY)  ## the method on one data set, equations beside the code
-	$(BIN)/python -m atomlib.runs.profiles --profile $(PROFILE) --only 00_quickstart
+	$(BIN)/python -m atomlib run 00_quickstart --profile $(PROFILE)
 
 table1: $(READY)  ## the main table of PROFILE=... alone
-	$(BIN)/python -m atomlib.runs.profiles --profile $(PROFILE) --only 01_main_table
+	$(BIN)/python -m atomlib run 01_main_table --profile $(PROFILE)
 
 cross-architecture: $(READY)  ## one distilled set, five networks
-	$(BIN)/python -m atomlib.runs.profiles --profile $(PROFILE) --only 02_cross_architecture
+	$(BIN)/python -m atomlib run 02_cross_architecture --profile $(PROFILE)
 
 ablation: $(READY)  ## the terms of the loss, on and off
-	$(BIN)/python -m atomlib.runs.profiles --profile $(PROFILE) --only 03_ablation
+	$(BIN)/python -m atomlib run 03_ablation --profile $(PROFILE)
 
 power: $(READY)  ## spatial and channel powers
-	$(BIN)/python -m atomlib.runs.profiles --profile $(PROFILE) --only 04_power
+	$(BIN)/python -m atomlib run 04_power --profile $(PROFILE)
 
 cost: $(READY)  ## seconds an iteration and peak memory, by method and IPC
-	$(BIN)/python -m atomlib.runs.profiles --profile $(PROFILE) --only 05_cost
+	$(BIN)/python -m atomlib run 05_cost --profile $(PROFILE)
 
 nas: $(READY)  ## the search over 720 networks, ranked by proxy
-	$(BIN)/python -m atomlib.runs.profiles --profile $(PROFILE) --only 06_nas
+	$(BIN)/python -m atomlib run 06_nas --profile $(PROFILE)
 
 gallery: $(READY)  ## the distilled images
-	$(BIN)/python -m atomlib.runs.profiles --profile $(PROFILE) --only 07_gallery
+	$(BIN)/python -m atomlib run 07_gallery --profile $(PROFILE)
 
 disagreements: $(READY)  ## the text's settings against the official code's
-	$(BIN)/python -m atomlib.runs.profiles --profile $(PROFILE) --only 08_disagreements
+	$(BIN)/python -m atomlib run 08_disagreements --profile $(PROFILE)
 
 learning-curve: $(READY)  ## accuracy and loss over iterations
-	$(BIN)/python -m atomlib.runs.profiles --profile $(PROFILE) --only 09_learning_curve
+	$(BIN)/python -m atomlib run 09_learning_curve --profile $(PROFILE)
 
 your-data: $(READY)  ## a folder of your images, distilled (parameters in notebooks/10_your_data.ipynb)
-	$(BIN)/python -m atomlib.runs.profiles --profile $(PROFILE) --only 10_your_data
+	$(BIN)/python -m atomlib run 10_your_data --profile $(PROFILE)
 
 site: $(READY)  ## the reports as a static site in build/site/, to be read offline
-	@$(BIN)/python -m atomlib.site.build
+	@$(BIN)/python -m atomlib site
 
 data: $(READY)  ## download DATASET=cifar10|cifar100|tinyimagenet into ATOM_DATA and check it
-	$(BIN)/python -m atomlib.datasets.load $(or $(DATASET),cifar10)
+	$(BIN)/python -m atomlib data $(or $(DATASET),cifar10)
 
 test: $(READY)  ## everything that guards the package: style, oracles, notebooks (nbval)
 	$(BIN)/ruff check .
@@ -73,10 +73,10 @@ golden: $(READY)  ## write tests/golden/ anew where a revision was raised (and n
 	@$(BIN)/python -m tests.test_golden
 
 status: $(READY)  ## what reports/PROFILE holds: done, running, interrupted, stale, damaged, and why
-	@$(BIN)/python -m atomlib.runs.status reports/$(PROFILE)
+	@$(BIN)/python -m atomlib status reports/$(PROFILE)
 
 verify: $(READY)  ## make RESULT=reports/.../results/....json again from its record alone, and compare
-	$(BIN)/python -m atomlib.runs.verify $(RESULT)
+	$(BIN)/python -m atomlib verify $(RESULT)
 
 torture: $(READY)  ## kills, full disks, damaged files, random settings, lost cluster nodes: as many as the README counts
 	ATOM_TORTURE=1 $(BIN)/python -m pytest -m torture

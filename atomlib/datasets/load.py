@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from atomlib.datasets.image_data import ImageData
-from atomlib.errors import DataError, MissingDataError, SettingError, check_choice, shown
+from atomlib.errors import DataError, MissingDataError, check_choice, shown
 
 DATASETS = ("digits", "digits32", "cifar10", "cifar100", "tinyimagenet")
 
@@ -165,21 +165,14 @@ def _folder(path: Path, root: Path, resize: int | None) -> ImageData:
     )
 
 
-def main() -> None:
-    """``python -m atomlib.datasets.load NAME``: download, check and describe one data set."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Of ``atomlib data``."""
     parser.add_argument("name", help=f"one of {', '.join(DATASETS)} or folder:PATH")
     parser.add_argument("--root", help="where data rests (default: ATOM_DATA, else ./data)")
     parser.add_argument("--resize", type=int, help="side to bring a folder's images to")
-    arguments = parser.parse_args()
-    try:
-        data = load_dataset(
-            arguments.name, root=arguments.root, resize=arguments.resize, download=True
-        )
-    except SettingError as error:
-        raise SystemExit(f"error: {error}") from None
+
+
+def run(given: argparse.Namespace) -> None:
+    """Download, check and describe one data set."""
+    data = load_dataset(given.name, root=given.root, resize=given.resize, download=True)
     print(data.describe())
-
-
-if __name__ == "__main__":
-    main()

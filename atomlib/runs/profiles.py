@@ -47,7 +47,7 @@ def read_profile(name: str) -> dict[str, dict[str, Any]]:
         check_choice(
             f"notebook of profile {name!r}",
             notebook,
-            sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb")),
+            _notebooks(),
         )
         check_kind(f"{notebook} in profile {name!r}", parameters, dict, "parameters by name, or {}")
         known = pm.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
@@ -56,26 +56,51 @@ def read_profile(name: str) -> dict[str, dict[str, Any]]:
     return profile
 
 
-def run_profile(name: str, only: list[str] | None = None) -> Path:
+def _notebooks() -> list[str]:
+    return sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
+
+
+LAB = "lab"
+"""The report of notebooks that are run without a profile."""
+
+
+def run_profile(
+    name: str,
+    only: list[str] | None = None,
+    changes: dict[str, Any] | None = None,
+    *,
+    reuse: bool = False,
+) -> Path:
     """Execute the notebooks of a profile, or only some of them, in order of their numbers.
 
     Results that came with the clone are made again; those that an earlier run made here are read,
     so that a run that was cut continues. Executed notebooks go to reports/<name>/notebooks/, each
     when it is whole; one that failed is left in build/ to be looked at. Raises SettingError before
     any work for a profile, notebook, parameter, folder or engine that is invalid.
+
+    ``changes`` are parameters put over the profile's, mappings entry by entry. With ``reuse``,
+    results that came with the clone are read too, where they are up to date.
     """
     Engine.chosen()
-    profile = read_profile(name)
+    profile = {notebook: {} for notebook in _notebooks()} if name == LAB else read_profile(name)
     for notebook in only or []:
         check_choice("notebook", notebook, profile)
+    for notebook in only or profile if changes else []:
+        known = pm.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
+        for parameter in changes:
+            check_choice(f"parameter of {notebook}", parameter, known)
     reports = check_writable(Path("reports") / name)
     build = check_writable(Path("build") / name)
     started = build / "started"  # when the first run began in this clone
     if not started.exists():
         started.touch()
-    os.environ["ATOM_MADE_SINCE"] = str(started.stat().st_mtime)
+    os.environ["ATOM_MADE_SINCE"] = "0" if reuse else str(started.stat().st_mtime)
     for notebook in only or sorted(profile):
         parameters = {"output": f"../{reports.as_posix()}", **profile[notebook]}
+        for key, value in (changes or {}).items():
+            old = parameters.get(key)
+            both = isinstance(old, dict) and isinstance(value, dict)
+            parameters[key] = old | value if both else value
         running = build / f"{notebook}.ipynb"
         print(f"{notebook} ({name})", file=sys.stderr)
         try:
@@ -112,24 +137,52 @@ def _keep(executed: Path, path: Path) -> None:
     executed.unlink()
 
 
-def main() -> None:
-    """``python -m atomlib.run``: execute the notebooks of one profile into reports/."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--profile", default="quick", help="a file of notebooks/profiles/")
-    parser.add_argument("--only", nargs="*", help="notebooks to run, by name")
-    arguments = parser.parse_args()
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Of ``atomlib run``; a notebook's parameters are options too (see ``take``)."""
+    parser.add_argument("notebooks", nargs="*", help="by name, 00_quickstart; all of the profile")
+    parser.add_argument(
+        "--profile",
+        help="a file of notebooks/profiles/; quick where no notebook is named, else none: the "
+        "notebooks' own parameters, into reports/lab/",
+    )
+    parser.add_argument(
+        "--reuse",
+        action="store_true",
+        help="read results that came with the clone too, where they are up to date",
+    )
+
+
+def run(given: argparse.Namespace) -> None:
+    """Execute notebooks, and say where what they made is."""
     # Kernels run in notebooks/; a relative data folder is meant from here.
     os.environ["ATOM_DATA"] = str(Path(os.environ.get("ATOM_DATA") or "data").absolute())
-    try:
-        reports = run_profile(arguments.profile, arguments.only)
-    except SettingError as error:
-        raise SystemExit(f"error: {error}") from None
+    profile = given.profile or (LAB if given.notebooks else "quick")
+    reports = run_profile(profile, given.notebooks or None, given.changes, reuse=given.reuse)
     print(f"\nreport: {reports}/")
     print(f"  tables: {', '.join(path.name for path in sorted(reports.glob('*.md')))}")
     for part in sorted(path for path in reports.iterdir() if path.is_dir()):
         count = sum(path.is_file() and path.name[0] != "." for path in part.rglob("*"))
         print(f"  {part.name}/: {count} files")
     print("pages to look at: make site; what is done and what is stale: make status")
+
+
+def take(given: argparse.Namespace, more: list[str]) -> None:
+    """Parameters of the notebooks, ``--ipcs "[1, 10]"``: values as YAML, as papermill's -p.
+
+    Raises SettingError for a word that is no option, an option without value, and no YAML.
+    """
+    given.changes, words = {}, list(more)
+    while words:
+        option, _, value = words.pop(0).partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if not option.startswith("--") or not (value or words):
+            raise SettingError(
+                f"argument is {option!r}; allowed: notebooks first, then --PARAMETER VALUE"
+            )
+        try:
+            given.changes[name] = yaml.safe_load(value or words.pop(0))
+        except yaml.YAMLError:
+            raise SettingError(f"parameter {name} is no YAML; allowed: such as [1, 10]") from None
 
 
 PLAIN = (bool, int, float, str, list, tuple, dict, type(None))

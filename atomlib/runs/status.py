@@ -153,23 +153,18 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-def main() -> None:
-    """``python -m atomlib.runs.status <report folder>``: a line for each result and each run."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Of ``atomlib status``."""
     parser.add_argument("folder", type=Path, help="such as reports/quick")
-    folder = parser.parse_args().folder
-    started = Path("build") / folder.name / "started"
-    try:
-        # Without it nothing was run in this clone: all that is there came with it.
-        since = started.stat().st_mtime if started.exists() else float("inf")
-        lines = status(folder, since)
-    except SettingError as error:
-        raise SystemExit(f"error: {error}") from None
+
+
+def run(given: argparse.Namespace) -> None:
+    """A line for each result and each run, and how many of each state."""
+    started = Path("build") / given.folder.name / "started"
+    # Without it nothing was run in this clone: all that is there came with it.
+    since = started.stat().st_mtime if started.exists() else float("inf")
+    lines = status(given.folder, since)
     for line in lines:
         print(f"{line.state:14}  {line.name:50}  {line.why}")
     counts = Counter(line.state for line in lines)
     print(", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "nothing")
-
-
-if __name__ == "__main__":
-    main()

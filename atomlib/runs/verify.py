@@ -111,29 +111,24 @@ def _changed(then: dict[str, Any]) -> list[str]:
     return found
 
 
-def main() -> None:
-    """``... verify <record> ...``: exit status 1 where accuracies are told apart."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Of ``atomlib verify``."""
     parser.add_argument("records", nargs="+", help="files of <report>/results/")
     parser.add_argument("--dataset", help="if the data set has another name here")
-    arguments = parser.parse_args()
+
+
+def run(given: argparse.Namespace) -> int:
+    """Make results again and compare; status 1 where accuracies are told apart."""
     failed = False
-    try:
-        data = load_dataset(arguments.dataset) if arguments.dataset else None
-        for path in arguments.records:
-            found, then = verify(path, data), _read(Path(path))
-            means = (float(np.mean(values)) for values in (then["accuracies"], found.accuracies))
-            print(f"{path}: {{:.2f}} % then, {{:.2f}} % now".format(*means))
-            if found.same_images is not None:
-                print(f"  images: {'the same bytes' if found.same_images else 'not the same'}")
-            print(f"  accuracies: {'the same' if found.same_accuracies else found.verdict}")
-            for change in found.changed:
-                print(f"  {change}")
-            failed |= not found.same_accuracies and "not told apart" not in found.verdict
-    except SettingError as error:
-        raise SystemExit(f"error: {error}") from None
-    raise SystemExit(int(failed))
-
-
-if __name__ == "__main__":
-    main()
+    data = load_dataset(given.dataset) if given.dataset else None
+    for path in given.records:
+        found, then = verify(path, data), _read(Path(path))
+        means = (float(np.mean(values)) for values in (then["accuracies"], found.accuracies))
+        print(f"{path}: {{:.2f}} % then, {{:.2f}} % now".format(*means))
+        if found.same_images is not None:
+            print(f"  images: {'the same bytes' if found.same_images else 'not the same'}")
+        print(f"  accuracies: {'the same' if found.same_accuracies else found.verdict}")
+        for change in found.changed:
+            print(f"  {change}")
+        failed |= not found.same_accuracies and "not told apart" not in found.verdict
+    return int(failed)

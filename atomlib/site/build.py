@@ -1,4 +1,4 @@
-"""Builds the reports as a static site: ``python -m atomlib.site``, into build/site/.
+"""Builds the reports as a static site: ``atomlib site``, into build/site/.
 
 A front page; one page per notebook; for each profile a gallery and the list of its runs. The pages
 need no server and no other host. Templates, style and script are in atomlib/templates/.
@@ -130,18 +130,13 @@ class _Site:
         }
 
 
-def main() -> None:
-    """``python -m atomlib.site``: the reports as a static site."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Of ``atomlib site``."""
     parser.add_argument("--profiles", nargs="*", help="folders of reports/; all by default")
     parser.add_argument("--out", default="build/site", help="the folder to write")
-    arguments = parser.parse_args()
-    try:
-        out = build(arguments.profiles, arguments.out)
-    except SettingError as error:
-        raise SystemExit(f"error: {error}") from None
+
+
+def run(given: argparse.Namespace) -> None:
+    """Build the site, and say where it is."""
+    out = build(given.profiles, given.out)
     print(f"site: {(out / 'index.html').absolute().as_uri()}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,49 @@
+"""The command line: ``python -m atomlib COMMAND``, or ``atomlib COMMAND`` where it is installed.
+
+Each command's module says its arguments (``arguments``) and does its work (``run``).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+from atomlib.errors import SettingError
+
+COMMANDS = {
+    "run": ("atomlib.runs.profiles", "execute notebooks with their parameters, into reports/"),
+    "status": ("atomlib.runs.status", "what a report's folder holds, and what of it is stale"),
+    "verify": ("atomlib.runs.verify", "make a committed result again, and compare"),
+    "evaluate": ("atomlib.runs.judge", "read anybody's distilled set and train networks on it"),
+    "site": ("atomlib.site.build", "the reports as a static site"),
+    "data": ("atomlib.datasets.load", "download, check and describe a data set"),
+}
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status. Bad input is one line and status 1, never a traceback."""
+    listed = "\n".join(f"  {name:10}{text}" for name, (_, text) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        "atomlib",
+        description=f"ATOM, rerun. Commands:\n{listed}\n`atomlib COMMAND --help` tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"atomlib {version('atomlib')}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    words = list(sys.argv[1:] if given is None else given)
+    arguments = parser.parse_args(words[:1])
+    place, about = COMMANDS[arguments.command]
+    module = import_module(place)  # only now: others take seconds to import
+    own = argparse.ArgumentParser(f"atomlib {arguments.command}", description=about)
+    module.arguments(own)
+    try:
+        known, more = own.parse_known_args(words[1:])
+        if hasattr(module, "take"):  # options that only the notebooks know
+            module.take(known, more)
+        elif more:
+            own.error(f"unrecognized arguments: {' '.join(more)}")
+        return module.run(known) or 0
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
