@@ -19,7 +19,7 @@ from atomlib.errors import SettingError, check_kind
 from atomlib.methods import Learner, Method
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import pick_device
-from atomlib.runtime.provenance import versions
+from atomlib.runtime.provenance import given, versions
 
 
 class DivergedError(SettingError):
@@ -87,7 +87,8 @@ def _run(
     if learner is None:
         yield _set(method.start(data, device, progress=progress), [], {}, data, method, device)
         return
-    run = f"{method.name} {method.model_dump_json()} {data.fingerprint} {learner.execution}"
+    about = method.name, method.model_dump_json(), data.fingerprint, method.revision
+    run = f"{about} {learner.execution}"
     kept = Bookmark.of(resume, run)
     losses = _go_on(kept, learner, at)
 
@@ -163,6 +164,8 @@ def _set(
         data_fingerprint=data.fingerprint,
         class_names=data.class_names,
         versions=versions(),
+        revision=method.revision,
+        given=given(method),
         history=summarise(losses),
         extras=extras,
     )

@@ -46,6 +46,10 @@ class DistilledSet(Dataset):
     data_fingerprint: str
     class_names: tuple[str, ...]
     versions: dict[str, str]
+    revision: int = 0
+    """Of the method that made it; 0 where that is not known."""
+    given: list[str] = field(default_factory=list)
+    """The settings that were not at their default then (atomlib.runtime.provenance)."""
     history: list[tuple[int, float]] = field(default_factory=list)
     """(steps taken, loss then), at most 200 of them."""
     extras: dict[str, float] = field(default_factory=dict)
@@ -88,6 +92,8 @@ class DistilledSet(Dataset):
                 "class_names": list(self.class_names),
             },
             "versions": self.versions,
+            "revision": self.revision,
+            "given": self.given,
             "history": [[step, loss] for step, loss in self.history],
             "extras": self.extras,
         }
@@ -117,6 +123,8 @@ class DistilledSet(Dataset):
                 data_fingerprint=about["data"]["fingerprint"],
                 class_names=tuple(about["data"]["class_names"]),
                 versions=dict(about["versions"]),
+                revision=about["revision"],
+                given=list(about["given"]),
                 history=[(int(step), float(loss)) for step, loss in about["history"]],
                 extras={str(name): float(value) for name, value in about["extras"].items()},
             )
@@ -130,9 +138,11 @@ class DistilledSet(Dataset):
     def _check(self) -> None:
         """Raise ValueError for anything that ``save`` would not have been given."""
         names = (self.data_name, self.data_fingerprint, *self.class_names)
-        for name in (*names, *self.versions.values()):
+        for name in (*names, *self.versions.values(), *self.given):
             if not isinstance(name, str):
                 raise ValueError(f"it has {name!r} where a name is due")
+        if type(self.revision) is not int or self.revision < 0:
+            raise ValueError(f"its revision is {self.revision!r}")
         # It becomes part of a file's name.
         if not re.fullmatch(r"[^\x00-\x1f/\\.][^\x00-\x1f/\\]{0,99}", self.data_name):
             raise ValueError(f"its data is named {self.data_name[:99]!r}")

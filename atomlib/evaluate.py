@@ -23,7 +23,7 @@ from atomlib.models.ensemble import Ensemble
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, pick_device
-from atomlib.training import EnsembleTrainer, EvalConfig, Trainer, side_by_side
+from atomlib.training import REVISION, EnsembleTrainer, EvalConfig, Trainer, side_by_side
 
 
 def evaluate(
@@ -70,7 +70,7 @@ def evaluate(
             return Trainer(network, config, execution)
         return EnsembleTrainer(Ensemble(network, networks), config, execution)
 
-    about = f"{distilled.digest()} {config.model_dump_json()} {execution} {size}"
+    about = f"{distilled.digest()} {config.model_dump_json()} {REVISION} {execution} {size}"
     kept = Bookmark.of(resume, about)
     state = kept.read()
     accuracies = state.pop("accuracies", torch.empty(0)).tolist()

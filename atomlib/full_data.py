@@ -1,10 +1,15 @@
 """Networks trained on the full data: the ceiling of the main table, and the features of coresets.
 
 Trained as networks are on a distilled set (atomlib.evaluate), with fewer epochs. Weights are cached
-(``ATOM_CACHE``) by data and settings, so each network is trained once per machine.
+(``ATOM_CACHE``) with the facts they are of, so each network is trained once per machine.
 """
 
+import glob
 import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -13,7 +18,6 @@ from tqdm import tqdm
 
 from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
-from atomlib.identity import digest
 from atomlib.models.build import check_room, network_for, operations
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
@@ -23,11 +27,13 @@ from atomlib.runtime.files import (
     alone,
     cache_folder,
     check_writable,
+    read_about,
     read_tensors,
     set_aside,
     write_tensors,
 )
-from atomlib.training import TEST_BATCH, EvalConfig, Trainer
+from atomlib.runtime.provenance import Facts, differences, libraries, settings_of
+from atomlib.training import REVISION, TEST_BATCH, EvalConfig, Trainer
 
 WHOLE_EPOCHS = 200
 """Epochs of training on the full data in the field (docs/facts.md, 'NAS protocol')."""
@@ -92,19 +98,21 @@ def _trained(
     check_room(config, data, device, min(config.batch_size, len(data.train_labels)), 1)
     execution = Execution(config, device, work)
     trainer = Trainer(network_for(config, data).to(device), config, execution)
-    # Whole-set networks train one by one; how many there are, or go together, is not in the key.
-    settings = config.but(networks=1, together=None).model_dump_json(exclude_defaults=True)
-    about = f"{data.fingerprint} {zca} {index} {settings} {execution} {digest()}"
+    # Whole-set networks train one by one; how many there are, or go together, decides nothing.
+    settings = settings_of(config.but(networks=1, together=None))
+    settings |= {"zca": zca, "network": index, "how": str(execution)}
+    facts = Facts("training", REVISION, settings, data.fingerprint, libraries())
+    about = json.dumps(asdict(facts))
     key = hashlib.sha256(about.encode()).hexdigest()
     path = cache_folder() / "networks" / f"{data.name}-{key[:16]}.safetensors"
     check_writable(path.parent)
     with alone(path):
-        if path.exists():
+        for kept in [path] if path.exists() else _kept(path.parent, data.name, facts):
             try:
-                trainer.network.load_state_dict(read_tensors(path)[0])
+                trainer.network.load_state_dict(read_tensors(kept)[0])
                 return trainer
             except DamagedError as error:
-                set_aside(path, path.parent / "damaged", error)
+                set_aside(kept, path.parent / "damaged", error)
         images = preprocess.training_images(data, zca, device)
         labels = data.train_labels.to(device)
         kept = Bookmark.of(path.with_suffix(".unfinished"), about)
@@ -115,6 +123,20 @@ def _trained(
                 bar.update(epoch - bar.n)
                 if kept.due():
                     kept.write(trainer.state(), epoch, passes)
-        write_tensors(path, trainer.network.state_dict(), {"trained on": data.name})
+        write_tensors(path, trainer.network.state_dict(), {"facts": asdict(facts)})
         kept.end()
     return trainer
+
+
+def _kept(folder: Path, name: str, facts: Facts) -> Iterator[Path]:
+    """Files of the cache with these facts, under whatever name: settings that were added since
+    have changed its hash, and not the network."""
+    defaults = settings_of(EvalConfig())
+    for path in sorted(folder.glob(f"{glob.escape(name)}-*.safetensors")):
+        try:
+            then = read_about(path)["facts"]
+            then = Facts(**{**then, "settings": defaults | then["settings"]})
+            if not differences(then, facts):
+                yield path
+        except (KeyError, TypeError, AttributeError, DamagedError):
+            continue  # another version's, or damaged: whoever asks for it sets it aside

@@ -26,6 +26,10 @@ Labels = Int[Tensor, "*n"] | Float[Tensor, "*n k"]
 """The class of each image; or probabilities by class, of which cross entropy takes the mean."""
 
 
+REVISION = 1
+"""Of what training gives: raised when, and only when, its numbers change (tests/golden/)."""
+
+
 class EvalConfig(NetworkConfig):
     """How to train networks on a distilled set and test them (docs/facts.md, 'Evaluation
     protocol')."""

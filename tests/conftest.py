@@ -109,6 +109,22 @@ def steps(monkeypatch):
 
 
 @pytest.fixture
+def new_default(monkeypatch):
+    """Change the default of a setting, as an edit of its class would."""
+    changed = []
+
+    def change(settings, name, value):
+        changed.append(settings)
+        monkeypatch.setattr(settings.model_fields[name], "default", value)
+        settings.model_rebuild(force=True)
+
+    yield change
+    monkeypatch.undo()
+    for settings in changed:
+        settings.model_rebuild(force=True)
+
+
+@pytest.fixture
 def bookmarks_always(monkeypatch):
     """Where a run is, is written after every step."""
     monkeypatch.setattr(resume, "EVERY_SECONDS", 0.0)

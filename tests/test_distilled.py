@@ -49,7 +49,8 @@ def saved(make_set, tmp_path):
 
 
 TENSORS = ("images", "trained", "labels")
-WORDS = ("config", "data_name", "data_fingerprint", "class_names", "versions", "code", "history")
+WORDS = ("method", "data_name", "data_fingerprint", "class_names", "versions", "history")
+WORDS += ("revision", "given")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -288,8 +289,8 @@ def test_tensors_that_do_not_fit_are_refused(saved, complains, tensors):
         {"data": {"name": "x" * 200, "fingerprint": "", "class_names": ["a", "b", "c"]}},
         {"data": {"name": "x", "fingerprint": 1, "class_names": ["a", "b", "c"]}},
         {"data": {"name": "x", "fingerprint": "", "class_names": ["a", "b", 3]}},
-        {"code": None},
-        {"code": {"distill": 1}},
+        {"revision": None},
+        {"given": [1]},
         {"versions": ["torch"]},
         {"versions": None},
         {"history": [[1]]},

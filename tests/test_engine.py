@@ -48,7 +48,7 @@ def same(first, second):
 
 def numbers(records):
     """What was measured, without where and how fast."""
-    return [(r["method"], r["seed"], r["variant"], r["key"], r["accuracies"]) for r in records]
+    return [(r["method"], r["seed"], r["variant"], r["set"], r["accuracies"]) for r in records]
 
 
 def test_by_default_all_is_done_here_one_after_another():

@@ -20,8 +20,10 @@ from atomlib.distill import distill
 from atomlib.evaluate import evaluate
 from atomlib.full_data import trained_network, whole_accuracies
 from atomlib.methods import METHODS, Method
+from atomlib.nas import REVISION as nas_revision
 from atomlib.nas import Candidate, Proxy, evaluate_candidates
 from atomlib.preprocess import test_images as inputs_of
+from atomlib.training import REVISION as training_revision
 from atomlib.training import EvalConfig
 
 FOLDER = Path(__file__).parent / "golden"
@@ -153,15 +155,10 @@ def of_search(data: ImageData) -> dict[str, list[float]]:
 
 
 REVISIONS = {
-    "random": ("RandomImages.revision", 1),
-    "herding": ("Herding.revision", 1),
-    "kcenter": ("KCenter.revision", 1),
-    "dm": ("DM.revision", 1),
-    "datadam": ("DataDAM.revision", 1),
-    "atom": ("ATOM.revision", 1),
-    "evaluation": ("training.REVISION", 1),
-    "full_data": ("training.REVISION", 1),
-    "nas": ("nas.REVISION", 1),
+    **{name: (f"{of.__name__}.revision", of.revision) for name, of in METHODS.items()},
+    "evaluation": ("training.REVISION", training_revision),
+    "full_data": ("training.REVISION", training_revision),
+    "nas": ("nas.REVISION", nas_revision),
 }
 """What each file is of: the name of its revision, and the revision of today."""
 

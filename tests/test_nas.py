@@ -24,6 +24,7 @@ from atomlib.nas.space import AXES, Candidate, sample, search_space
 from atomlib.preprocess import Preprocess
 from atomlib.randomness import stream
 from atomlib.runtime.device import Execution
+from atomlib.runtime.files import sealed
 from atomlib.training import EvalConfig, Trainer
 
 SPACE = search_space()
@@ -414,11 +415,30 @@ def test_a_line_changed_by_a_digit_is_named_and_trained_again(search, trained, t
     assert capsys.readouterr().err.count("is damaged; it is passed over") == 1
 
 
-def test_other_code_trains_anew(search, trained, monkeypatch):
-    search(SMALL[:1])
-    monkeypatch.setattr(nas, "digest", lambda kind: f"other code of {kind}")
-    search(SMALL[:1]), search(SMALL[:1])
-    assert len(trained) == 2
+def test_another_revision_trains_anew(search, trained, monkeypatch):
+    search()
+    monkeypatch.setattr(nas, "REVISION", 2)
+    search(), search()
+    assert len(trained) == 2 * len(SMALL)
+
+
+def test_a_changed_default_trains_anew(search, trained, new_default):
+    search(config=EvalConfig())
+    new_default(EvalConfig, "lr", 0.5)
+    search(config=EvalConfig()), search(config=EvalConfig())
+    assert len(trained) == 2 * len(SMALL)
+
+
+def test_a_setting_added_since_leaves_old_lines_as_they_are(search, trained, tmp_path):
+    path = tmp_path / "nas.jsonl"
+    search()
+    with_fewer = []
+    for line in lines(path):
+        del line["settings"]["step_size"]
+        with_fewer.append(json.dumps(sealed(line)) + "\n")
+    path.write_text("".join(with_fewer))
+    search()
+    assert len(trained) == len(SMALL)
 
 
 def narrow(norm):
@@ -502,7 +522,7 @@ def test_a_cut_last_line_is_passed_over_and_healed(search, trained, tmp_path, cu
 
 
 @pytest.mark.parametrize(
-    "junk", [b"[]", b"7", b"\xff\xfe", b'{"key": []}', b'{"key": "KEY", "test": 1}'], ids=repr
+    "junk", [b"[]", b"7", b"\xff\xfe", b'{"name": []}', b'{"name": "NAME", "test": 1}'], ids=repr
 )
 def test_a_line_that_is_something_else_is_passed_over(search, trained, tmp_path, junk):
     path = tmp_path / "nas.jsonl"

@@ -45,7 +45,8 @@ def saved(data, reports, iterations=30, **settings):
             data.fingerprint, data.class_names, {"torch": "9.9"}, history=[(0, 2.0), (step, 1.0)],
         )  # fmt: skip
         made.save(reports / "distilled" / f"{made.stem}.safetensors")
-        run = {"seconds": 1.5, "hardware": HOSTILE, "versions": {"torch": "9.9"}, "code": {}}
+        run = {"seconds": 1.5, "hardware": HOSTILE, "versions": {"torch": "9.9"}}
+        run |= {"revision": 1, "given": []}
         records.append(
             {
                 "name": made.stem, "dataset": data.name, "data": data.fingerprint,

@@ -6,15 +6,18 @@ import time
 
 import pytest
 
-from atomlib import identity
-from atomlib.distill import Step
+from atomlib import training
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
 from atomlib.methods import ATOM
+from atomlib.methods.method import Learner
+from atomlib.nas import Proxy, evaluate_candidates, sample, search, search_space
 from atomlib.runs import status as module
 from atomlib.runs.status import main, status
 from atomlib.runs.store import Store
 from atomlib.runtime import bookmark as resume
+from atomlib.runtime import provenance
+from atomlib.runtime.files import read_record, write_record
 from atomlib.training import EvalConfig
 
 SMALL = ATOM(iterations=3, width=16, real_batch=4, compile="off")
@@ -57,20 +60,61 @@ def test_all_kinds_of_results_are_told(results, data):
     }  # fmt: skip
 
 
-def test_what_other_code_or_libraries_made_is_stale(results, monkeypatch):
-    plain = identity.versions()
-    monkeypatch.setattr(identity, "versions", lambda: {**plain, "torch": "9.9"})
+def test_what_other_libraries_made_is_stale(results, monkeypatch):
+    plain = provenance.versions()
+    monkeypatch.setattr(provenance, "versions", lambda: {**plain, "torch": "9.9"})
     for state, why in told(results).values():
         assert state == "stale" and "is 9.9" in why
-    monkeypatch.undo()
-    changed = {**identity.code("distill"), "losses": "0"}
-    path = results.folder / "distilled" / f"{STEM}.safetensors"
-    made = DistilledSet.load(path)
-    made.code = changed
-    made.save(path)
+
+
+def test_what_another_revision_made_is_stale(results, monkeypatch):
+    monkeypatch.setattr(ATOM, "revision", 2)
     found = told(results)
-    assert found[f"set {STEM}"] == ("stale", "3 iterations; losses.py has changed")
+    why = "3 iterations; atom is at revision 2, this is of 1"
+    assert found[f"set {STEM}"] == ("stale", why)
     assert found[f"accuracies {STEM}"][0] == "done"
+    monkeypatch.setattr(training, "REVISION", 3)
+    why = "2 networks; training is at revision 3, this is of 1"
+    assert told(results)[f"accuracies {STEM}"] == ("stale", why)
+
+
+def test_what_another_default_made_is_stale(results, data, new_default):
+    results.whole(data, BRIEF.but(momentum=0.5), zca=False)
+    new_default(EvalConfig, "lr", 0.5)
+    new_default(EvalConfig, "width", 64)  # which was given, and so is still asked for
+    new_default(ATOM, "image_momentum", 0.9)
+    for name in (f"accuracies {STEM}", "accuracies toy-whole"):
+        assert told(results)[name] == ("stale", "2 networks; lr was 0.01, is 0.5")
+    why = "3 iterations; image_momentum was 0.5, is 0.9"
+    assert told(results)[f"set {STEM}"] == ("stale", why)
+
+
+def test_candidates_of_the_search_are_told(results, data, new_default, monkeypatch):
+    proxy = Proxy.of_set(results.distilled(data, SMALL), epochs=1)
+    candidates = sample(search_space(), image_size=8, count=2, restrict={"depth": [1]})
+    evaluate_candidates(
+        proxy, candidates, data, zca=False, workers=1, progress=False,
+        keep=results.folder / "nas.jsonl",
+    )  # fmt: skip
+    assert told(results)["nas atom"] == ("done", "2 candidates")
+    monkeypatch.setattr(search, "REVISION", 2)
+    new_default(EvalConfig, "lr", 0.5)
+    state, why = told(results)["nas atom"]
+    assert state == "stale"
+    assert why.split("; ") == [
+        "2 candidates",
+        "lr was 0.01, is 0.5 (2 of 2)",
+        "the search is at revision 2, this is of 1 (2 of 2)",
+    ]
+
+
+def test_a_record_without_a_revision_is_told(results):
+    path = results.folder / "results" / f"{STEM}.json"
+    record = read_record(path)
+    del record["evaluation"]["revision"]
+    write_record(path, record)
+    state, why = told(results)[f"accuracies {STEM}"]
+    assert state == "damaged" and "lacks 'revision'; the next run makes it again" in why
 
 
 def test_accuracies_of_a_set_that_is_no_more_are_stale(results, data):
@@ -100,16 +144,16 @@ def test_what_came_with_the_clone_is_no_run_of_it(results):
 
 def test_a_run_that_was_cut_says_where(results, data, monkeypatch):
     monkeypatch.setattr(resume, "EVERY_SECONDS", 0.0)
-    plain, calls = Step.__call__, []
+    plain, calls = Learner.iterate, []
 
-    def cut(self, images):
+    def cut(self):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return plain(self, images)
+        return plain(self)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Step, "__call__", cut)
+        patch.setattr(Learner, "iterate", cut)
         results.distilled(data, SMALL.but(seed=1))
     state, why = told(results)["run toy-atom-ipc1-seed1"]
     assert state == "interrupted" and why.startswith("at 2 of 3, after 0.0")
@@ -118,14 +162,14 @@ def test_a_run_that_was_cut_says_where(results, data, monkeypatch):
 
 
 def work(folder, data, started):
-    plain = Step.__call__
+    plain = Learner.iterate
 
-    def slow(self, images):
+    def slow(self):
         started.touch()
         time.sleep(60)
-        return plain(self, images)
+        return plain(self)
 
-    Step.__call__ = slow
+    Learner.iterate = slow
     Store(folder, progress=False).distilled(data, SMALL.but(seed=2))
 
 

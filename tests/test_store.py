@@ -5,23 +5,24 @@ import multiprocessing
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from atomlib import identity
+from atomlib import full_data
 from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet
 from atomlib.evaluate import evaluate
-from atomlib.methods import ATOM
+from atomlib.methods import ATOM, DM
 from atomlib.runs import store
 from atomlib.runs.store import Store
-from atomlib.runtime.files import read_record
+from atomlib.runtime import provenance
+from atomlib.runtime.files import read_record, read_tensors, write_record, write_tensors
 from atomlib.training import EvalConfig
 
-SMALL = ATOM(iterations=2, width=16, real_batch=4, compile="off")
-BRIEF = EvalConfig(epochs=2, networks=2, width=16, compile="off")
+QUICK = {"width": 16, "compile": "off"}
+SMALL = ATOM(**QUICK, iterations=2, real_batch=4)
+BRIEF = EvalConfig(**QUICK, epochs=2, networks=2)
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_other_data_is_another_set(results, data, work):
 
 
 def test_other_methods_ipc_and_seeds_rest_beside_each_other(results, data, work):
-    configs = [SMALL, SMALL.but(method="dm"), SMALL.but(ipc=2), SMALL.but(seed=1)]
+    configs = [SMALL, DM(**QUICK, iterations=2, real_batch=4), SMALL.but(ipc=2), SMALL.but(seed=1)]
     for config in [*configs, *configs]:
         results.distilled(data, config)
     assert len(work) == 4
@@ -190,43 +191,102 @@ def test_an_accuracy_changed_by_hand_is_noticed(results, data, work):
     assert work == ["trajectory", "evaluate", "evaluate"]
 
 
-@pytest.mark.parametrize(
-    ("module", "expected"),
-    [
-        ("losses", ["trajectory"]),  # of the same images, as it happens: they keep their accuracies
-        ("evaluate", ["evaluate"]),
-        ("models", ["trajectory", "evaluate"]),
-        ("coresets", []),  # decides nothing of ATOM
-    ],
-)
-def test_other_code_is_another_result(results, data, work, monkeypatch, module, expected):
+def test_another_revision_of_the_method_is_another_set(results, data, work, monkeypatch):
+    """Of the same images, as it happens: they keep their accuracies."""
     results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    results.distilled(data, DM(**QUICK, iterations=2, real_batch=4))
     work.clear()
-    other_code(monkeypatch, module)
+    monkeypatch.setattr(ATOM, "revision", 2)
     for _ in "ab":  # once
         results.accuracies(results.distilled(data, SMALL), data, BRIEF)
-    assert work == expected
+        results.distilled(data, DM(**QUICK, iterations=2, real_batch=4))
+    assert work == ["trajectory"]
+    assert results.distilled(data, SMALL).revision == 2
 
 
-def other_code(monkeypatch, module):
-    """As if a statement of a module had changed."""
-    plain = identity.statements
-    own = (Path(identity.__file__).parent / f"{module}.py").read_text()
-    monkeypatch.setattr(identity, "statements", lambda text: plain(text) + "x = 1" * (text == own))
-    identity.code.cache_clear()
+def test_another_revision_of_training_is_another_evaluation(results, data, work, monkeypatch):
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    work.clear()
+    monkeypatch.setattr(store, "REVISION", 2)
+    for _ in "ab":
+        record = results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    assert work == ["evaluate"]
+    assert record["evaluation"]["revision"] == 2
 
 
-@pytest.fixture(autouse=True)
-def fresh_code():
-    yield
-    identity.code.cache_clear()
+def test_a_changed_default_of_the_protocol_is_another_evaluation(results, data, work, new_default):
+    made = results.distilled(data, SMALL)
+    results.accuracies(made, data, BRIEF)
+    new_default(EvalConfig, "lr", 0.5)
+    today = EvalConfig(**QUICK, epochs=2, networks=2)
+    assert results.accuracies(made, data, today)["evaluate"]["lr"] == 0.5
+    assert work == ["trajectory", "evaluate", "evaluate"]
+
+
+def test_a_changed_default_of_the_method_is_another_set(results, data, work, new_default):
+    results.distilled(data, SMALL)
+    new_default(ATOM, "image_momentum", 0.9)
+    today = ATOM(**QUICK, iterations=2, real_batch=4)
+    assert results.distilled(data, today).method.image_momentum == 0.9
+    assert work == ["trajectory", "trajectory"]
+
+
+@pytest.mark.parametrize("change", ["default", "revision"])
+def test_networks_of_the_full_data_are_trained_anew(
+    results, data, new_default, tmp_path, monkeypatch, change
+):
+    monkeypatch.setenv("ATOM_CACHE", str(tmp_path / "cache"))
+    before = results.whole(data, BRIEF, zca=False)
+    if change == "default":
+        new_default(EvalConfig, "lr", 0.5)
+    else:
+        monkeypatch.setattr(store, "REVISION", 2)
+        monkeypatch.setattr(full_data, "REVISION", 2)
+    after = results.whole(data, EvalConfig(**QUICK, epochs=2, networks=2), zca=False)
+    assert after != before
+    assert len([*(tmp_path / "cache" / "networks").glob("*.safetensors")]) == 4
+
+
+def test_a_setting_added_since_leaves_old_results_as_they_are(results, data, work):
+    """A record that lacks a setting was made with its default."""
+    made = results.distilled(data, SMALL)
+    record = results.accuracies(made, data, BRIEF)
+    (path,) = (results.folder / "results").iterdir()
+    del record["evaluate"]["step_size"], record["evaluate"]["dsa"]["rotate"]
+    write_record(path, record)
+    assert results.accuracies(made, data, BRIEF) == record
+    assert work == ["trajectory", "evaluate"]
+
+
+def test_a_setting_added_since_leaves_the_networks_of_the_full_data(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("ATOM_CACHE", str(tmp_path / "cache"))
+    full_data.trained_network(data, BRIEF, zca=False, progress=False)
+    (path,) = (tmp_path / "cache" / "networks").glob("*.safetensors")
+    tensors, about = read_tensors(path)
+    del about["facts"]["settings"]["step_size"]
+    path.unlink()
+    write_tensors(path.with_name("toy-0.safetensors"), tensors, about)
+    full_data.trained_network(data, BRIEF, zca=False, progress=False)
+    assert not path.exists()  # the other was read
+    full_data.trained_network(data, BRIEF.but(step_size=3), zca=False, progress=False)
+    assert len([*path.parent.glob("*.safetensors")]) == 2
+
+
+def test_a_record_without_a_revision_is_made_again(results, data, work):
+    made = results.distilled(data, SMALL)
+    record = results.accuracies(made, data, BRIEF)
+    (path,) = (results.folder / "results").iterdir()
+    del record["evaluation"]["revision"]
+    write_record(path, record)
+    assert results.accuracies(made, data, BRIEF)["evaluation"]["revision"] == 1
+    assert work == ["trajectory", "evaluate", "evaluate"]
 
 
 def test_another_version_of_a_library_is_another_result(results, data, work, monkeypatch):
     results.accuracies(results.distilled(data, SMALL), data, BRIEF)
     work.clear()
-    plain = identity.versions()
-    monkeypatch.setattr(identity, "versions", lambda: {**plain, "kornia": "0.0"})
+    plain = provenance.versions()
+    monkeypatch.setattr(provenance, "versions", lambda: {**plain, "kornia": "0.0"})
     results.distilled(data, SMALL)
     assert work == ["trajectory"]
 

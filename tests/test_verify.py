@@ -66,15 +66,15 @@ def test_other_images_than_the_record_tells_of_are_noticed(data, report, record)
 
 def test_other_accuracies_and_versions_are_told(data, record):
     before = read_record(record)
-    made = {**before["evaluation"], "versions": {**before["evaluation"]["versions"], "torch": "9"}}
-    made["code"] = {**made["code"], "evaluate": "0"}
+    versions = {**before["evaluation"]["versions"], "torch": "9"}
+    made = {**before["evaluation"], "versions": versions, "revision": 0}
     edit(record, accuracies=[99.0, 99.5, 100.0], evaluation=made)
     found = verify(record, data, progress=False)
     assert not found.same_accuracies and found.accuracies == before["accuracies"]
     assert "now is below then" in found.verdict
     assert found.changed == [
         f"torch was 9, is {before['evaluation']['versions']['torch']}",
-        "evaluate.py has changed",
+        "training is at revision 1, this is of 0",
     ]
 
 

@@ -34,7 +34,6 @@ from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError, check_choice
-from atomlib.identity import digest
 from atomlib.models.build import build_model, operations
 from atomlib.nas.space import Candidate, fits, search_space
 from atomlib.nas.together import Group, MixedEnsemble, cost, pack
@@ -46,7 +45,19 @@ from atomlib.runs.store import counts
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, pick_device
 from atomlib.runtime.files import alone, check_writable, is_whole, sealed
+from atomlib.runtime.provenance import (
+    Facts,
+    commit,
+    differences,
+    flat,
+    given,
+    libraries,
+    settings_of,
+)
 from atomlib.training import EnsembleTrainer, EvalConfig, Trainer
+
+REVISION = 1
+"""Of what the search gives: raised when, and only when, its numbers change (tests/golden/)."""
 
 MEASURED = ("validation", "test", "seconds")
 
@@ -132,7 +143,7 @@ def evaluate_candidates(
     or number of workers, and up to rounding in any group. ``config.together`` of one shape train
     together at most; None leaves it to atomlib.nas.together.
 
-    ``keep`` is a .jsonl file. What it holds for the same images, labels, data and settings is read
+    ``keep`` is a .jsonl file. What it holds of the same facts (atomlib.runtime.provenance) is read
     (unless older than ATOM_MADE_SINCE, see atomlib.runs.store); everything else is trained and
     added line by line. ``workers`` are processes; None is one per processor, and 1 on a GPU; 1
     starts none. A script that asks for more must do so under ``if __name__ == "__main__":``,
@@ -147,15 +158,17 @@ def evaluate_candidates(
     asked = config or EvalConfig()
     config = _check(proxy, candidates, data, asked, zca, workers, device)
     unfinished = check_writable(keep.parent / "unfinished").absolute()
-    keys = {candidate: _key(proxy, candidate, config) for candidate in candidates}
+    of_each = {candidate: config.but(**asdict(candidate)) for candidate in candidates}
+    wanted = {candidate.name: _facts(proxy, each) for candidate, each in of_each.items()}
     with alone(unfinished / keep.name):
         _append(keep, b"")
-        kept = _read(keep)
-        pending = [candidate for candidate in candidates if keys[candidate] not in kept]
+        kept = _read(keep, wanted)
+        pending = [candidate for candidate in candidates if candidate.name not in kept]
         if pending:
             costs = _costs(pending, data, config, proxy)
             tensors = _tensors(proxy, data, config, device)
-            bench = _Bench(tensors, config, data.num_classes, unfinished, keys)
+            run = f"{proxy.digest} {REVISION} {config.model_dump_json()}"
+            bench = _Bench(tensors, config, data.num_classes, unfinished, run)
             workers = workers or processors(device)
             share = min(1.0, engine.gpus or 1.0) if engine.name == "ray" else 1 / workers
             images = min(config.batch_size, proxy.storage)
@@ -168,16 +181,15 @@ def evaluate_candidates(
             with bar, closing(_measured(bench, groups, workers, engine)) as results:
                 for group, found in results:
                     for candidate, measured in zip(group.candidates, found, strict=True):
-                        kept[keys[candidate]] = measured
+                        kept[candidate.name] = measured
                         about = {"proxy": proxy.name, "name": candidate.name}
-                        about |= {"code": digest(), "key": keys[candidate]}
-                        line = json.dumps(sealed({**about, **measured}))
-                        _append(keep, line.encode() + b"\n")
+                        about |= _line(proxy, of_each[candidate]) | measured
+                        _append(keep, json.dumps(sealed(about)).encode() + b"\n")
                     done += len(found)
                     bar.set_postfix(candidates=f"{done}/{len(pending)}", refresh=False)
                     bar.update(cost(group, costs))
     return pd.DataFrame(
-        {"name": candidate.name, **asdict(candidate), **kept[keys[candidate]]}
+        {"name": candidate.name, **asdict(candidate), **kept[candidate.name]}
         for candidate in candidates
     )
 
@@ -235,15 +247,37 @@ def _check(
     narrow = config.precision == "bfloat16" and device.type == "cuda"
     precision = "bfloat16" if narrow else "float32"
     fixed = {"epochs": proxy.epochs, "networks": 1, "compile": "off", "precision": precision}
-    # Of no network's result: None is the default, which enters no key.
+    # How many train together decides nothing.
     return config.but(**fixed, together=None).resolve(data.image_size)
 
 
-def _key(proxy: Proxy, candidate: Candidate, config: EvalConfig) -> str:
-    """What a result depends on. As in atomlib.runs.store, defaults do not enter."""
-    asked = config.but(**asdict(candidate)).model_dump_json(exclude_defaults=True)
-    about = f"{proxy.digest} {candidate.name} {asked} {digest()}"
-    return hashlib.sha256(about.encode()).hexdigest()
+def _facts(proxy: Proxy, config: EvalConfig) -> Facts:
+    """What a candidate's result depends on, by its own settings."""
+    about = settings_of(config), proxy.data_fingerprint, libraries(), proxy.digest
+    return Facts("the search", REVISION, *about)
+
+
+def _line(proxy: Proxy, config: EvalConfig) -> dict[str, Any]:
+    """The same, as a line of the file has it."""
+    return {
+        "data": proxy.data_fingerprint,
+        "set": proxy.digest,
+        "settings": config.model_dump(mode="json"),
+        "given": given(config),
+        "revision": REVISION,
+        "libraries": libraries(),
+        **commit(),
+    }
+
+
+def facts_of_line(record: Mapping[str, Any]) -> Facts:
+    """The facts of a line; settings that it lacks are at today's default.
+
+    Raises KeyError, TypeError or AttributeError for a line of another form.
+    """
+    settings = settings_of(EvalConfig()) | flat(record["settings"])
+    about = record["revision"], settings, record["data"], record["libraries"], record["set"]
+    return Facts("the search", *about)
 
 
 def _costs(
@@ -282,16 +316,18 @@ class _Bench:
     config: EvalConfig
     num_classes: int
     unfinished: Path
-    """The bookmark of a training."""
-    keys: dict[Candidate, str]
+    """Where a training keeps where it is."""
+    run: str
+    """What all trainings have in common."""
 
     def measure(self, group: Group) -> list[dict[str, float]]:
         """Of each: validation and test accuracy in percent, and its part of the seconds it took.
 
         A training that diverges is a result like any other: accuracy is what argmax says.
         """
-        run = hashlib.sha256(" ".join(map(self.keys.get, group.candidates)).encode()).hexdigest()
-        kept = Bookmark.of(self.unfinished / f"{group.name}-{run[:8]}.safetensors", run)
+        run = " ".join([self.run, *(candidate.name for candidate in group.candidates)])
+        name = f"{group.name}-{hashlib.sha256(run.encode()).hexdigest()[:8]}"
+        kept = Bookmark.of(self.unfinished / f"{name}.safetensors", run)
         images, labels = self.tensors["images"], self.tensors["labels"]
         trainer = self._trainer(group)
         seed, device = self.config.seed, images.device
@@ -352,7 +388,7 @@ def _in_processes(
         path = Path(folder) / "tensors.safetensors"
         save_file({name: t.cpu().contiguous() for name, t in bench.tensors.items()}, path)
         device = str(bench.tensors["images"].device)
-        arguments = (path, bench.config, bench.num_classes, bench.unfinished, bench.keys, device)
+        arguments = (path, bench.config, bench.num_classes, bench.unfinished, bench.run, device)
         yield from in_processes(groups, workers, _measure_from, arguments)
 
 
@@ -369,7 +405,7 @@ def _in_cluster(
     arrays = {name: tensor.cpu().numpy() for name, tensor in bench.tensors.items()}
     device = bench.tensors["images"].device.type
     gpus = engine.gpus if device == "cuda" else 0
-    about = (bench.config, bench.num_classes, bench.unfinished, bench.keys)
+    about = (bench.config, bench.num_classes, bench.unfinished, bench.run)
     arguments = (arrays, *about, device)
     return in_cluster(groups, _measure_on, arguments, address=engine.address, cpus=1, gpus=gpus)
 
@@ -394,8 +430,11 @@ def _append(path: Path, line: bytes) -> None:
         ) from None
 
 
-def _read(path: Path) -> dict[str, dict[str, float]]:
-    """What was measured, by key. A line that was cut, or changed since, is passed over."""
+def _read(path: Path, wanted: Mapping[str, Facts]) -> dict[str, dict[str, float]]:
+    """What was measured of the same facts, by candidate.
+
+    A line that was cut, or changed since, is passed over.
+    """
     if not counts(path):
         path.unlink(missing_ok=True)
         return {}
@@ -407,8 +446,9 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
             record = json.loads(line) if line.strip() else {}
             if record and not is_whole(record):
                 raise ValueError
-            if record:
-                kept[record["key"]] = {name: float(record[name]) for name in MEASURED}
-        except (KeyError, RecursionError, TypeError, ValueError):
+            now = wanted.get(record["name"]) if record else None
+            if now and not differences(facts_of_line(record), now):
+                kept[record["name"]] = {name: float(record[name]) for name in MEASURED}
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
             print(f"line {number} of {path} is damaged; it is passed over", file=sys.stderr)
     return kept

@@ -10,6 +10,7 @@ from typing import Any
 from atomlib import methods
 from atomlib.full_data import WHOLE_EPOCHS
 from atomlib.methods import METHODS
+from atomlib.runtime.provenance import flat
 from atomlib.training import EvalConfig
 
 LABELS = {
@@ -56,7 +57,7 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         defaults = {"distill": METHODS[record["method"]](recipe=recipe), **defaults}
     found = {}
     for part, config in defaults.items():
-        ours, papers = _flat(record[part]), _flat(config.model_dump(mode="json"))
+        ours, papers = flat(record[part]), flat(config.model_dump(mode="json"))
         for key, default in papers.items():
             if key not in ignored and default is not None and ours.get(key, default) != default:
                 found[key] = (ours[key], default)
@@ -104,15 +105,6 @@ def iterations_of(record: dict[str, Any]) -> int:
 def place(record: dict[str, Any]) -> tuple:
     """Where a record stands among others: by data set, IPC and method."""
     return record["dataset"], record["ipc"], methods.place(record["method"])
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings under joined names: {"dsa": {"crop": 0}} becomes {"dsa crop": 0}."""
-    flat = {}
-    for key, value in settings.items():
-        inner = _flat(value) if isinstance(value, dict) else {"": value}
-        flat |= {f"{key} {name}".strip(): entry for name, entry in inner.items()}
-    return flat
 
 
 def tenths(value: float) -> str:

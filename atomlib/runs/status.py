@@ -7,16 +7,22 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import Timeout
 
+from atomlib import training
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
-from atomlib.identity import differences, digest
+from atomlib.methods import Method
+from atomlib.nas import search
+from atomlib.nas.search import facts_of_line
+from atomlib.runs.store import facts_of_record, facts_of_set
 from atomlib.runtime.files import DamagedError, is_whole, lock_of, read_about, read_record
+from atomlib.runtime.provenance import differences
+from atomlib.training import EvalConfig
 
 STATES = ("running", "interrupted", "damaged", "stale", "from the clone", "done")
 """The most urgent first."""
@@ -58,8 +64,12 @@ def _of_set(path: Path, since: float, sets: dict[str, DistilledSet]) -> Line:
         made = sets[path.stem] = DistilledSet.load(path)
     except DamagedError as error:
         return Line(name, "damaged", f"{error}; the next run sets it aside")
-    reasons = differences(made.versions)
-    return _judged(name, path, since, reasons, f"{made.method.length} iterations")
+    then, method = facts_of_set(made), made.method
+    if isinstance(method, Method):
+        now = then.today(revision=method.revision, defaults=type(method)(), given=made.given)
+    else:  # not known here, and so neither are its revision and defaults
+        now = then.today(revision=then.revision)
+    return _judged(name, path, since, differences(then, now), f"{made.method.length} iterations")
 
 
 def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Iterator[Line]:
@@ -69,13 +79,14 @@ def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Itera
         record = read_record(path)
         if "accuracies" not in record:
             return
-        run = record["evaluation"]
-        kind = "whole" if record["method"] == "whole" else "evaluate"
-        reasons = differences(run["versions"])
-        if kind == "evaluate" and (stem := _stem(path.stem)) not in sets:
+        then, given = facts_of_record(record), record["evaluation"]["given"]
+        now = then.today(revision=training.REVISION, defaults=EvalConfig(), given=given)
+        stem = _stem(path.stem)
+        if stem in sets:
+            now = replace(now, trained_on=sets[stem].digest())
+        reasons = differences(then, now)
+        if record["method"] != "whole" and stem not in sets:
             reasons.append(f"its set, {stem}, is not there or damaged")
-        elif kind == "evaluate" and sets[stem].digest() != record.get("set"):
-            reasons.append("its set was made anew since")
     except DamagedError as error:
         yield Line(name, "damaged", f"{error}; the next run sets it aside")
     except (KeyError, AttributeError, TypeError) as error:
@@ -100,21 +111,27 @@ def _of_candidates(path: Path, since: float) -> Iterator[Line]:
     """One line for the candidates of each proxy."""
     if not path.is_file():
         return
-    found: dict[str, Counter] = {}
+    found: Counter[str] = Counter()
+    stale: dict[str, Counter[str]] = {}
     damaged = 0
     for line in path.read_bytes().split(b"\n"):
         record = _parsed(line)
-        if is_whole(record):
-            current = record.get("code") == digest()
-            found.setdefault(str(record.get("proxy")), Counter())[current] += 1
-        elif line.strip():
+        try:
+            if not line.strip():
+                continue
+            if not is_whole(record):
+                raise ValueError
+            then = facts_of_line(record)
+            now = then.today(revision=search.REVISION, defaults=EvalConfig(), given=record["given"])
+            found[record["proxy"]] += 1
+            stale.setdefault(record["proxy"], Counter()).update(differences(then, now))
+        except (AttributeError, KeyError, TypeError, ValueError):
             damaged += 1
     if damaged:
         yield Line("nas", "damaged", f"{damaged} lines of {path}; the next run passes them over")
-    for proxy, counts in found.items():
-        reasons = [f"{counts[False]} by other code or libraries"] if counts[False] else []
-        what = f"{counts.total()} candidates"
-        yield _judged(f"nas {proxy}", path, since, reasons, what)
+    for proxy, count in found.items():
+        reasons = [f"{why} ({times} of {count})" for why, times in stale[proxy].items()]
+        yield _judged(f"nas {proxy}", path, since, reasons, f"{count} candidates")
 
 
 def _parsed(line: bytes) -> Any:

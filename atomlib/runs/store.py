@@ -1,9 +1,10 @@
 """The store of results: distilled sets, and records of networks trained on them.
 
-A notebook asks for a result; one that was made before, from the same data and settings by the same
-code and libraries (atomlib.identity), is read, anything else is made and kept as it ends. So an
-interrupted run resumes at the cell where it stopped. Results older than ATOM_MADE_SINCE (seconds
-since 1970, set by ``profiles``) are ignored: what came with a clone is made again, not read.
+A notebook asks for a result; one that was made before from the same facts (data, settings,
+revision, libraries: atomlib.runtime.provenance) is read, anything else is made and kept as it ends.
+So an interrupted run resumes at the cell where it stopped. Results older than ATOM_MADE_SINCE
+(seconds since 1970, set by ``profiles``) are ignored: what came with a clone is made again, not
+read.
 
     <folder>/distilled/<stem>.safetensors    the set, or what it was after so many iterations
     <folder>/results/<stem>.json             accuracies of each network, settings, times
@@ -16,10 +17,9 @@ Of two processes that ask for one result, one holds the lock and makes it; the o
 reads it. ``make status`` lists what is there and what of it is stale.
 """
 
-import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,7 @@ from atomlib.distill import trajectory
 from atomlib.distilled_set import DistilledSet, stem
 from atomlib.evaluate import check_same_data, evaluate
 from atomlib.full_data import whole_accuracies
-from atomlib.identity import differences, digest
-from atomlib.methods import Method, UnknownMethod
+from atomlib.methods import Method
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import (
     DamagedError,
@@ -41,8 +40,17 @@ from atomlib.runtime.files import (
     set_aside,
     write_record,
 )
-from atomlib.runtime.provenance import hardware, versions
-from atomlib.training import EvalConfig
+from atomlib.runtime.provenance import (
+    Facts,
+    commit,
+    differences,
+    flat,
+    given,
+    hardware,
+    settings_of,
+    versions,
+)
+from atomlib.training import REVISION, EvalConfig
 
 
 class Store:
@@ -78,10 +86,10 @@ class Store:
         run = trajectory(data, method, missing, progress=self.progress, resume=kept)
         for step, distilled in zip(sorted({*missing, method.length}), run, strict=True):
             old = found[step]
-            if old is not None and old.digest() == distilled.digest() and _fresh(old):
+            if old is not None and old.digest() == distilled.digest():
                 continue  # as it was, with what was measured on it
             distilled.save(self._set_path(data, distilled.method))
-            self._record(distilled, distilled.stem, distillation=_run(kept.seconds))
+            self._record(distilled, distilled.stem, distillation=_run_of(distilled, kept.seconds))
             found[step] = distilled
         return list(found.values())
 
@@ -106,8 +114,8 @@ class Store:
         except DamagedError as error:
             self._set_aside(path, error)
             return None
-        same = _same(found.method, method) and found.data_fingerprint == data.fingerprint
-        return found if same and _fresh(found) else None
+        now = _facts(method, data.fingerprint)
+        return None if differences(facts_of_set(found), now) else found
 
     def _set_aside(self, path: Path, error: DamagedError) -> None:
         set_aside(path, self.folder / "unfinished" / "damaged", error)
@@ -123,28 +131,27 @@ class Store:
         """
         config = config.resolve(data.image_size)
         check_same_data(distilled, data)
-        key = _key("evaluate", distilled.digest(), config)
+        now = _asked(config, data, distilled.digest())
         name = distilled.stem
         if config.model != "convnet":  # another network than it was made with: a record of its own
             name += f"-on-{config.model}"
         with alone(self._unfinished(f"{name}-evaluation")):
             record = self._read(name)
-            if record.get("key") == key:
+            if _same(record, now):
                 return record
             kept = self._bookmark(f"{name}-evaluation")
             found = evaluate(distilled, data, config, progress=self.progress, resume=kept)
-            entries = {"key": key, "set": distilled.digest()}
-            entries |= _measured("evaluate", config, found, kept.seconds)
+            entries = {"set": distilled.digest(), **_measured(config, found, kept.seconds)}
             return self._record(distilled, name, **entries)
 
     def whole(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
         """The record of networks trained on the full data: method and IPC "whole"."""
         config = config.resolve(data.image_size)
         name = f"{data.name}-whole"
-        key = _key("whole", f"{data.fingerprint} {zca}", config)
+        now = _asked(config, data, zca=zca)
         with alone(self._unfinished(name)):
             record = self._read(name)
-            if record.get("key") == key:
+            if _same(record, now):
                 return record
             start = time.perf_counter()
             found = whole_accuracies(data, config, zca=zca, progress=self.progress)
@@ -157,9 +164,8 @@ class Store:
                 "seed": config.seed,
                 "variant": "",
                 "distill": {"zca": zca},
-                "key": key,
             }
-            about |= _measured("whole", config, found, time.perf_counter() - start)
+            about |= _measured(config, found, time.perf_counter() - start)
             return self._write(name, about)
 
     def _set_path(self, data: ImageData, method: Method) -> Path:
@@ -177,7 +183,7 @@ class Store:
 
     def _record(self, distilled: DistilledSet, name: str, **entries: Any) -> dict[str, Any]:
         before = self._read(name)
-        if "key" not in entries and before.get("set") != distilled.digest():
+        if "set" not in entries and before.get("set") != distilled.digest():
             before = {}  # a new set drops what was measured on the old one
         about = {
             "name": name,
@@ -201,34 +207,63 @@ def counts(path: Path) -> bool:
     return path.exists() and path.stat().st_mtime >= float(os.environ.get("ATOM_MADE_SINCE", 0))
 
 
-def _fresh(distilled: DistilledSet) -> bool:
-    """Whether today's code and libraries are those that made it."""
-    return not differences(distilled.versions)
+def facts_of_set(made: DistilledSet) -> Facts:
+    """The facts that a distilled set was made from."""
+    settings = flat(made.method.recorded())
+    about = made.method.name, made.revision, settings, made.data_fingerprint, made.versions
+    return Facts(*about)
 
 
-def _same(found: Method | UnknownMethod, method: Method) -> bool:
-    """Whether a set's method is this one; a stranger's file knows its settings only."""
-    return found.name == method.name and found.recorded() == method.recorded()
+def _facts(method: Method, fingerprint: str) -> Facts:
+    """The facts of the set that a resolved method makes today."""
+    return Facts(method.name, method.revision, settings_of(method), fingerprint, versions())
 
 
-def _key(kind: str, trained_on: str, config: EvalConfig) -> str:
-    # Defaults do not enter the key: a setting added later leaves old results as they are.
-    asked = config.model_dump_json(exclude_defaults=True)
-    about = f"{trained_on} {asked} {digest()}"
-    return hashlib.sha256(about.encode()).hexdigest()
+def facts_of_record(record: Mapping[str, Any]) -> Facts:
+    """The facts of a record's evaluation; settings that it lacks are at today's default.
+
+    Raises KeyError, TypeError or AttributeError for a record of another form.
+    """
+    run = record["evaluation"]
+    settings = settings_of(EvalConfig()) | flat(record["evaluate"])
+    if record["method"] == "whole":
+        settings["zca"] = record["distill"]["zca"]
+    trained_on = record.get("set", "")
+    about = run["revision"], settings, record["data"], run["versions"], trained_on
+    return Facts("training", *about)
 
 
-def _measured(kind: str, config: EvalConfig, accuracies: Tensor, seconds: float) -> dict[str, Any]:
+def _asked(config: EvalConfig, data: ImageData, trained_on: str = "", **more: Any) -> Facts:
+    settings = settings_of(config) | more
+    return Facts("training", REVISION, settings, data.fingerprint, versions(), trained_on)
+
+
+def _same(record: Mapping[str, Any], now: Facts) -> bool:
+    """Whether a record, if any, is the one that is asked for."""
+    try:
+        return not differences(facts_of_record(record), now)
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _measured(config: EvalConfig, accuracies: Tensor, seconds: float) -> dict[str, Any]:
     return {
         "evaluate": config.model_dump(mode="json"),
         "accuracies": [round(value, 4) for value in accuracies.tolist()],
-        "evaluation": _run(seconds),
+        "evaluation": _run(seconds, REVISION, given(config)),
     }
 
 
-def _run(seconds: float) -> dict[str, Any]:
+def _run_of(made: DistilledSet, seconds: float) -> dict[str, Any]:
+    return _run(seconds, made.revision, made.given)
+
+
+def _run(seconds: float, revision: int, given: list[str]) -> dict[str, Any]:
     return {
         "seconds": round(seconds, 1),
         "hardware": hardware(),
         "versions": versions(),
+        **commit(),
+        "revision": revision,
+        "given": given,
     }

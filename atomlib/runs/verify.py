@@ -7,7 +7,7 @@ more than those of the networks among themselves.
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from atomlib.evaluate import evaluate
 from atomlib.full_data import whole_accuracies
 from atomlib.methods import find
 from atomlib.report.findings import compare
+from atomlib.runs.store import facts_of_record
 from atomlib.runtime.files import read_record
-from atomlib.runtime.provenance import hardware, versions
-from atomlib.training import EvalConfig
+from atomlib.runtime.provenance import differences, hardware, versions
+from atomlib.training import REVISION, EvalConfig
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Verification:
     verdict: str
     """One sentence on the accuracies of then and now, tested."""
     changed: list[str]
-    """What is not as it was then: hardware, versions, code."""
+    """What is not as it was then: hardware, versions, revisions."""
 
     @property
     def identical(self) -> bool:
@@ -94,6 +95,9 @@ def _read(path: Path) -> dict[str, Any]:
         needed = {"dataset", "data", "method", "distill", "evaluate", "evaluation", "accuracies"}
         if not needed <= record.keys():
             raise SettingError(f"it has no {', '.join(sorted(needed - record.keys()))}")
+        for part in {"distillation", "evaluation"} & record.keys():
+            if "revision" not in record[part]:
+                raise SettingError(f"its {part} has no revision")
     except SettingError as error:
         raise SettingError(
             f"{path} is no record of an evaluation ({error}); allowed: a file of "
@@ -103,12 +107,17 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _changed(then: dict[str, Any]) -> list[str]:
-    """Hardware, versions and code that are not what they were."""
+    """Hardware, versions and revisions that are not what they were."""
     made = then["evaluation"]
     pairs = {"hardware": (made["hardware"], hardware())}
     pairs |= {name: (made["versions"].get(name), now) for name, now in versions().items()}
     found = [f"{name} was {old}, is {new}" for name, (old, new) in pairs.items() if old != new]
-    return found
+    evaluation = facts_of_record(then)
+    found += differences(evaluation, evaluation.today(revision=REVISION))
+    if then["method"] != "whole":
+        made = replace(evaluation, of=then["method"], revision=then["distillation"]["revision"])
+        found += differences(made, made.today(revision=find(then["method"]).revision))
+    return list(dict.fromkeys(found))
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
