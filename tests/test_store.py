@@ -13,7 +13,7 @@ from atomlib import full_data
 from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet
 from atomlib.evaluate import evaluate
-from atomlib.methods import ATOM, DM
+from atomlib.methods import ATOM, DM, METHODS
 from atomlib.runs import store
 from atomlib.runs.store import Store
 from atomlib.runtime import provenance
@@ -23,6 +23,12 @@ from atomlib.training import EvalConfig
 QUICK = {"width": 16, "compile": "off"}
 SMALL = ATOM(**QUICK, iterations=2, real_batch=4)
 BRIEF = EvalConfig(**QUICK, epochs=2, networks=2)
+
+
+def made_by(name, **settings):
+    known = METHODS[name].model_fields
+    values = SMALL.model_dump() | settings
+    return METHODS[name](**{key: value for key, value in values.items() if key in known})
 
 
 @pytest.fixture
@@ -66,7 +72,7 @@ def one_pixel_changed(data):
 
 @pytest.mark.parametrize("method", ["random", "dm", "datadam", "atom"])
 def test_files_are_named_as_the_contract_says(results, data, method):
-    made = results.distilled(data, SMALL.but(method=method, ipc=2, seed=3))
+    made = results.distilled(data, made_by(method, ipc=2, seed=3))
     results.accuracies(made, data, BRIEF)
     assert files(results, "distilled") == [f"toy-{method}-ipc2-seed3.safetensors"]
     assert files(results, "results") == [f"toy-{method}-ipc2-seed3.json"]
@@ -76,7 +82,7 @@ def test_the_set_is_what_distill_makes(results, data):
     made, expected = results.distilled(data, SMALL), distill(data, SMALL, progress=False)
     found = DistilledSet.load(results.folder / "distilled" / f"{made.stem}.safetensors")
     for one in (made, found):
-        assert one.method == expected.config == SMALL.resolve(data)
+        assert one.method == expected.method == SMALL.resolve(data)
         assert torch.equal(one.images, expected.images)
         assert torch.equal(one.trained, expected.trained)
 
