@@ -2,7 +2,7 @@
 
 import hashlib
 import pickle
-import sys
+import re
 from collections import Counter
 from dataclasses import replace
 from urllib.error import URLError
@@ -13,7 +13,7 @@ import torch
 from sklearn.datasets import load_digits
 from torchvision import datasets as torchvision_datasets
 
-from atomlib.datasets import load as datasets
+from atomlib.cli import main
 from atomlib.datasets.load import load_dataset
 from atomlib.errors import DataError
 
@@ -162,16 +162,14 @@ def test_a_download_without_a_network_is_one_sentence(tmp_path, monkeypatch, com
         load_dataset(name, root=tmp_path, download=True)
 
 
-def test_the_command_describes_the_data(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["datasets", "digits"])
-    datasets.main()
+def test_the_command_describes_the_data(capsys):
+    assert main(["data", "digits"]) == 0
     line = capsys.readouterr().out
     assert line.startswith("digits: ")
     assert "8 x 8 x 1, 10 classes" in line
 
 
 @pytest.mark.parametrize("name", ["folder:nowhere", "cifr10"])
-def test_the_command_says_what_is_wrong_without_a_traceback(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(sys, "argv", ["datasets", name, "--root", str(tmp_path)])
-    with pytest.raises(SystemExit, match=f"^error: .*{name}"):
-        datasets.main()
+def test_the_command_says_what_is_wrong_without_a_traceback(tmp_path, capsys, name):
+    assert main(["data", name, "--root", str(tmp_path)]) == 1
+    assert re.fullmatch(f"error: .*{name}.*\n", capsys.readouterr().err)

@@ -10,8 +10,9 @@ import pytest
 import yaml
 from nbformat import v4
 
+from atomlib.cli import main
 from atomlib.errors import SettingError
-from atomlib.runs.profiles import PROFILES, main, read_profile, run_profile
+from atomlib.runs.profiles import PROFILES, read_profile, run_profile
 from tests.test_environment import ROOT
 
 
@@ -56,21 +57,19 @@ def test_the_command_says_where_results_went(project, monkeypatch, capsys):
     (project / "reports" / "small").mkdir(parents=True)
     (project / "reports" / "small" / "table.md").touch()
     monkeypatch.setenv("ATOM_DATA", "data")  # main sets it; put back afterwards
-    monkeypatch.setattr("sys.argv", ["run", "--profile", "small"])
-    main()
+    assert main(["run", "--profile", "small"]) == 0
     said = capsys.readouterr().out
     assert "report: reports/small/" in said and "tables: table.md" in said
     assert "notebooks/: 1 files" in said and "make site" in said
-    monkeypatch.setattr("sys.argv", ["run", "--profile", "smal"])
-    with pytest.raises(SystemExit, match="did you mean 'small'"):
-        main()
+    assert main(["run", "--profile", "smal"]) == 1
+    assert "did you mean 'small'" in capsys.readouterr().err
 
 
 def test_what_came_with_the_clone_is_made_again_and_what_was_made_here_is_not(project):
     store_then_read = (
         "import os, pathlib\n"
         "path = pathlib.Path(output, 'result')\n"
-        "from atomlib.store import counts\n"
+        "from atomlib.runs.store import counts\n"
         "print(counts(path))\n"
         "path.touch()"
     )
