@@ -7,13 +7,14 @@ import time
 import pytest
 
 from atomlib import training
+from atomlib.cli import main
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
 from atomlib.methods import ATOM
 from atomlib.methods.method import Learner
 from atomlib.nas import Proxy, evaluate_candidates, sample, search, search_space
 from atomlib.runs import status as module
-from atomlib.runs.status import main, status
+from atomlib.runs.status import status
 from atomlib.runs.store import Store
 from atomlib.runtime import bookmark as resume
 from atomlib.runtime import provenance
@@ -190,19 +191,17 @@ def test_a_run_at_work_is_told_until_it_is_killed(results, data, tmp_path):
 
 def test_the_command_lists_and_counts(results, monkeypatch, capsys, complains):
     monkeypatch.chdir(results.folder.parent)
-    monkeypatch.setattr("sys.argv", ["status", "report"])
-    main()
+    assert main(["status", "report"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "2 from the clone"
     started = results.folder.parent / "build" / "report" / "started"
     started.parent.mkdir(parents=True)
     started.touch()
     os.utime(started, (0, 0))
-    main()
+    main(["status", "report"])
     *lines, last = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all(line.startswith("done") for line in lines)
     assert last == "2 done"
-    monkeypatch.setattr("sys.argv", ["status", "elsewhere"])
-    with pytest.raises(SystemExit, match="error: folder elsewhere is not there"):
-        main()
+    assert main(["status", "elsewhere"]) == 1
+    assert "error: folder elsewhere is not there" in capsys.readouterr().err
     with complains("elsewhere", kind=SettingError):
         module.status("elsewhere")

@@ -1,14 +1,13 @@
 """A result made again from its record alone: equal where nothing changed, told where not."""
 
-import sys
-
 import pytest
 
+from atomlib.cli import main
 from atomlib.distilled_set import DistilledSet
 from atomlib.methods import ATOM
 from atomlib.runs import verify as module
 from atomlib.runs.store import Store
-from atomlib.runs.verify import main, verify
+from atomlib.runs.verify import verify
 from atomlib.runtime.files import read_record, write_record
 from atomlib.training import EvalConfig
 
@@ -94,15 +93,9 @@ def test_what_is_no_record_is_refused(tmp_path, data, complains, text):
 def test_the_exit_status_says_whether_accuracies_hold(data, record, monkeypatch, capsys):
     monkeypatch.setattr(module, "load_dataset", lambda name: data)
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    monkeypatch.setattr(sys, "argv", ["verify", str(record)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
+    assert main(["verify", str(record)]) == 0
     assert "images: the same bytes" in capsys.readouterr().out
     edit(record, accuracies=[99.0, 99.5, 100.0])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    monkeypatch.setattr(sys, "argv", ["verify", str(record.parent / "missing.json")])
-    with pytest.raises(SystemExit, match=r"error: .*missing\.json is no record"):
-        main()
+    assert main(["verify", str(record)]) == 1
+    assert main(["verify", str(record.parent / "missing.json")]) == 1
+    assert "missing.json is no record" in capsys.readouterr().err
