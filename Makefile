@@ -4,11 +4,15 @@ PROFILE ?= quick
 PORT    ?= 8888
 export ATOM_DATA := $(abspath $(or $(ATOM_DATA),data))
 
+ifdef ATOM_SETS
+export ATOM_SETS := $(abspath $(ATOM_SETS))
+endif
+
 BIN  := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := quick
-.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data site data test golden status verify torture bench lab notebooks lint lock clean
+.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data published-sets ddranking site data test golden status verify torture bench lab notebooks lint lock clean
 
 quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table, figures, distilled sets in reports/quick/
 	$(BIN)/python -m atomlib run --profile quick
@@ -53,6 +57,15 @@ learning-curve: $(READY)  ## accuracy and loss over iterations
 
 your-data: $(READY)  ## a folder of your images, distilled (parameters in notebooks/10_your_data.ipynb)
 	$(BIN)/python -m atomlib run 10_your_data --profile $(PROFILE)
+
+published-sets: $(READY)  ## distilled sets of other authors, read and judged (ATOM_SETS=folder, PROFILE=published_sets)
+	$(BIN)/python -m atomlib run 11_published_sets --profile $(PROFILE)
+
+ddranking: $(READY)  ## DD-Ranking's own package trains on what we hand on; installed apart, into build/
+	$(PYTHON) -m venv build/ddranking
+	echo "$$(echo $(abspath .venv)/lib/python3*/site-packages)" > "$$(echo build/ddranking/lib/python3*/site-packages)/atomlib.pth"
+	build/ddranking/bin/python -m pip install --quiet --disable-pip-version-check --no-deps ddranking timm huggingface_hub
+	build/ddranking/bin/python -m pytest tests/published/test_ddranking.py
 
 site: $(READY)  ## the reports as a static site in build/site/, to be read offline
 	@$(BIN)/python -m atomlib site

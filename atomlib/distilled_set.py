@@ -21,6 +21,7 @@ from atomlib.errors import SettingError, check_choice
 from atomlib.methods import METHODS, Method, UnknownMethod, find, place
 from atomlib.published import PublishedSet, read_published
 from atomlib.published.hand_on import write_dc, write_mtt
+from atomlib.published.layouts import rate_in
 from atomlib.runtime.files import DamagedError, read_tensors, write_tensors
 
 __all__ = ["DistilledSet", "PublishedSet", "by_class", "load_folder", "read_published"]
@@ -69,6 +70,11 @@ class DistilledSet(Dataset):
     def zca(self) -> preprocess.ZCA:
         """Which pre-processing ``trained`` is in, and test images need."""
         return self.method.zca
+
+    @property
+    def lr(self) -> float | None:
+        """The rate that networks are to be trained at, where it was learned with the images."""
+        return rate_in(self.extras)
 
     @property
     def title(self) -> str:
@@ -184,7 +190,7 @@ class DistilledSet(Dataset):
         """
         check_choice("layout", layout, ["png", "hugging-face", "dc", "mtt"])
         if layout == "mtt":
-            return write_mtt(folder, self._normalised(data), self.labels)
+            return write_mtt(folder, self._normalised(data), self.labels, lr=self.lr)
         if layout == "dc":
             about = {"method": self.method.name.upper(), "data": self.data_name, "ipc": self.ipc}
             return write_dc(folder, self._normalised(data), self.labels, **about)

@@ -84,7 +84,7 @@ def _in_tree(tree: Any, path: Path, experiment: int | None) -> Found:
     if isinstance(tree, Mapping):
         images, labels = _named(tree, IMAGES), _named(tree, LABELS)
         if _is_images(images):
-            return Found("images and labels by name", images, labels, _rate(_named(tree, RATES)))
+            return Found("images and labels by name", images, labels, rate_in(tree))
     if isinstance(tree, list | tuple) and len(tree) in (2, 3) and _is_images(tree[0]):
         rate = _rate(tree[2]) if len(tree) == 3 else None
         return Found("a list of images and labels (IDC)", tree[0], _tensor(tree[1]), rate)
@@ -197,6 +197,11 @@ def _is_images(value: Any) -> bool:
 
 def _named(tree: Mapping, names: tuple[str, ...]) -> Any:
     return next((tree[name] for name in names if name in tree), None)
+
+
+def rate_in(tree: Mapping) -> float | None:
+    """The learning rate in a dictionary, by the names that it goes by."""
+    return _rate(_named(tree, RATES))
 
 
 def _is_number(value: Any) -> bool:

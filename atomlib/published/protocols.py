@@ -4,6 +4,7 @@ They have one recipe in common (docs/facts.md, "Evaluation protocol (DC family)"
 and differ in the number of epochs, in augmentation and in the learning rate.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from atomlib.training import EvalConfig
 class Protocol:
     """What one group of authors does otherwise than our defaults."""
 
-    source: str
+    label: str
     settings: dict[str, Any] = field(default_factory=dict)
     learned_rate: bool = False
     """Whether networks are trained at the rate that comes with the set, where one does."""
@@ -25,14 +26,23 @@ class Protocol:
 NO_AUGMENTATION = {"dsa": {"strategies": ()}}
 
 PROTOCOLS = {
-    "ours": Protocol("1000 epochs, DSA: as DSA, DM and ATOM"),
-    "dc": Protocol("DC: 300 epochs, no augmentation", {"epochs": 300, **NO_AUGMENTATION}),
-    "dsa": Protocol("DSA and DM: 1000 epochs, DSA"),
-    "cafe": Protocol("CAFE: 600 epochs, no augmentation", {"epochs": 600, **NO_AUGMENTATION}),
-    "mtt": Protocol("MTT: 1000 epochs, DSA, the learned rate", learned_rate=True),
-    "datm": Protocol("DATM: 1000 epochs, DSA, soft labels, the learned rate", learned_rate=True),
-    "datadam": Protocol("DataDAM: 1800 epochs, DSA, batch 64", {"epochs": 1800, "batch_size": 64}),
+    "ours": Protocol("ours"),
+    "dc": Protocol("DC", {"epochs": 300, **NO_AUGMENTATION}),
+    "dsa": Protocol("DSA and DM"),
+    "cafe": Protocol("CAFE", {"epochs": 600, **NO_AUGMENTATION}),
+    "mtt": Protocol("MTT", learned_rate=True),
+    "datm": Protocol("DATM", learned_rate=True),
+    "datadam": Protocol("DataDAM", {"epochs": 1800, "batch_size": 64}),
 }
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """What a protocol is, from the settings of its EvalConfig as a record holds them."""
+    augmented = "DSA" if settings["dsa"]["strategies"] else "no augmentation"
+    return (
+        f"{settings['epochs']} epochs, {augmented}, rate {settings['lr']:.3g}, batch "
+        f"{settings['batch_size']}"
+    )
 
 
 def protocol(name: str, made: PublishedSet, **changes: Any) -> EvalConfig:

@@ -145,6 +145,7 @@ def read_published(
     known, kind = reading_labels.read(found.labels, len(found.images), labels, name)
     found.notes.append(f"labels: {kind}")
     if data is not None:
+        _match_channels(found, data)
         _check_fits(found.images, data, path)
         reading_labels.check_classes(known, data.num_classes, name, data.name)
     if factor > 1:
@@ -210,15 +211,25 @@ def _ours(path: Path) -> Found:
     """What ``DistilledSet.save`` wrote; or any other file of safetensors with such names."""
     try:
         tensors, about = read_tensors(path)
-        zca = about["config"]["zca"]
+        zca = about["settings"]["zca"]
         return Found(
             "atomlib's own",
             layouts.as_images(tensors["trained"], path, []),
             tensors["labels"],
+            layouts.rate_in(about.get("extras", {})),
             space="whitened-normalised" if zca else "normalised",
         )
     except (DamagedError, KeyError, TypeError):
         return layouts.find(path)
+
+
+def _match_channels(found: Found, data: ImageData) -> None:
+    """Pictures of grey images may have three equal channels, and the other way round."""
+    pictured = found.space == "pixels"
+    grey = pictured and bool((found.images == found.images[:, :1]).all())
+    if grey and found.images.shape[1] != data.channels:
+        found.images = found.images[:, :1].repeat(1, data.channels, 1, 1)
+        found.notes.append(f"the pictures are grey, their channels are made {data.channels}")
 
 
 def _check_fits(images: Tensor, data: ImageData, path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from atomlib import cli
 from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet, read_published
 from atomlib.evaluate import evaluate
@@ -11,6 +12,9 @@ from atomlib.methods import RandomImages
 from atomlib.preprocess import Preprocess
 from atomlib.published.hand_on import write_mtt
 from atomlib.published.protocols import PROTOCOLS, protocol
+from atomlib.report import published_sets
+from atomlib.runs import judge as judging
+from atomlib.runs.judge import judge, random_images
 from atomlib.training import EvalConfig
 from tests.published.test_reading import LABELS, SIDE, TRAINED
 
@@ -123,6 +127,78 @@ def test_protocols(tmp_path, data, complains):
     no_flips = {"strategies": ("crop",)}
     assert protocol("dc", made, dsa=no_flips).dsa.strategies == ()
     assert protocol("dsa", made, dsa=no_flips).dsa.strategies == ("crop",)
-    assert all(p.source for p in PROTOCOLS.values())
+    assert all(p.label for p in PROTOCOLS.values())
     with complains("protocol", "did you mean 'datm'"):
         protocol("datms", made)
+
+
+def test_records_are_kept(tmp_path, data, monkeypatch):
+    """What was measured is read while the set and the settings are the same, and only then."""
+    made = published(tmp_path / "set", data)
+    kept = tmp_path / "judged"
+    first = judge(made, data, "A set, IPC 2", "ours", folder=kept, progress=False, **SMALL)
+    assert len(first["accuracies"]) == 2 and first["labels"] == "hard"
+    with monkeypatch.context() as patch:
+        patch.setattr(judging, "evaluate", None)  # a second evaluation would fail
+        for name in ("ours", "dsa"):  # which are the same settings
+            again = judge(made, data, "A set, IPC 2", name, folder=kept, **SMALL)
+            assert again == {**first, "protocol": name}
+    other = judge(made, data, "A set, IPC 2", "dc", folder=kept, progress=False, **SMALL)
+    assert other["evaluate"]["dsa"]["strategies"] == []
+    made.trained = made.trained + 1
+    new = judge(made, data, "A set, IPC 2", "ours", folder=kept, progress=False, **SMALL)
+    assert new["set"] != first["set"]
+    assert sorted(file.name for file in kept.glob("*.json")) == [
+        "a-set-ipc-2-dc.json",
+        "a-set-ipc-2-ours.json",
+    ]
+
+
+def test_random_images(data, complains):
+    """Real ones, without replacement, as many of each class, and the same at the same seed."""
+    made = random_images(data, 3, False)
+    assert made.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    pixels = {tuple(image.flatten().tolist()) for image in (made.images * 255).round()}
+    real = {tuple(image.flatten().tolist()) for image in data.train_images}
+    assert len(pixels) == 9 and pixels <= real
+    assert made.digest() == random_images(data, 3, False).digest()
+    assert made.digest() != random_images(data, 3, False, seed=1).digest()
+    with complains("ipc", "1 to 6"):
+        random_images(data, 7, False)
+
+
+def test_the_table(tmp_path, data):
+    """A row for each set: claim, ours, theirs; what a file does not say is not made up."""
+    made = published(tmp_path / "set", data)
+    made.claims = {"ConvNet": [40.0, 50.0]}
+    records = [
+        judge(one, data, name, protocol_name, claimed=claimed, progress=False, **SMALL)
+        for one, name, protocol_name, claimed in (
+            (made, "mine", "ours", None),
+            (made, "mine", "dc", None),
+            (random_images(data, 2, False), "Random, IPC 2", "ours", None),
+            (random_images(data, 2, False), "told", "mtt", 46.0),
+        )
+    ]
+    table = published_sets.table(records)
+    assert table.set.tolist() == ["mine", "Random, IPC 2", "told"]
+    assert table.ours[0] == pytest.approx(sum(records[0]["accuracies"]) / 2)
+    shown = published_sets.readable(table)
+    assert shown.claimed.tolist() == ["45.0 ± 5.0", "–", "46.0 (not in the file)"]
+    assert "DC: 2 epochs, no augmentation" in shown["its authors' protocol"][0]
+    apart = records[1]["accuracies"]
+    sentences = published_sets.findings(table)
+    assert f"{sum(apart) / 2 - 45:+.1f} points" in sentences[0] and "elsewhere" in sentences[1]
+    assert "CIFAR-10" in published_sets.note(records)
+
+
+def test_the_command(tmp_path, data, monkeypatch, capsys):
+    write_mtt(tmp_path, TRAINED, LABELS)
+    monkeypatch.setattr(judging, "load_dataset", lambda name: data)
+    monkeypatch.setattr(judging, "evaluate", lambda *_, **how: torch.full((_[2].networks,), 50.0))
+    command = ["evaluate", str(tmp_path), "--data", "cifar10", "--networks", "2", "--random"]
+    assert cli.main([*command, "--protocol", "ours", "dc"]) == 0
+    printed = capsys.readouterr().out
+    assert "pixels: normalised" in printed and printed.count("50.00 ± 0.00 %") == 4
+    assert cli.main([*command, "--space", "white"]) == 1
+    assert capsys.readouterr().err.startswith("error: space is 'white'")

@@ -259,6 +259,14 @@ def test_grid(tmp_path, data, with_data):
     assert torch.equal(read.labels, LABELS)
 
 
+def test_a_grid_of_grey_images_has_three_channels(tmp_path, make_data):
+    """torchvision writes it so; the data say how many there are."""
+    pixels = smooth(3, channels=1).clamp(0.2, 1)
+    save_image(pixels, tmp_path / "vis.png", nrow=IPC)
+    read = read_published(tmp_path / "vis.png", make_data("digits", size=SIDE, channels=1))
+    assert read.images.shape == pixels.shape and (read.images - pixels).abs().max() < 1 / 255
+
+
 def test_grid_of_something_else(tmp_path, data, complains):
     save_image(smooth(3), tmp_path / "vis.png", nrow=3)
     with complains("2 rows of 3", "3 classes"):

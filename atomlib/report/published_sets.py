@@ -1,0 +1,108 @@
+"""The table of published sets: what their files claim, and what they reach here."""
+
+from collections.abc import Iterable
+from statistics import fmean, pstdev
+from typing import Any
+
+import pandas as pd
+
+from atomlib.published.protocols import PROTOCOLS, in_words
+from atomlib.report.records import LABELS
+
+
+def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row per set: what its file claims, and what it reaches under each protocol."""
+    rows: dict[str, dict[str, Any]] = {}
+    for record in records:
+        claims = [value for of in record["claims"].values() for value in of]
+        elsewhere = record["claimed_elsewhere"]
+        row = rows.setdefault(
+            record["name"],
+            {
+                "dataset": record["dataset"],
+                "set": record["name"],
+                "ipc": record["ipc"],
+                "images": record["images"],
+                "labels": record["labels"],
+                "pixels": record["space"],
+                "rate": record["lr"],
+                "claim": fmean(claims) if claims else elsewhere,
+                "claim_std": pstdev(claims) if claims else None,
+                "claim_from": "its file" if claims else "elsewhere" if elsewhere else "",
+                "distinct": record["distinct"],
+                "nearest": record["nearest"],
+                "warning": record["warning"],
+            },
+        )
+        kind = "ours" if record["protocol"] == "ours" else "authors"
+        values = record["accuracies"]
+        row |= {
+            kind: fmean(values),
+            f"{kind}_std": pstdev(values),
+            f"{kind}_networks": len(values),
+        }
+        if kind == "authors":
+            how = in_words(record["evaluate"])
+            row["protocol"] = f"{PROTOCOLS[record['protocol']].label}: {how}"
+    return pd.DataFrame(list(rows.values()))
+
+
+def readable(found: pd.DataFrame) -> pd.DataFrame:
+    """The table for a reader, in percent: claim, our protocol, the authors' own."""
+    rows = []
+    for _, cell in found.iterrows():
+        row = {
+            "set": cell["set"],
+            "IPC": cell["ipc"],
+            "labels": cell["labels"],
+            "pixels": cell["pixels"],
+            "claimed": _text(cell, "claim"),
+            "our protocol": _text(cell, "ours"),
+            "its authors' protocol": _text(cell, "authors"),
+        }
+        if isinstance(cell.get("protocol"), str) and row["its authors' protocol"] != "–":
+            row["its authors' protocol"] += f" ({cell['protocol']})"
+        rows.append(row | {"note": cell["warning"] or ""})
+    return pd.DataFrame(rows)
+
+
+def _text(cell: pd.Series, kind: str) -> str:
+    """Mean and deviation, one network's being none."""
+    if pd.isna(cell.get(kind)):
+        return "–"
+    if kind == "claim" and cell["claim_from"] == "elsewhere":
+        return f"{cell[kind]:.1f} (not in the file)"
+    if cell.get(f"{kind}_networks") == 1:
+        return f"{cell[kind]:.1f} (1 network)"
+    return f"{cell[kind]:.1f} ± {cell[f'{kind}_std']:.1f}"
+
+
+def findings(found: pd.DataFrame) -> list[str]:
+    """A sentence for each set that claims something: how far from it, by its authors' protocol."""
+    sentences = []
+    for _, cell in found.iterrows():
+        if pd.isna(cell["claim"]) or pd.isna(cell.get("authors")):
+            continue
+        networks = int(cell["authors_networks"])
+        sentences.append(
+            f"{cell['set']}: {cell['authors']:.1f} here ({cell['protocol']}; {networks} "
+            f"network{'s' if networks > 1 else ''}), {cell['claim']:.1f} by {cell['claim_from']}: "
+            f"{cell['authors'] - cell['claim']:+.1f} points."
+        )
+    return sentences
+
+
+def note(records: list[dict[str, Any]]) -> str:
+    """What stands below the table."""
+    last = records[-1]
+    libraries = ", ".join(f"{k} {v}" for k, v in last["evaluation"]["versions"].items())
+    ours = [in_words(r["evaluate"]) for r in records if r["protocol"] == "ours"]
+    data = LABELS.get(last["dataset"], last["dataset"])
+    return (
+        f"Accuracy in percent on all test images of {data}; "
+        "mean ± population standard deviation over networks trained from scratch "
+        f"({last['evaluate']['model']}, width {last['evaluate']['width']}). Our protocol: "
+        f"{ours[0] if ours else 'not run'}. Random: as many real images of each class. Claimed: "
+        "what the file holds, measured by its authors. Made on "
+        f"{last['evaluation']['hardware']} with {libraries}."
+    )

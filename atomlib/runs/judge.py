@@ -1,0 +1,207 @@
+"""Judging published sets, under named protocols and beside random real images.
+
+``python -m atomlib evaluate PATH --data cifar10`` reads one set and prints what it is worth.
+"""
+
+import argparse
+import re
+import time
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import torch
+
+from atomlib import preprocess
+from atomlib.datasets import ImageData, load_dataset
+from atomlib.errors import check_choice, check_kind
+from atomlib.evaluate import evaluate
+from atomlib.methods import RandomImages
+from atomlib.published import PublishedSet, read_published
+from atomlib.published.labels import KINDS
+from atomlib.published.looks import Looks
+from atomlib.published.pixels import SPACES
+from atomlib.published.protocols import PROTOCOLS, in_words, protocol
+from atomlib.runs.store import counts
+from atomlib.runtime.bookmark import Bookmark
+from atomlib.runtime.files import (
+    DamagedError,
+    alone,
+    check_writable,
+    read_record,
+    set_aside,
+    write_record,
+)
+from atomlib.runtime.provenance import hardware, versions
+from atomlib.training import EvalConfig
+
+RANDOM = "Random"
+
+
+def judge(
+    made: PublishedSet,
+    data: ImageData,
+    name: str,
+    protocol_name: str = "ours",
+    *,
+    claimed: float | None = None,
+    folder: str | Path | None = None,
+    progress: bool = True,
+    **changes: Any,
+) -> dict[str, Any]:
+    """The record of a set's accuracies under a protocol, with ``changes``, such as ``networks=3``.
+
+    ``claimed`` is an accuracy that is told of the set elsewhere than in its file. With ``folder``
+    the record is kept there, <name>-<protocol>.json, and read where the set, the data and the
+    settings are the same; an evaluation that was killed goes on. Raises SettingError for an unknown
+    protocol, or a set that was not read with ``data``.
+    """
+    check_kind("set", made, PublishedSet, "what read_published returns")
+    config = protocol(protocol_name, made, **changes).resolve(data.image_size)
+    about = {
+        "name": name,
+        "title": made.title,
+        "dataset": data.name,
+        "data": data.fingerprint,
+        "set": made.digest(),
+        "protocol": protocol_name,
+        "evaluate": config.model_dump(mode="json"),
+        "claimed_elsewhere": claimed,
+    }
+    if folder is None:
+        return {**about, **_described(made), **_measured(made, data, config, None, progress)}
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", name).lower()
+    stem, unfinished = f"{slug}-{protocol_name}", Path(folder) / "unfinished"
+    check_writable(unfinished)
+    with alone(unfinished / stem):
+        # Under another name for the same settings, too: the DSA protocol is ours.
+        for path in sorted(Path(folder).glob(f"{slug}-*.json")):
+            kept = _kept(path, unfinished)
+            if {**about, "protocol": kept.get("protocol")}.items() <= kept.items():
+                return {**kept, "protocol": protocol_name}
+        bookmark = Bookmark(unfinished / f"{stem}.safetensors")
+        measured = _measured(made, data, config, bookmark, progress)
+        record = {**about, **_described(made), **measured}
+        write_record(Path(folder) / f"{stem}.json", record)
+        return record
+
+
+def _kept(path: Path, unfinished: Path) -> dict[str, Any]:
+    """A record, where there is one that counts."""
+    try:
+        return read_record(path) if counts(path) else {}
+    except DamagedError as error:
+        set_aside(path, unfinished / "damaged", error)
+        return {}
+
+
+def random_images(data: ImageData, ipc: int, zca: preprocess.ZCA, seed: int = 0) -> PublishedSet:
+    """Random's set in any space: ``ipc`` real images per class, what every other must beat."""
+    cpu = torch.device("cpu")
+    rows = RandomImages(ipc=ipc, seed=seed).resolve(data).rows(data, cpu).flatten()
+    pixels = data.train_images[rows].float() / 255
+    return PublishedSet(
+        images=pixels,
+        trained=preprocess.fitted(data, zca, cpu)(data.train_images[rows]),
+        labels=data.train_labels[rows],
+        zca=zca,
+        lr=None,
+        title=RANDOM,
+        layout="real images",
+        space="pixels",
+        looks=Looks.of(pixels, pixels, None),
+        data_name=data.name,
+        data_fingerprint=data.fingerprint,
+        class_names=data.class_names,
+    )
+
+
+def _described(made: PublishedSet) -> dict[str, Any]:
+    distances = sorted(made.looks.distances)
+    return {
+        "ipc": made.ipc,
+        "images": len(made),
+        "labels": "soft" if made.soft else "hard",
+        "layout": made.layout,
+        "space": made.space,
+        "lr": made.lr,
+        "claims": made.claims,
+        "notes": list(made.notes),
+        "warning": made.looks.warning,
+        "distinct": round(made.looks.distinct, 4),
+        "nearest": round(distances[len(distances) // 2], 4) if distances else None,
+    }
+
+
+def _measured(
+    made: PublishedSet,
+    data: ImageData,
+    config: EvalConfig,
+    bookmark: Bookmark | None,
+    progress: bool,
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    found = evaluate(made, data, config, progress=progress, resume=bookmark)
+    seconds = bookmark.seconds if bookmark else time.perf_counter() - start
+    return {
+        "accuracies": [round(value, 4) for value in found.tolist()],
+        "evaluation": {
+            "seconds": round(seconds, 1),
+            "hardware": hardware(),
+            "versions": versions(),
+        },
+    }
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    add = parser.add_argument
+    add("path", help="the set: a file, or a folder of files")
+    add("--data", required=True, help="what it stands for: a name for load_dataset")
+    add("--protocol", nargs="+", default=["ours"], help=f"of {', '.join(PROTOCOLS)}")
+    add("--networks", type=int, default=5, help="trained from scratch under each protocol")
+    add("--seed", type=int, default=0)
+    add("--experiment", type=int, help="which of the file's sets, from 0")
+    add("--space", help=f"of its pixels: {', '.join(SPACES)}; otherwise told from the values")
+    add("--labels", help=f"{', '.join(KINDS)}; otherwise told from the values")
+    add("--factor", type=int, default=1, help="IDC's: each image holds factor x factor")
+    add("--ipc", type=int, help="images per class, of a file without labels")
+    add("--statistics", help="data set whose mean and deviation normalised it")
+    add("--random", action="store_true", help="judge as many random real images beside it")
+    add("--output", help="folder to keep records in, and to go on from")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Read, describe and judge one set. Raises SettingError."""
+    for name in given.protocol:
+        check_choice("protocol", name, PROTOCOLS)
+    data = load_dataset(given.data)
+    made = read_published(
+        given.path,
+        data,
+        experiment=given.experiment,
+        space=given.space,
+        labels=given.labels,
+        factor=given.factor,
+        ipc=given.ipc,
+        statistics=given.statistics,
+    )
+    print(made.describe())
+    sets = [(made, made.title)]
+    if given.random:
+        sets.append((random_images(data, made.ipc, made.zca, given.seed), RANDOM))
+    for one, name in sets:
+        for protocol_name in given.protocol:
+            record = judge(
+                one,
+                data,
+                name if one is made else f"{RANDOM}, IPC {made.ipc}",
+                protocol_name,
+                folder=given.output,
+                networks=given.networks,
+                seed=given.seed,
+            )
+            values = record["accuracies"]
+            how = f"{PROTOCOLS[protocol_name].label}: {in_words(record['evaluate'])}"
+            found = f"{fmean(values):.2f} ± {pstdev(values):.2f} %"
+            print(f"{name}: {found} of {len(data.test_labels):,} test images ({how})")
