@@ -4,6 +4,7 @@ Everything is fitted once, on the training split: synthetic images live in the t
 DSA acts there, and the inverse is used for display only.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Self
@@ -13,17 +14,12 @@ from jaxtyping import Float, Num
 from kornia.enhance import ZCAWhitening
 from torch import Tensor
 
+from atomlib.datasets import known
 from atomlib.datasets.image_data import ImageData
 from atomlib.runtime.files import DamagedError, cache_folder, read_tensors, set_aside, write_tensors
 
-# Mean and standard deviation per channel as the field uses them (docs/facts.md, 'Pixel
-# statistics'); the deviations of CIFAR are means of deviations of single images. Any other data
-# set's statistics are computed from its training pixels.
-STATISTICS = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "tinyimagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
+STATISTICS = {k.name: k.statistics for k in (*known.OFFICIAL, known.TINYIMAGENET)}
+"""Mean and standard deviation per channel, of pixels in [0, 1], as the field uses them."""
 
 ZCA = bool | Literal["unit"]
 """Whitening: none, fitted on normalised images, or "unit", fitted on images in [0, 1] as MTT and
@@ -44,11 +40,13 @@ class Preprocess:
     @classmethod
     def fit(cls, data: ImageData, *, zca: ZCA) -> Self:
         """Fit on the training split. ZCA matrices are cached by the data's fingerprint."""
-        mean, std = STATISTICS.get(data.name) or _statistics(data.train_images)
+        mean, std = data.statistics or _statistics(data.train_images)
         if zca == "unit":
             mean, std = [0.0] * data.channels, [1.0] * data.channels
-        plain = cls(torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1))
-        return cls(plain.mean, plain.std, _fit_zca(data, plain, zca)) if zca else plain
+        # Types are named, since torch's default is the caller's to choose.
+        mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (mean, std))
+        plain = cls(mean, std)
+        return cls(mean, std, _fit_zca(data, plain)) if zca else plain
 
     def __call__(self, pixels: Num[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """uint8 pixels, or floats in [0, 1], to float32 network inputs."""
@@ -76,6 +74,9 @@ class Preprocess:
         if self.zca is not None:
             images = self.zca.inverse_transform(images)
         return images * self.std + self.mean
+
+
+# Data sets are equal by content, so a second load finds what was computed for the first.
 
 
 @lru_cache(maxsize=4)
@@ -113,11 +114,12 @@ def _statistics(images: Tensor) -> tuple[list[float], list[float]]:
     return means, stds
 
 
-def _fit_zca(data: ImageData, plain: Preprocess, kind: ZCA) -> ZCAWhitening:
+def _fit_zca(data: ImageData, plain: Preprocess) -> ZCAWhitening:
     """kornia's ZCA (eps 0.1, unbiased covariance) on training images as ``plain`` makes them."""
     zca = ZCAWhitening(dim=0, eps=ZCA_EPS, compute_inv=True)
-    of = "-unit" if kind == "unit" else ""
-    path = cache_folder() / "zca" / f"{data.name}-{data.fingerprint[:16]}{of}.safetensors"
+    about = f"{data.fingerprint} {plain.mean.flatten().tolist()} {plain.std.flatten().tolist()}"
+    key = hashlib.sha256(about.encode()).hexdigest()[:16]
+    path = cache_folder() / "zca" / f"{data.name}-{key}.safetensors"
     if path.exists():
         try:
             matrices, _ = read_tensors(path)

@@ -1,7 +1,5 @@
 """Data by name: what is loaded, how it is told apart, and what is said where it is missing."""
 
-import hashlib
-import pickle
 import re
 from collections import Counter
 from dataclasses import replace
@@ -11,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torchvision import datasets as torchvision_datasets
 
 from atomlib.cli import main
 from atomlib.datasets.load import load_dataset
@@ -105,37 +102,6 @@ def test_the_first_alternative_that_is_there_is_loaded(tmp_path, complains, digi
 def test_resize_is_refused_where_images_are_of_one_size(tmp_path, complains, name):
     with complains("resize is 16", name, kind=DataError):
         load_dataset(name, root=tmp_path, resize=16)
-
-
-def test_cifar10_is_read_from_its_official_layout(tmp_path, monkeypatch):
-    generator = np.random.default_rng(0)
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-
-    def put(name, content):
-        (folder / name).write_bytes(pickle.dumps(content))
-        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
-
-    def batch(n):
-        rows = generator.integers(0, 256, (n, 3 * 32 * 32), dtype=np.uint8)
-        return {"data": rows, "labels": generator.integers(0, 2, n).tolist()}
-
-    batches = [batch(3), batch(2), batch(4)]
-    files = [put(f"part_{index}", content) for index, content in enumerate(batches)]
-    meta = dict(zip(["filename", "md5"], put("names", {"names": ["cat", "dog"]}), strict=True))
-    official = torchvision_datasets.CIFAR10
-    monkeypatch.setattr(official, "train_list", files[:2])
-    monkeypatch.setattr(official, "test_list", files[2:])
-    monkeypatch.setattr(official, "meta", {**meta, "key": "names"})
-
-    data = load_dataset("cifar10", root=tmp_path)
-    # A row is one image: 1024 red values, row by row, then green, then blue.
-    rows = np.concatenate([batches[0]["data"], batches[1]["data"]])
-    np.testing.assert_array_equal(data.train_images, rows.reshape(5, 3, 32, 32))
-    np.testing.assert_array_equal(data.test_images, batches[2]["data"].reshape(4, 3, 32, 32))
-    assert data.train_labels.tolist() == batches[0]["labels"] + batches[1]["labels"]
-    assert data.test_labels.tolist() == batches[2]["labels"]
-    assert (data.name, data.class_names) == ("cifar10", ("cat", "dog"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from atomlib.datasets import archives
+from atomlib.datasets import archives, image_folder
 from atomlib.distill import distill
 from atomlib.errors import DataError
 from atomlib.methods import RandomImages
@@ -57,7 +57,7 @@ def bounds(monkeypatch):
 
     def put(**values):
         for name, value in values.items():
-            owner = archives if hasattr(archives, name) else imagefolder
+            owner = archives if hasattr(archives, name) else image_folder
             monkeypatch.setattr(owner, name, value)
 
     return put
@@ -250,7 +250,8 @@ def patch_zip(path, **fields):
 
 def zip_of(path, content, compression=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr("train/ant/0.png", content)
+        for split in ("train", "test"):
+            archive.writestr(f"{split}/ant/0.png", content)
     return path
 
 
@@ -367,7 +368,7 @@ def test_of_an_animation_the_first_frame_counts(tmp_path, kind):
 
 def test_a_format_that_is_not_listed_is_no_image(tmp_path, complains):
     folder = write(tmp_path / "pets", made_up())
-    Image.fromarray(random_image(1)).save(folder / "train" / "bee" / "x.png", "ppm")
+    Image.fromarray(random_image(1)).save(folder / "train" / "bee" / "x.png", "pcx")
     with complains("train/bee/x.png", "no image", kind=DataError):
         load(folder)
 
@@ -399,7 +400,7 @@ PNG = image_bytes(random_image(77), "png")
 
 
 @pytest.mark.parametrize("make", [tar_with, with_zip])
-@pytest.mark.parametrize("top", ["/", "/srv/", "./", "../../", "x/../../../"])
+@pytest.mark.parametrize("top", ["/", "./", "../../", "x/../../../"])
 def test_names_that_lead_out_of_an_archive_write_nothing(tmp_path, cache_folder, make, top):
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)

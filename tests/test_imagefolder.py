@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from atomlib.datasets import image_folder
+from atomlib.datasets import load as load_module
 from atomlib.datasets.load import load_dataset
 from atomlib.errors import DataError
 
@@ -200,16 +201,21 @@ def official(folder):
     return images, answers
 
 
-@pytest.mark.parametrize("kind", ["", ".zip", ".tar.xz"])
-def test_tinyimagenets_layout_is_read_with_names_and_labels(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["", ".zip", ".tar.xz", "official"])
+def test_tinyimagenets_layout_is_read_with_names_and_labels(tmp_path, monkeypatch, kind):
     folder = tmp_path / "tiny-imagenet-200"
     images, answers = official(folder)
     data = load_dataset("tinyimagenet", root=tmp_path)
     if kind:
-        pack(folder, kind, folder.name)
+        path = pack(folder, kind if kind != "official" else ".zip", folder.name)
+        if kind == "official":
+            monkeypatch.setattr(load_module, "TINYIMAGENET_MD5", load_module.md5_file(path))
         shutil.rmtree(folder)
         data = load_dataset("tinyimagenet", root=tmp_path)
-    assert (data.name, data.class_names) == ("tinyimagenet", ("ant", "bee", "cat"))
+    # Known by the checksum of its archive: what was unpacked or packed anew is a folder of images.
+    name, label = ("tinyimagenet", "TinyImageNet") if kind == "official" else (folder.name,) * 2
+    assert (data.name, data.label, data.class_names) == (name, label, ("ant", "bee", "cat"))
+    assert (data.statistics is not None) == (kind == "official")
     assert data.train_labels.tolist() == [0, 0, 1, 1, 2, 2]
     for row, path in enumerate(sorted(p for p in images if p.startswith("train"))):
         pixels = images[path] if images[path].ndim == 3 else np.stack([images[path]] * 3, axis=2)

@@ -1,10 +1,13 @@
 """Channel statistics and ZCA against numpy's, by their definition."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from atomlib import preprocess
+from atomlib.datasets import known, load_dataset
 from atomlib.datasets.image_data import ImageData
 from atomlib.preprocess import Preprocess
 
@@ -53,8 +56,9 @@ def test_statistics_are_those_of_the_training_pixels():
     np.testing.assert_allclose(images, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_cifar10_takes_the_fields_constants():
-    fitted = Preprocess.fit(made_up("cifar10"), zca=False)
+def test_a_data_set_takes_the_statistics_it_brings():
+    data = replace(made_up("any"), statistics=known.official("cifar10").statistics)
+    fitted = Preprocess.fit(data, zca=False)
     assert fitted.mean.flatten().tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
     assert fitted.std.flatten().tolist() == pytest.approx([0.2023, 0.1994, 0.2010])
 
@@ -159,3 +163,24 @@ def test_resident_splits_are_each_transformed_by_the_training_splits_fit():
             (preprocess.test_images, data.test_images),
         ):
             torch.testing.assert_close(split(data, zca, CPU), fitted(pixels))
+
+
+CACHES = (preprocess.fitted, preprocess.training_images, preprocess.test_images)
+
+
+@pytest.mark.parametrize("cache", CACHES, ids=lambda cache: cache.__name__)
+def test_five_loads_of_one_data_set_are_pre_processed_once(cache):
+    cache.cache_clear()
+    for _ in range(5):
+        cache(load_dataset("digits"), False, CPU)
+    assert (cache.cache_info().misses, cache.cache_info().hits) == (1, 4)
+    assert cache.cache_info().maxsize <= 4  # memory is bounded
+
+
+@pytest.mark.parametrize("zca", [False, True])
+def test_other_pixels_or_other_statistics_are_another_data_set(zca):
+    one, two = made_up(), made_up(train=correlated(seed=1))
+    three = replace(one, statistics=((0.5,) * 3, (0.25,) * 3))
+    made = [preprocess.training_images(data, zca, CPU) for data in (one, two, three)]
+    assert not any(torch.equal(made[i], made[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert torch.equal(preprocess.training_images(made_up(), zca, CPU), made[0])

@@ -1,69 +1,143 @@
-"""Reads folders and archives (zip, tar) safely: sizes are bounded, nothing is unpacked to disk.
+"""The files that a folder or an archive holds, by name, read within bounds.
 
 An archive is never unpacked to disk: members are read by name into memory, so no name in it leads
-anywhere. Headers are not trusted: sizes are checked before memory is allocated. From archives only
-plain files are read; in a folder links to files are followed, but not links to folders, which could
-form a cycle.
+anywhere. Nothing in it is believed: what is read is bounded before memory is taken for it. Plain
+files alone are read from archives; of a folder, links to files too, as the programs of its owner
+would, but not links to folders, which could go in circles. Names come first, so that it can be
+decided which files are needed at all.
 """
 
 import bz2
 import gzip
 import lzma
+import os
 import struct
 import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from atomlib.errors import DataError, shown
 
 FILE_BYTES = 1 << 26
 """Of one image or list: 64 MiB."""
 
+
 ARCHIVE_BYTES = 1 << 34
 """Of all that is read from one archive: 16 GiB, ten times the largest set in the field."""
+
 
 RATIO = 200
 """How many times its own size an archive above FILE_BYTES may unfold to. Images, which are
 compressed already, hardly unfold at all; a bomb does a thousand times and more."""
 
+
 MEMBERS = 1 << 21
 """Of one archive: two million, images or not."""
+
 
 NAME_LENGTH = 1000
 """Characters of the name of a file with its folders."""
 
-Wanted = Callable[[str], bool]
-"""Whether a file of that name is to be read."""
+
+class Listing(ABC):
+    """The files of a folder or archive, and their content on demand.
+
+    Names are as they lie in it, with "/" between folders, from the top; hidden ones and those that
+    lead elsewhere ("..") are not there.
+    """
+
+    def __init__(self, path: Path, most: int):
+        self.path, self.most = path, most
+        self.names: dict[str, Any] = {}
+        """Plain files, in the order they lie in, each with what is needed to read it."""
+        self.folders: set[str] = set()
+        """Folders, be they empty."""
+        self.links: dict[str, str] = {}
+        """What is no plain file and no folder, and what it is instead."""
+
+    def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """(name, content) of these files, one after the other.
+
+        Raises DataError for a file that is too large, damaged or not to be read.
+        """
+        with telling(self.path):
+            yield from self._read(names)
+
+    @abstractmethod
+    def _read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]: ...
+
+    def refuse_links(self, folders: Iterable[PurePosixPath]) -> None:
+        """Raise DataError for a link or a device in one of these folders, or in place of it."""
+        tops = tuple(f"{folder}/" for folder in folders)
+        for name, kind in self.links.items():
+            if f"{name}/".startswith(tops):
+                raise DataError(f"{shown(name)} of {self.path} is {kind}")
 
 
 def read_files(
-    path: Path, wanted: Wanted, *, most: int | None = None
+    path: Path, wanted: Callable[[str], bool], *, most: int | None = None
 ) -> Iterator[tuple[str, bytes]]:
     """(name, content) of every wanted file that is not hidden, in the order they lie in.
 
-    ``most``, bytes of one file, is FILE_BYTES where it is None.
-
-    Raises DataError for what is no archive, is damaged, leads elsewhere or is too large.
+    ``most`` is as in ``listed``, and so is what is raised.
     """
+    listing = listed(path, wanted, most=most)
+    listing.refuse_links([PurePosixPath(name) for name in listing.links if wanted(name)])
+    yield from listing.read([name for name in listing.names if wanted(name)])
 
+
+def listed(path: Path, keep: Callable[[str], bool], *, most: int | None = None) -> Listing:
+    """What a folder or archive holds; of a compressed .tar, which is read once from front to
+    back, the content of the files that ``keep`` names is kept.
+
+    ``most``, bytes of one file that is read, is FILE_BYTES where it is None.
+
+    Raises DataError for what is no archive, is damaged, holds too much or is not to be read.
+    """
     most = FILE_BYTES if most is None else most
-
-    def visible(name: str) -> bool:
-        return not _hidden(name) and wanted(name)
-
-    try:
+    with telling(path):
         if path.is_dir():
-            yield from _read_folder(path, visible, most)
-        elif zipfile.is_zipfile(path):
-            yield from _read_zip(path, visible, most)
-        else:
-            yield from _read_tar(path, visible, most)
+            return _Folder(path, most)
+        if _is_zip(path):
+            return _Zip(path, most)
+        return _Tar(path, most, keep)
+
+
+def _is_zip(path: Path) -> bool:
+    """By how it begins: any archive may end in a file that is a .zip itself."""
+    with open(path, "rb") as file:
+        start = file.read(262)
+    if start.startswith(b"PK"):
+        return True
+    is_tar = start.startswith(tuple(COMPRESSIONS)) or start[257:] == b"ustar"
+    return not is_tar and zipfile.is_zipfile(path)  # behind a program that unpacks it
+
+
+COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+"""How compressed files begin."""
+
+OTHERS = {b"7z\xbc\xaf\x27\x1c": ".7z", b"Rar!": ".rar", b"\x28\xb5\x2f\xfd": ".zst"}
+"""Archives that are not read."""
+
+
+@contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Whatever the standard library raises for an archive becomes one sentence."""
+    try:
+        yield
     except DataError:
         raise
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename or path} may not be read ({error.strerror}); allowed: files and "
+            "folders that this account can read"
+        ) from None
     except UNREADABLE:
         raise DataError(
             f"{path} is truncated or no archive; allowed: a folder or a whole .zip, .tar, "
@@ -89,80 +163,184 @@ UNREADABLE = (
 )
 
 
-def _read_folder(folder: Path, wanted: Wanted, most: int) -> Iterator[tuple[str, bytes]]:
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder).as_posix()
-        leads_on = file.is_symlink() and not file.is_file()  # to a folder, or to nothing
-        if leads_on and not _hidden(name) and (wanted(name) or file.is_dir()):
-            raise DataError(
-                f"{shown(name)} of {folder} is a link to a folder or to nothing; allowed: plain "
-                "files and folders, and links to files"
-            )
-        if wanted(name) and file.is_file():
-            _check_member(name, file.stat().st_size, folder, most)
-            yield name, file.read_bytes()
+class _Folder(Listing):
+    def __init__(self, path: Path, most: int):
+        super().__init__(path, most)
 
-
-def _read_zip(path: Path, wanted: Wanted, most: int) -> Iterator[tuple[str, bytes]]:
-    with open(path, "rb") as file:
-        # The directory of members is read whole, and each of its entries made an object. Python
-        # has no public word for how long it says it is.
-        end = zipfile._EndRecData(file)
-        if end and end[zipfile._ECD_SIZE] > 128 * MEMBERS:
-            raise _too_many(path)
-    with zipfile.ZipFile(path) as archive:
-        if len(archive.infolist()) > MEMBERS:
-            raise _too_many(path)
-        members = [m for m in archive.infolist() if wanted(m.filename) and not m.is_dir()]
-        if sum(member.file_size for member in members) > _room(path):
-            raise _unfolds(path)
-        for member in members:
-            _check_member(member.filename, member.file_size, path, most)
-            # Of bzip2 and LZMA, Python unfolds all that a piece holds, and that may be gigabytes.
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise DataError(
-                    f"{shown(member.filename)} of {path} is compressed by method "
-                    f"{member.compress_type}; allowed in a .zip: deflate (8) or none (0)"
-                )
-            content = bytearray()
-            # In pieces, since read() decompresses everything before it looks at the size in the
-            # header.
-            with archive.open(member) as file:
-                while piece := file.read(1 << 16):
-                    content += piece
-            if len(content) != member.file_size:
-                raise EOFError
-            yield member.filename, bytes(content)
-
-
-def _read_tar(path: Path, wanted: Wanted, most: int) -> Iterator[tuple[str, bytes]]:
-    with open(path, "rb") as file:
-        start = file.read(6)
-    kinds = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-    opened = next((kind for magic, kind in kinds.items() if start.startswith(magic)), open)
-    with (
-        opened(path, "rb") as stream,
-        tarfile.open(fileobj=_Bounded(stream, path), mode="r:", tarinfo=_WholeTarInfo) as archive,
-    ):
-        for count, member in enumerate(archive):
-            if count >= MEMBERS:
-                raise _too_many(path)
-            archive.members = []  # or they would pile up
-            if not wanted(member.name):
+        for name, full in walk(path):
+            if _hidden(name):
                 continue
-            if not (member.isfile() or member.isdir()):
-                raise DataError(
-                    f"{shown(member.name)} of {path} is a link or a device; allowed: plain files"
+            if os.path.isfile(full):  # a link to a file is followed
+                self.names[name] = full
+            elif os.path.islink(full):
+                self.links[name] = (
+                    "a link to a folder or to nothing; allowed: plain files and folders, and "
+                    "links to files"
                 )
-            if member.isfile():
-                _check_member(member.name, member.size, path, most)
-                content = archive.extractfile(member).read()
-                if len(content) != member.size:
+            elif os.path.isdir(full):
+                self.folders.add(name)
+
+    def _read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        for name in names:
+            full = Path(self.names[name])
+            _check_member(name, full.stat().st_size, self.path, self.most)
+            yield name, full.read_bytes()
+
+
+def walk(top: Path) -> Iterator[tuple[str, str]]:
+    """(name from the top, path) of everything below a folder that is not hidden, sorted.
+
+    Links to folders are not followed. Raises OSError for a folder that may not be read.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for folder, folders, files in os.walk(top, onerror=stop):
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        below = os.path.relpath(folder, top)
+        for name in sorted([*folders, *files]):
+            full = os.path.join(folder, name)
+            yield (name if below == "." else f"{below}/{name}"), full
+
+
+class _Zip(Listing):
+    def __init__(self, path: Path, most: int):
+        super().__init__(path, most)
+        with open(path, "rb") as file:
+            # The directory of members is read whole, and each of its entries made an object.
+            # Python has no public word for how long it says it is.
+            end = zipfile._EndRecData(file)
+            if end and end[zipfile._ECD_SIZE] > 128 * MEMBERS:
+                raise _too_many(path)
+        with zipfile.ZipFile(path) as archive:
+            if len(archive.infolist()) > MEMBERS:
+                raise _too_many(path)
+            for member in archive.infolist():
+                name = _zip_name(member, path)
+                _enter(self, name, member, member.is_dir() or name.endswith("/"))
+
+    def _read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        if sum(self.names[name].file_size for name in names) > _room(self.path):
+            raise _unfolds(self.path)
+        with zipfile.ZipFile(self.path) as archive:
+            for name in names:
+                yield name, self._content(archive, name)
+
+    def _content(self, archive: zipfile.ZipFile, name: str) -> bytes:
+        member = self.names[name]
+        _check_member(name, member.file_size, self.path, self.most)
+        # Of bzip2 and LZMA, Python unfolds all that a piece holds, and that may be gigabytes.
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(
+                f"{shown(name)} of {self.path} is compressed by method {member.compress_type}; "
+                "allowed in a .zip: deflate (8) or none (0)"
+            )
+        content = bytearray()
+        # In pieces, since read() unfolds all there is before it goes by what the header says.
+        with archive.open(member) as file:
+            while piece := file.read(1 << 16):
+                content += piece
+        if len(content) != member.file_size:
+            raise EOFError
+        return bytes(content)
+
+
+UTF8 = 0x800
+"""The bit of a .zip member's flags that says that its name is UTF-8."""
+
+
+def _zip_name(member: zipfile.ZipInfo, path: Path) -> str:
+    """A member's name as it was meant.
+
+    Some programs write UTF-8 without saying so, and some of Windows write "\\" between folders.
+    Raises DataError for folders in letters of a language that the archive does not tell.
+    """
+    name = member.filename
+    if not member.flag_bits & UTF8 and not name.isascii():
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+        folders = name.replace("\\", "/").rpartition("/")[0]
+        if name == member.filename and not folders.isascii() and not _hidden(name):
+            raise DataError(
+                f"{shown(folders)} of {path} is in letters that the archive does not tell; "
+                "allowed: a .zip with names in UTF-8, a .tar, or the folder unpacked"
+            )
+    is_windows = member.create_system == 0 or "/" not in name
+    return name.replace("\\", "/") if is_windows else name
+
+
+class _Tar(Listing):
+    def __init__(self, path: Path, most: int, keep: Callable[[str], bool]):
+        super().__init__(path, most)
+        with open(path, "rb") as file:
+            start = file.read(6)
+        for magic, ending in OTHERS.items():
+            if start.startswith(magic):
+                raise DataError(
+                    f"{path} is a {ending} archive; allowed: a folder, .zip, .tar, .tar.gz or "
+                    ".tar.xz"
+                )
+        opened = next(
+            (kind for magic, kind in COMPRESSIONS.items() if start.startswith(magic)), open
+        )
+        self.kept: dict[str, bytes] = {}
+        with (
+            opened(path, "rb") as stream,
+            tarfile.open(
+                fileobj=_Bounded(stream, path), mode="r:", tarinfo=_WholeTarInfo
+            ) as archive,
+        ):
+            for count, member in enumerate(archive):
+                if count >= MEMBERS:
+                    raise _too_many(path)
+                archive.members = []  # or they would pile up
+                name = member.name if "/" in member.name else member.name.replace("\\", "/")
+                if member.isfile() or member.isdir():
+                    place = member.offset_data, member.size
+                    name = _enter(self, name, place, member.isdir())
+                elif not _hidden(name):
+                    self.links[name] = "a link or a device; allowed: plain files"
+                is_stream = opened is not open or member.issparse()
+                if member.isfile() and is_stream and name and keep(name):
+                    _check_member(name, member.size, path, most)
+                    self.kept[name] = _whole(archive, member)
+            # tarfile stops at the end mark; the checksum of the compression lies behind it.
+            while archive.fileobj.read(1 << 16):
+                pass
+
+    def _read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        with open(self.path, "rb") as file:
+            for name in names:
+                if name in self.kept:
+                    yield name, self.kept.pop(name)
+                    continue
+                start, size = self.names[name]
+                _check_member(name, size, self.path, most=self.most)
+                file.seek(start)
+                content = file.read(size)
+                if len(content) != size:
                     raise EOFError
-                yield member.name, content
-        # tarfile stops at the end mark; the checksum of the compression lies behind it.
-        while archive.fileobj.read(1 << 20):
-            pass
+                yield name, content
+
+
+def _whole(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    content = archive.extractfile(member).read()
+    if len(content) != member.size:
+        raise EOFError
+    return content
+
+
+def _enter(listing: Listing, name: str, member: Any, is_folder: bool) -> str:
+    """Enter a file or folder under its name from the top; "" where it is hidden."""
+    if _hidden(name):
+        return ""
+    name = "/".join(part for part in name.split("/") if part not in ("", "."))
+    if is_folder:
+        listing.folders.add(name)
+    elif name:
+        listing.names[name] = member
+    return name
 
 
 class _Bounded:
@@ -172,7 +350,7 @@ class _Bounded:
         self.stream, self.path, self.room = stream, path, _room(path)
 
     def read(self, size: int) -> bytes:
-        # tarfile reads as much as a header says, even for a name only.
+        # tarfile reads what a header says, be it of a name alone.
         if size > FILE_BYTES or self.tell() + size > self.room + (1 << 20):
             raise _unfolds(self.path)
         return self.stream.read(size)
@@ -214,7 +392,7 @@ def _check_member(name: str, size: int, path: Path, most: int) -> None:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+    return any(part.startswith((".", "__MACOSX")) and part != "." for part in name.split("/"))
 
 
 def unspeakable(name: str) -> bool:

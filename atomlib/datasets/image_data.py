@@ -1,4 +1,4 @@
-"""A data set in memory: both splits as uint8 tensors, labels and class names."""
+"""A data set in memory: both splits as uint8 tensors, labels, class names and what they are."""
 
 import hashlib
 from collections import Counter
@@ -9,30 +9,67 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from atomlib.errors import DataError
+from atomlib.datasets import known
+from atomlib.datasets.archives import unspeakable
+from atomlib.datasets.known import Statistics
+from atomlib.errors import DataError, shown
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
     """A data set in memory: pixels as they are on disk, labels as indices of class_names.
 
-    Raises DataError for tensors that are none of that, or a class without training images.
+    What is left out of the fields below ``fingerprint`` is filled in for a data set that is known
+    by its fingerprint (``known``); for any other, the label is the name.
+
+    Two that were loaded from the same content are equal, so that what was computed from one is
+    found again for the other.
+
+    Raises DataError for tensors that are none of that, a class without training images, or a
+    name that a file cannot bear.
     """
 
     name: str
-    """Short name as it appears in tables and file names."""
+    """Short name as it appears in file names: 1 to 100 bytes of text, not beginning with a dot."""
     train_images: UInt8[Tensor, "n c s s"]
     train_labels: Int[Tensor, "n"]
     test_images: UInt8[Tensor, "m c s s"]
     test_labels: Int[Tensor, "m"]
     class_names: tuple[str, ...]
     fingerprint: str = field(default="")
-    """SHA-256 of all pixels, labels and class names; computed where not given."""
+    """SHA-256 of all pixels, labels and class names, or an official data set's content digest;
+    computed where not given."""
+    label: str | None = None
+    """How it is written in tables and figures."""
+    note: str | None = None
+    """A sentence that a reader of its results must know; "" is none."""
+    published_as: str | None = None
+    """The data set whose published figures stand beside its results; "" is none."""
+    statistics: Statistics | None = None
+    """Mean and standard deviation by channel, of pixels in [0, 1]; None: of its training pixels."""
+    zca: bool | None = None
+    """Whether ZCA whitening is on where the settings leave it open."""
+    augmentations: tuple[str, ...] | None = None
+    """The DSA strategies that leave a label what it is; None is all of them."""
 
     def __post_init__(self):
+        check_name(self.name)
         _check(self)
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", _fingerprint(self))
+        brings = known.of(self.name, self.fingerprint)
+        for field_name in BROUGHT:
+            if getattr(self, field_name) is None:
+                object.__setattr__(self, field_name, getattr(brings, field_name))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all is equal that a result depends on: content, and what it brings."""
+        if not isinstance(other, ImageData):
+            return NotImplemented
+        return all(getattr(self, n) == getattr(other, n) for n in ("name", "fingerprint", *BROUGHT))
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
 
     @property
     def channels(self) -> int:
@@ -73,6 +110,31 @@ def rows_by_class(data: ImageData) -> tuple[Int[Tensor, "k n"], Bool[Tensor, "k 
     padded = torch.zeros(present.shape, dtype=torch.long)
     padded[present] = rows
     return padded, present
+
+
+BROUGHT = ("label", "note", "published_as", "statistics", "zca", "augmentations")
+"""Fields that a known data set fills in."""
+
+
+def check_name(name: object) -> None:
+    """Raise DataError for a name that cannot be the beginning of a file's."""
+    if (
+        not isinstance(name, str)
+        or not name.strip()
+        or name[0] == "."
+        or any(sign in name for sign in "/\\")
+        or unspeakable(name)
+        or len(name.encode()) > NAME_BYTES
+    ):
+        raise DataError(
+            f"the data set's name is {shown(name)}; allowed: 1 to {NAME_BYTES} bytes of text, not "
+            "beginning with a dot, without slashes or control characters (a folder or archive is "
+            "called by its own name: rename it)"
+        )
+
+
+NAME_BYTES = 100
+"""Of a data set's name, which goes into the names of files with the settings behind it."""
 
 
 def _check(data: ImageData) -> None:

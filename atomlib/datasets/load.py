@@ -2,12 +2,16 @@
 
 digits          scikit-learn's 8 x 8 digits, embedded
 digits32        the same, enlarged to 32 x 32
-cifar10, cifar100, tinyimagenet    downloaded by ``make data DATASET=...``
+cifar10, cifar100    known by their pixels: the official files (``make data DATASET=...``), or a
+                folder or archive of that name that holds the same images
+tinyimagenet    known by its official archive; a part of it keeps its own name
 folder:PATH     a folder or .zip/.tar/.tar.gz/.tar.xz of {train,test|val}/<class>/*
 """
 
 import argparse
+import hashlib
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from atomlib.datasets.image_data import ImageData
+from atomlib.datasets import known
+from atomlib.datasets.decoded import decoded
+from atomlib.datasets.image_data import BROUGHT, ImageData
+from atomlib.datasets.image_folder import SUFFIXES, folder_state, load_folder
 from atomlib.errors import DataError, MissingDataError, check_choice, shown
+from atomlib.runtime.files import sha256_file
 
 DATASETS = ("digits", "digits32", "cifar10", "cifar100", "tinyimagenet")
 
@@ -34,18 +42,22 @@ def load_dataset(
     ``root`` is where data rests (default: ATOM_DATA, else ./data); a relative
     ``folder:PATH`` is looked up there, then from the current folder. ``resize`` brings
     the images of a folder, or of TinyImageNet, to that side: shorter side scaled, middle
-    cut out. Raises DataError where the data is missing (with the command that gets it),
-    damaged (naming the file) or not laid out as documented.
+    cut out. What holds the images of CIFAR-10 or CIFAR-100 is that data set, whatever it is
+    called, in canonical order (see ``known``). Raises DataError where the data is missing (with the
+    command that gets it), damaged (naming the file), not laid out as documented, or called by the
+    name of a data set that it is not.
     """
-    root = Path(root or os.environ.get("ATOM_DATA") or "data")
+    root = Path(root or os.environ.get("ATOM_DATA") or "data").expanduser()
     if not isinstance(name, str):
         raise DataError(f"dataset is {shown(name)}; allowed: a name, one of {', '.join(DATASETS)}")
     first, _, others = name.partition("|")
-    if others:
+    if others and not _is_folder(name, root):
         try:
             return load_dataset(first, root=root, resize=resize)
         except MissingDataError:
             return load_dataset(others, root=root, resize=resize, download=download)
+    if name == "folder:":
+        raise DataError("dataset is 'folder:'; allowed: the path of a folder or archive behind it")
     if name.startswith("folder:"):
         return _folder(Path(name.removeprefix("folder:")), root, resize)
     check_choice("dataset", name, [*DATASETS, "folder:PATH"])
@@ -67,6 +79,12 @@ def load_dataset(
             f"{name} could not be had in {root} ({reason}); allowed: a network for the download "
             "and a writable folder, or the data set there already"
         ) from None
+
+
+def md5_file(path: Path) -> str:
+    """Hex digest, as the owners of the official archives give it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _digits() -> ImageData:
@@ -97,28 +115,63 @@ def _enlarged(data: ImageData, side: int) -> ImageData:
         large = interpolate(images.float(), size=(side, side), mode="bilinear")
         return large.round().to(torch.uint8)
 
-    return replace(
-        data,
-        name=f"{data.name}{side}",
-        train_images=enlarge(data.train_images),
-        test_images=enlarge(data.test_images),
-        fingerprint="",
+    return ImageData(
+        f"{data.name}{side}",
+        enlarge(data.train_images),
+        data.train_labels,
+        enlarge(data.test_images),
+        data.test_labels,
+        data.class_names,
     )
 
 
+def _is_folder(name: str, root: Path) -> bool:
+    """Whether "folder:PATH" is there as it stands, though it has a "|" in it."""
+    path = Path(name.removeprefix("folder:"))
+    return name.startswith("folder:") and ((root / path).exists() or path.exists())
+
+
 def _cifar(name: str, root: Path, download: bool) -> ImageData:
+    """The official files, or else a folder or archive of that name that holds the same images."""
     from torchvision import datasets
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    places = [root / kind.base_folder, root / kind.filename]
+    places += [root / f"{name}{ending}" for ending in ("", *SUFFIXES)]
+    if download and not any(path.exists() for path in places):
+        kind(root, download=True)
+    path = next((path for path in places if path.exists()), None)
+    if path is None:
+        url = f"{kind.url.rpartition('/')[0]}/{kind.filename}"
+        raise MissingDataError(
+            f"{name} is not in {root}; get it with: make data DATASET={name} -- or, without a "
+            f"network, put one of these there: {kind.filename} ({url}), or its images without "
+            f"loss as {name}.tar or {name}/ with {{train,test}}/<class>/<image>"
+        )
+    if path.name == kind.base_folder:
+        state = folder_state(path)
+        data = decoded(
+            name, f"{name} {state}", lambda: (_official_cifar(name, kind, root, path), "")
+        )
+    elif path.name == kind.filename:
+        state = sha256_file(path)
+        data = decoded(name, f"{name} {state}", lambda: (_packed_cifar(name, kind, path), ""))
+    else:
+        data = load_folder(path, None)
+    if data.fingerprint != known.official(name).fingerprint:
+        raise DataError(
+            f"{path} is called {name} and holds other images; allowed: the images of {name}, or "
+            f"dataset 'folder:{path.name}', which takes them for what they are"
+        )
+    return data
+
+
+def _official_cifar(name: str, kind: type, root: Path, path: Path) -> ImageData:
+    """What the official files below ``root`` hold; ``path`` is named where they are damaged."""
     try:
-        train, test = (kind(root, train=part, download=download) for part in (True, False))
-    except RuntimeError as error:  # torchvision: absent, or a checksum that does not match
-        if (root / kind.base_folder).exists():
-            raise DataError(
-                f"{root / kind.base_folder} is damaged (checksum differs); delete it and get "
-                f"{name} again with: make data DATASET={name}"
-            ) from error
-        raise _missing(name, root) from error
+        train, test = (kind(root, train=part) for part in (True, False))
+    except RuntimeError:  # torchvision: a checksum that does not match
+        raise _damaged(name, path) from None
     return ImageData(
         name,
         torch.from_numpy(train.data).permute(0, 3, 1, 2).contiguous(),
@@ -129,33 +182,63 @@ def _cifar(name: str, root: Path, download: bool) -> ImageData:
     )
 
 
+def _packed_cifar(name: str, kind: type, path: Path) -> ImageData:
+    """The same, of the official archive: its checksum is the official one, or nothing is read."""
+    from torchvision.datasets.utils import extract_archive
+
+    if md5_file(path) != kind.tgz_md5:
+        raise _damaged(name, path)
+    with tempfile.TemporaryDirectory() as folder:
+        extract_archive(path, folder)
+        return _official_cifar(name, kind, Path(folder), path)
+
+
+def _damaged(name: str, path: Path) -> DataError:
+    return DataError(
+        f"{path} is damaged (checksum differs); delete it and get {name} again with: "
+        f"make data DATASET={name}"
+    )
+
+
 TINYIMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 TINYIMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
+TINYIMAGENET_SIDE = 64
+
 
 def _tinyimagenet(root: Path, resize: int | None, download: bool) -> ImageData:
-    from torchvision.datasets.utils import check_integrity, download_url
+    """The official archive; else a part of it, or what was unpacked, under its own name."""
+    from torchvision.datasets.utils import download_url
 
     archive = root / "tiny-imagenet-200.zip"
-    if download and not check_integrity(archive, TINYIMAGENET_MD5):
+    checksum = md5_file(archive) if archive.is_file() else ""
+    if download and checksum != TINYIMAGENET_MD5:
         download_url(TINYIMAGENET_URL, root, archive.name, TINYIMAGENET_MD5)
-    # The 200 classes first; a part of them, under its own name, where that is all there is.
-    found = [root / "tiny-imagenet-200", archive, *sorted(root.glob("tiny-imagenet-*"))]
-    for path in found:
-        if path.exists():
-            data = _folder(path, root, resize)
-            return replace(data, name="tinyimagenet") if data.name == "tiny-imagenet-200" else data
-    raise _missing("tinyimagenet", root)
-
-
-def _missing(name: str, root: Path) -> MissingDataError:
-    return MissingDataError(f"{name} is not in {root}; get it with: make data DATASET={name}")
+        checksum = TINYIMAGENET_MD5
+    if checksum != TINYIMAGENET_MD5:
+        parts = sorted(root.glob("tiny-imagenet-*"))
+        if not parts:
+            raise MissingDataError(
+                f"tinyimagenet is not in {root}; get it with: make data DATASET=tinyimagenet -- "
+                f"or, without a network, put {archive.name} there ({TINYIMAGENET_URL})"
+            )
+        return load_folder(parts[0], resize)
+    data = load_folder(archive, resize, checksum)
+    full = known.TINYIMAGENET
+    if resize in (None, TINYIMAGENET_SIDE):
+        own = {name: getattr(full, name) for name in BROUGHT}
+        return replace(data, name=full.name, **own)
+    return replace(
+        data,
+        name=f"{full.name}{resize}",
+        label=f"{full.label} ({resize} x {resize})",
+        statistics=full.statistics,
+    )
 
 
 def _folder(path: Path, root: Path, resize: int | None) -> ImageData:
-    from atomlib.datasets.image_folder import load_folder
-
+    path = path.expanduser()
     for candidate in (path if path.is_absolute() else root / path, path):
         if candidate.exists():
             return load_folder(candidate, resize)

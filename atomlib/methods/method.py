@@ -75,7 +75,7 @@ class Method(NetworkConfig):
             )
         return self.but(
             depth=default_depth(data.image_size) if self.depth is None else self.depth,
-            zca=data.name.startswith("cifar") if self.zca is None else self.zca,
+            zca=data.zca if self.zca is None else self.zca,
         )
 
     def rows(

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from atomlib.datasets.archives import read_files
-from atomlib.datasets.image_folder import IMAGES, decode_image
+from atomlib.datasets.layout import IMAGES
+from atomlib.datasets.pixels import read_image
 from atomlib.errors import DataError, SettingError, shown
 from atomlib.published.layouts import ALLOWED, MOST_VALUES, Found
 from atomlib.published.tensor_files import check_start
@@ -49,7 +50,7 @@ def by_class(path: Path, class_names: Sequence[str] | None) -> Found:
     )
     for _, _, name in members:
         check_start(path / name, files[name][:64])
-    first = decode_image(members[0][2], files[members[0][2]], path, None)
+    first = read_image(members[0][2], files[members[0][2]], path, None).array
     if first.size * len(members) > MOST_VALUES:
         raise DamagedError(
             f"{path} holds {len(members):,} images of {first.shape[1]} x {first.shape[0]} pixels; "
@@ -57,7 +58,7 @@ def by_class(path: Path, class_names: Sequence[str] | None) -> Found:
         )
     images = []
     for _, _, name in members:
-        pixels = decode_image(name, files[name], path, None)
+        pixels = read_image(name, files[name], path, None).array
         if pixels.shape[:2] != first.shape[:2]:
             raise DataError(
                 f"image {name} of {path} is {pixels.shape[1]} x {pixels.shape[0]} while "
@@ -81,7 +82,7 @@ def grid(path: Path, side: int | None, classes: int | None, ipc: int | None) -> 
     """
     content = path.read_bytes() if path.stat().st_size <= 1 << 26 else b""
     check_start(path, content[:64])
-    pixels = decode_image(path.name, content, path.parent, None)
+    pixels = read_image(path.name, content, path.parent, None).array
     height, width = pixels.shape[:2]
     if side is None:
         side = _side(pixels)

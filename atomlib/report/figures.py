@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from atomlib import methods
+from atomlib.datasets import known
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet
 from atomlib.methods import Method
 from atomlib.preprocess import fitted
-from atomlib.report.records import label, lasts
+from atomlib.report.records import data_label, label, lasts
 from atomlib.runtime.files import atomic_write
 
 _PALETTE = sns.color_palette("colorblind")
@@ -88,12 +89,14 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
             # Side by side rather than jittered at random: the same picture every time.
             across = x + np.linspace(-0.15, 0.15, len(heights)) * (len(heights) > 1)
             axis.scatter(across, heights, s=26, color=methods.colour(method), alpha=0.85, zorder=3)
-        known = table[(table.dataset == dataset) & (table.ipc == ipc)].set_index("method")
+        figures = (
+            table[(table.dataset == dataset) & (table.ipc == ipc)].set_index("method").published
+        )
         for x, method in enumerate(order):
-            if not pd.isna(known.published[method]):
-                axis.plot([x - 0.32, x + 0.32], [known.published[method]] * 2, color="0.25", lw=1.5)
+            if not pd.isna(figures[method]):
+                axis.plot([x - 0.32, x + 0.32], [figures[method]] * 2, color="0.25", lw=1.5)
         axis.set_xticks(range(len(order)), [label(m) for m in order], rotation=30, ha="right")
-        axis.set(title=f"{label(dataset)}, IPC {ipc}", xlabel="", ylabel="")
+        axis.set(title=f"{data_label(table, dataset)}, IPC {ipc}", xlabel="", ylabel="")
     for first in axes[::3]:
         first.set_ylabel("test accuracy, %")
     if table.published.notna().any():
@@ -138,7 +141,7 @@ def distilled_grid(
     names = distilled.class_names[:classes]
     images = distilled.images.unflatten(0, (-1, distilled.ipc))[: len(names), :columns]
     if title is None:
-        name = label(distilled.data_name)
+        name = known.of(distilled.data_name, distilled.data_fingerprint).label
         title = f"{distilled.method.label}, {name}, IPC {distilled.ipc}"
     return image_grid(images.flatten(0, 1), names, columns, title=title)
 
@@ -217,7 +220,7 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
                     *zip(*made.history, strict=True), color=methods.colour(made.method.name)
                 )
         by = "" if recipe == "text" else f", by the {recipe}"
-        top.set_title(f"{label(dataset)}, IPC {ipc}{by}")
+        top.set_title(f"{data_label(table, dataset)}, IPC {ipc}{by}")
         bottom.set(xlabel="iteration", yscale="log")
     axes[0][0].set_ylabel("test accuracy, %\n(mean, 95 % t-interval)")
     axes[1][0].set_ylabel("matching loss")
@@ -323,7 +326,7 @@ def forest_figure(table: pd.DataFrame, *bases: str) -> Figure:
                 axis.plot([reference.iloc[0]] * 2, ends, color="0.6", lw=1, ls="--", zorder=1)
         axis.set_yticks(rows, part.variant)
         bars = "" if part.low.isna().all() else "\n(mean, 95 % t-interval)"
-        axis.set(title=f"{label(dataset)}, IPC {ipc}")
+        axis.set(title=f"{data_label(table, dataset)}, IPC {ipc}")
         axis.set_xlabel(f"test accuracy, %{bars}")
     axes[0][0].invert_yaxis()
     return figure
@@ -344,7 +347,7 @@ def power_figure(table: pd.DataFrame) -> Figure:
             cbar_kws={"label": "test accuracy, %"},
         )  # fmt: skip
         axis.set(
-            title=f"{label(dataset)}, IPC {ipc}",
+            title=f"{data_label(table, dataset)}, IPC {ipc}",
             xlabel="channel power $p_c$",
             ylabel="spatial power $p_s$",
         )

@@ -14,6 +14,7 @@ from atomlib.methods import ATOM, DM, place
 from atomlib.report.records import (
     by_recipe,
     by_run,
+    data_of,
     iterations_of,
     label,
     lasts,
@@ -121,8 +122,8 @@ def findings(records: Iterable[dict[str, Any]], method: str = ATOM.name) -> list
             cell = cells.setdefault((r["dataset"], r["ipc"], recipe_of(r)), {})
             cell.setdefault(r["method"], []).append(r)
     sentences = []
-    for (dataset, ipc, recipe), by_method in cells.items():
-        where = f"{label(dataset)}, IPC {ipc}"
+    for (_, ipc, recipe), by_method in cells.items():
+        where = f"{data_of(next(iter(by_method.values()))[0]).label}, IPC {ipc}"
         where += "" if recipe == "text" else f", by the {recipe}"
         ours = by_method.get(method, [])
         rivals = [by_method[m] for m in sorted(by_method, key=place) if m != method] if ours else []
@@ -179,7 +180,7 @@ def against(records: Iterable[dict[str, Any]], base: str) -> list[str]:
 def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
     """One sentence per distillation: what the iterations brought, and best against last."""
     sentences = []
-    for (dataset, ipc, method, seed, recipe, _), run in by_run(records).items():
+    for (_, ipc, method, seed, recipe, _), run in by_run(records).items():
         first, last = min(run, key=iterations_of), max(run, key=iterations_of)
         best = max(run, key=lambda r: float(np.mean(r["accuracies"])))
         gain, gap = (
@@ -191,7 +192,7 @@ def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
             f"({_p(best, last)}, not corrected for having been chosen)"
         )  # fmt: skip
         sentences.append(
-            f"{by_recipe(method, recipe)}, {label(dataset)}, IPC {ipc}, seed {seed}: "
+            f"{by_recipe(method, recipe)}, {data_of(last).label}, IPC {ipc}, seed {seed}: "
             f"{iterations_of(last)} iterations bring {points(gain)} points over "
             f"{iterations_of(first)} (Welch's t-test over networks, {_p(last, first)}); {kept}."
         )

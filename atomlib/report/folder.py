@@ -12,11 +12,19 @@ import pandas as pd
 
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
-from atomlib.report.records import by_recipe, by_run, iterations_of, label, lasts, recipe_of
+from atomlib.report.records import (
+    by_recipe,
+    by_run,
+    data_label,
+    iterations_of,
+    labels_of,
+    lasts,
+    recipe_of,
+)
 from atomlib.runtime.files import DamagedError, read_record
 
 _AS_READ = {
-    "data": lambda row: label(row["dataset"]) + (", reduced" if row.get("reduced") is True else ""),
+    "data": lambda row: row["label"] + (", reduced" if row.get("reduced") is True else ""),
     "method": lambda row: by_recipe(row["method"], row.get("recipe", "text")),
     "IPC": lambda row: str(row["ipc"]),
     "variant": lambda row: str(row["variant"]),
@@ -53,6 +61,8 @@ class ReportFolder:
             except DamagedError:
                 unreadable.append(path.relative_to(folder).as_posix())
         tables = {path.stem: _csv(path) for path in sorted(folder.glob("*.csv"))}
+        for table in tables.values():
+            table.attrs["labels"] = labels_of(records.values())
         return cls(
             folder.name,
             folder,
@@ -106,7 +116,10 @@ class ReportFolder:
         if "data" not in shown:
             return []
         found: dict[str, None] = {}
-        for row in self.tables[name].to_dict("records"):
+        table = self.tables[name]
+        for row in table.to_dict("records"):
+            if "dataset" in row:
+                row["label"] = data_label(table, row["dataset"])
             try:
                 same = all(_AS_READ[c](row) == cell for c, cell in shown.items())
             except KeyError:  # a column that this CSV does not have

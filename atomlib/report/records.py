@@ -7,7 +7,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import pandas as pd
+
 from atomlib import methods
+from atomlib.datasets import known
+from atomlib.datasets.known import Known
 from atomlib.full_data import WHOLE_EPOCHS
 from atomlib.methods import METHODS
 from atomlib.runtime.provenance import flat
@@ -21,19 +25,29 @@ LABELS = {
     "resnet18": "ResNet-18",
     "vit": "ViT",
     "early stopping": "early stopping",
-    "digits": "digits (8 x 8)",
-    "digits32": "digits (32 x 32)",
-    "cifar10": "CIFAR-10",
-    "cifar10-jpeg": "CIFAR-10 (JPEG)",
-    "cifar100": "CIFAR-100",
-    "tinyimagenet": "TinyImageNet",
 }
-"""How networks and data sets are written for a reader."""
+"""How networks are written for a reader."""
 
 
 def label(name: str) -> str:
-    """How a method, a network or a data set is written for a reader."""
+    """How a method or a network is written for a reader; data sets have labels of their own."""
     return LABELS.get(name) or methods.label(name)
+
+
+def data_of(record: dict[str, Any]) -> Known:
+    """Label, note and published figures of a record's data set: its own, or by fingerprint."""
+    own = {name: record[name] for name in ("label", "note", "published_as") if name in record}
+    return known.of(record["dataset"], record.get("data"))._replace(**own)
+
+
+def labels_of(records: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """How the data sets of records are written for a reader, by name."""
+    return {r["dataset"]: data_of(r).label for r in records}
+
+
+def data_label(table: pd.DataFrame, name: str) -> str:
+    """How a data set of a table is written for a reader: as the table's records had it."""
+    return table.attrs.get("labels", {}).get(name) or known.of(name, None).label
 
 
 HOW = ("precision", "compile", "graphs", "together")

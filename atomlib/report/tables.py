@@ -26,9 +26,12 @@ from atomlib.report.records import (
     by_recipe,
     by_run,
     changes,
+    data_label,
+    data_of,
     is_reduced,
     iterations_of,
     label,
+    labels_of,
     lasts,
     place,
     plain,
@@ -39,25 +42,18 @@ from atomlib.report.records import (
 from atomlib.runtime.files import atomic_write
 from atomlib.training import EvalConfig
 
-PUBLISHED_AS = {"cifar10-jpeg": "cifar10"}
-"""Data sets that stand beside another one's published figures, under their own label."""
-
 
 def provenance(records: Iterable[dict[str, Any]]) -> str:
     """What a reader must know below a table: data, reductions, changes, versions, hardware."""
     records = lasts(records)
-    names = dict.fromkeys(label(r["dataset"]) for r in records)
-    parts = [f"Data: {', '.join(names)}."]
+    data = [data_of(r) for r in records]
+    parts = [f"Data: {', '.join(dict.fromkeys(each.label for each in data))}."]
     parts += _differences([r for r in records if r["method"] != "whole"])
     parts += [
         f"Full data: {text[0].lower()}{text[1:]}"
         for text in _differences([r for r in records if r["method"] == "whole"])
     ]
-    if any(r["dataset"] == "cifar10-jpeg" for r in records):
-        parts.append(
-            "CIFAR-10 (JPEG) is CIFAR-10 with every image re-encoded as JPEG: its pixels are not "
-            "those that the published figures were measured on."
-        )
+    parts += dict.fromkeys(each.note for each in data if each.note)
     made = records[-1]["evaluation"]
     libraries = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     parts.append(f"Made on {made['hardware']} with {libraries}.")
@@ -97,6 +93,7 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     be said of it; ``reduced`` whether a setting that costs time is below the paper's; ``runs`` are
     the records it is of, in results/. Nothing is rounded: that is done where a figure is written.
     """
+    records = list(records)
     cells: dict[tuple, list[dict[str, Any]]] = {}
     for (dataset, ipc, method, _, recipe, _), checkpoints in by_run(records).items():
         cells.setdefault((dataset, recipe, ipc, method), []).append(_summary(checkpoints))
@@ -124,7 +121,7 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    table["known_as"] = table.dataset.replace(PUBLISHED_AS)
+    table["known_as"] = table.dataset.map({r["dataset"]: data_of(r).published_as for r in records})
     table["ipc_text"] = table.ipc.astype(str)
     known = published().rename(
         columns={"accuracy": "published", "std": "published_std", "dataset": "known_as"}
@@ -142,7 +139,9 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     table = table.sort_values(
         ["dataset", "size", "place", "recipe"], ascending=[True, True, True, False]
     )
-    return table[columns].reset_index(drop=True)
+    table = table[columns].reset_index(drop=True)
+    table.attrs["labels"] = labels_of(records)
+    return table
 
 
 def _summary(checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
@@ -198,7 +197,11 @@ def readable_transfer(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["dataset", "ipc", "method", "recipe"]
     for (dataset, ipc, method, recipe), part in table.groupby(keys, sort=False):
         reduced = ", reduced" if part.reduced.any() else ""
-        row = {"data": label(dataset) + reduced, "IPC": ipc, "method": by_recipe(method, recipe)}
+        row = {
+            "data": data_label(table, dataset) + reduced,
+            "IPC": ipc,
+            "method": by_recipe(method, recipe),
+        }
         row |= {label(cell.network): _measured_text(cell) for cell in part.itertuples()}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -218,7 +221,7 @@ def readable_variants(table: pd.DataFrame) -> pd.DataFrame:
     for cell in table.itertuples():
         reduced = ", reduced" if cell.reduced else ""
         row = {
-            "data": label(cell.dataset) + reduced,
+            "data": data_label(table, cell.dataset) + reduced,
             "IPC": cell.ipc,
             "variant": cell.variant,
             "accuracy, %": tenths(cell.mean),
@@ -278,7 +281,7 @@ def nas_note(
     kept = "".join(f", {name} only {plain(values)}" for name, values in restrict.items())
     trained = ", ".join(f"{label(name)} {count}" for name, count in epochs.items())
     return (
-        f"Data: {label(data.name)}. {reduced}{kept}. Epochs: {trained} (the DC "
+        f"Data: {data.label}. {reduced}{kept}. Epochs: {trained} (the DC "
         f"family: 200 and 200). Made on {hardware}. Each network is trained once. Intervals: "
         "bootstrap over networks, 1000 draws. Seconds are those of all networks together, each on "
         "one thread; the last column is the chosen network's accuracy when trained on all images."
@@ -289,7 +292,7 @@ def readable_costs(table: pd.DataFrame) -> pd.DataFrame:
     """What iterations cost, for a reader."""
     return pd.DataFrame(
         {
-            "data": table.dataset.map(label),
+            "data": table.dataset.map(lambda name: data_label(table, name)),
             "method": table.method.map(label),
             "IPC": table.ipc,
             "s / iteration": table.step_s.map("{:.3g}".format),
@@ -315,7 +318,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         ["dataset", "method", "recipe"], sort=False
     ):
         reduced = ", reduced" if part.reduced.any() else ""
-        row = {"data": label(dataset) + reduced, "method": by_recipe(method, recipe)}
+        row = {"data": data_label(table, dataset) + reduced, "method": by_recipe(method, recipe)}
         ipcs = table[(table.dataset == dataset) & (table.ipc != "whole")].ipc.unique()
         for cell in part.itertuples():
             names = [f"IPC {ipc}" for ipc in ipcs] if cell.ipc == "whole" else [f"IPC {cell.ipc}"]

@@ -22,7 +22,7 @@ import jinja2
 
 from atomlib.errors import SettingError, check_choice
 from atomlib.report.folder import ReportFolder
-from atomlib.report.records import label, plain
+from atomlib.report.records import data_of, labels_of, plain
 from atomlib.runtime.files import atomic_folder
 from atomlib.site import contact_sheets
 from atomlib.site.front_page import published_count
@@ -77,7 +77,7 @@ class _Site:
         )
         self.templates.filters |= {"url": quote, "slug": slug, "plain": plain}
         self.templates.globals |= {
-            "label": label,
+            "data_of": data_of,
             "position": contact_sheets.position,
             "site": self._menus(),
             "made_by": f"atomlib {version('atomlib')}",
@@ -117,6 +117,7 @@ class _Site:
         """What every page says of a report; ``ReportPages`` adds the rest."""
         table = report.tables.get("main_table")
         names = [r["dataset"] for r in report.records.values()] if table is None else table.dataset
+        labels = labels_of(report.records.values())
         pages = [
             {"place": f"{report.name}/{name}.html", "number": name[:2], "title": title_of(notebook)}
             for name, notebook in report.notebooks.items()
@@ -125,7 +126,7 @@ class _Site:
             page["short"] = page["title"].split(":")[0] or page["place"]
         return {
             "name": report.name,
-            "title": " and ".join(label(name) for name in dict.fromkeys(names)),
+            "title": " and ".join(labels.get(name, name) for name in dict.fromkeys(names)),
             "notebooks": pages,
         }
 

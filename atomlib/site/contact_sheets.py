@@ -23,6 +23,8 @@ class Sheet:
     name: str
     """The set's stem."""
     dataset: str
+    fingerprint: str
+    """Of the data set."""
     method: str
     ipc: int
     seed: int
@@ -72,6 +74,7 @@ def draw(made: DistilledSet, path: Path) -> Sheet:
     return Sheet(
         name=made.stem,
         dataset=made.data_name,
+        fingerprint=made.data_fingerprint,
         method=made.method.name,
         ipc=made.ipc,
         seed=made.method.seed,

@@ -12,7 +12,7 @@ from atomlib.report import findings
 from atomlib.report.findings import HOW, SIGNS, against_published
 from atomlib.report.folder import ReportFolder
 from atomlib.report.published import published_text
-from atomlib.report.records import label, lasts, points, tenths, with_spread
+from atomlib.report.records import data_label, label, lasts, points, tenths, with_spread
 from atomlib.site.notebook_page import slug
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _main_table(pages: "ReportPages", dataset: str, part: pd.DataFrame) -> dict[
     )
     return {
         "id": f"main-{slug(report.name)}-{slug(dataset)}",
-        "caption": f"{label(dataset)}{', reduced' if part.reduced.any() else ''}",
+        "caption": f"{data_label(part, dataset)}{', reduced' if part.reduced.any() else ''}",
         "ipcs": [(ipc, ipc in compared) for ipc in ipcs],
         "rows": rows,
         "links": [
@@ -160,7 +160,7 @@ def _grids(pages: "ReportPages") -> list[dict[str, Any]]:
         mine = [entry for entry in found if entry[0] == dataset]
         ipc, seed = max(entry[1] for entry in mine), min(entry[2] for entry in mine)
         for *_, method, name in sorted(e for e in mine if e[1:3] == (ipc, seed)):
-            shown = f"{label(method)}, {label(dataset)}, IPC {ipc}"
+            shown = f"{label(method)}, {data_label(table, dataset)}, IPC {ipc}"
             figure = pages.figure(name, f"{report.name}/")
             grids.append(figure | {"caption": shown, "alt": f"{shown}, one row per class"})
             grids[-1]["method"] = method

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from atomlib import methods
+from atomlib.datasets import known
 from atomlib.report.folder import ReportFolder
 from atomlib.report.records import changes, is_reduced, label, with_spread
 from atomlib.report.tables import to_latex
@@ -232,7 +233,7 @@ class ReportPages:
         groups: dict[str, list] = {}
         for run in shown:
             last = run[-1]
-            key = f"{label(last.dataset)}, {_a_class(last.ipc)}"
+            key = f"{known.of(last.dataset, last.fingerprint).label}, {_a_class(last.ipc)}"
             told = self._trajectory(run) | {"heading": label(last.method)}
             groups.setdefault(key, []).append(told)
         self.page(
@@ -353,7 +354,8 @@ def _without_data(table: Table) -> tuple[Table, str]:
 
 
 def _words(sheet: contact_sheets.Sheet) -> str:
-    parts = [label(sheet.method), label(sheet.dataset), f"IPC {sheet.ipc}"]
+    data = known.of(sheet.dataset, sheet.fingerprint).label
+    parts = [label(sheet.method), data, f"IPC {sheet.ipc}"]
     parts += [sheet.variant] if sheet.variant else []
     parts += [f"seed {sheet.seed}"] if sheet.seed else []
     return ", ".join(parts)

@@ -1,5 +1,7 @@
 """Soft labels and learned rates in evaluation, and named protocols."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,7 +11,7 @@ from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet, read_published
 from atomlib.evaluate import evaluate
 from atomlib.methods import RandomImages
-from atomlib.preprocess import Preprocess
+from atomlib.preprocess import STATISTICS, Preprocess
 from atomlib.published.hand_on import write_mtt
 from atomlib.published.protocols import PROTOCOLS, protocol
 from atomlib.report import published_sets
@@ -23,7 +25,7 @@ SMALL = {"networks": 2, "epochs": 2, "width": 8, "depth": 2, "precision": "float
 
 @pytest.fixture
 def data(make_data):
-    return make_data("cifar10", size=SIDE)
+    return replace(make_data("cifar10", size=SIDE), statistics=STATISTICS["cifar10"])
 
 
 def published(folder, data, labels=LABELS, **how):

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ LABELS = torch.arange(CLASSES).repeat_interleave(IPC)
 
 @pytest.fixture
 def data(make_data):
-    return make_data("cifar10", size=SIDE)
+    return replace(make_data("cifar10", size=SIDE), statistics=STATISTICS["cifar10"])
 
 
 def smooth(seed, count=CLASSES * IPC, channels=3):
@@ -300,7 +301,7 @@ def test_written_as_dc_does(tmp_path, data):
 def test_other_statistics(tmp_path, make_data):
     """MTT normalises CIFAR-100 by CIFAR-10's statistics."""
     torch.save([TRAINED, LABELS], tmp_path / "s.pt")
-    data = make_data("cifar100", size=SIDE)
+    data = replace(make_data("cifar100", size=SIDE), statistics=STATISTICS["cifar100"])
     read = read_published(tmp_path / "s.pt", data, statistics="cifar10")
     mean, std = (torch.tensor(s).view(-1, 1, 1) for s in STATISTICS["cifar100"])
     again = read.trained * std + mean

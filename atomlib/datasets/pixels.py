@@ -1,0 +1,156 @@
+"""One image file as uint8 pixels: what each type of pixel means, and which are refused.
+
+Of 16 bits the upper 8 are kept: of those 8, 10, 12, 14 or 16 that the data set's grey images use.
+Transparent pixels lie on white, as a browser shows them. Floats count from 0 to 1. Integers of 32
+bits are taken as they are from 0 to 255. Anything beyond is refused, since no rule says what it
+means. A camera's turn (EXIF) is undone; other metadata, damaged or not, changes nothing. Of an
+animation the first frame counts.
+"""
+
+import io
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, features
+
+from atomlib.errors import DataError
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP") + (
+    ("AVIF",) if features.check("avif") else ()
+)
+"""What PIL may take a file for: of others, some start programs, as PostScript does."""
+
+PIXELS = 1 << 25
+"""Of one image, before it is brought to size: 33 million."""
+
+
+class Pixels(NamedTuple):
+    """An image, and what was done to it."""
+
+    array: np.ndarray
+    """uint8 [h, w, 3], or [h, w] where the file is greyscale."""
+    deepest: int
+    """The largest value of a grey image of 16 bits; -1 for any other."""
+    is_transparent: bool
+    is_animated: bool
+
+
+def read_image(name: str, content: bytes, path: Path, resize: int | None, bits: int = 16) -> Pixels:
+    """The pixels of the file ``name`` of ``path``.
+
+    Of grey images of 16 bits, ``bits`` are used, and the upper 8 of these are kept. With
+    ``resize`` the shorter side is scaled to it and the middle cut out. Raises DataError naming the
+    file, with the reason.
+    """
+    try:
+        try:
+            return _read(content, resize, bits, name, path)
+        except (DataError, Image.DecompressionBombError):
+            raise
+        except Exception:
+            plain = without_metadata(content)
+            if plain == content:
+                raise
+            return _read(plain, resize, bits, name, path)
+    except DataError:
+        raise
+    except Image.DecompressionBombError:  # PIL's own bound, above ours
+        raise _too_large(name, path) from None
+    except Image.UnidentifiedImageError:
+        reason = f"none of {', '.join(FORMATS)}"
+    except Exception as error:  # of damaged files PIL's decoders raise nearly anything
+        reason = " ".join(f"{error}".split())[:200] or type(error).__name__
+    raise DataError(
+        f"image {name} of {path} is truncated or no image ({reason}); allowed: whole images; "
+        "replace or delete it"
+    )
+
+
+def _read(content: bytes, resize: int | None, bits: int, name: str, path: Path) -> Pixels:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        if image.width * image.height > PIXELS:
+            raise _too_large(name, path)
+        is_animated = getattr(image, "is_animated", False)
+        turn = _turn(image)
+        deepest, is_transparent = -1, False
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+            values = np.asarray(image).astype(np.uint16)
+            deepest = int(values.max())
+            image = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+        elif image.mode in ("I", "F"):
+            image = Image.fromarray(_scaled(image, name, path))
+        is_grey = image.mode in ("1", "L", "LA", "La")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            is_transparent = image.getextrema()[3][0] < 255
+            if is_transparent:
+                ground = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(ground, image)
+        image = image.convert("L" if is_grey else "RGB")
+        if turn is not None:
+            image = image.transpose(turn)
+        if resize is not None and image.size != (resize, resize):
+            image = ImageOps.fit(image, (resize, resize), Image.Resampling.BICUBIC)
+        return Pixels(np.asarray(image), deepest, is_transparent, is_animated)
+
+
+def _scaled(image: Image.Image, name: str, path: Path) -> np.ndarray:
+    """Floats from 0 to 1 and integers from 0 to 255, as uint8."""
+    values = np.asarray(image)
+    kind, most = ("floats", 1.0) if image.mode == "F" else ("integers of 32 bits", 255)
+    low, high = values.min(), values.max()
+    if not (math.isfinite(low) and math.isfinite(high) and low >= 0 and high <= most):
+        raise DataError(
+            f"image {name} of {path} has {kind} from {low:g} to {high:g} as pixels; allowed: "
+            "floats from 0 to 1, integers from 0 to 255, or 8 or 16 bits a pixel without sign"
+        )
+    return (values * (255 / most)).round().astype(np.uint8)
+
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes the orientations of EXIF."""
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return TURNS.get(image.getexif().get(0x0112))
+    except Exception:  # damaged EXIF, which says nothing about the pixels
+        return None
+
+
+def without_metadata(content: bytes) -> bytes:
+    """A PNG or JPEG without the parts that are not its pixels; anything else as it is."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        kept, at = [content[:8]], 8
+        while at + 12 <= len(content):
+            end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+            if content[at + 4 : at + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+                kept.append(content[at:end])
+            at = end
+        return b"".join(kept)
+    if content.startswith(b"\xff\xd8"):
+        kept, at = [content[:2]], 2
+        while content[at : at + 1] == b"\xff" and at + 4 <= len(content):
+            kind, end = content[at + 1], at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+            if kind == 0xDA:  # the scan, to the end
+                break
+            # APP0 (JFIF) and APP14 (Adobe) say what the colours mean.
+            if not (0xE1 <= kind <= 0xED or kind in (0xEF, 0xFE)):
+                kept.append(content[at:end])
+            at = end
+        return b"".join([*kept, content[at:]])
+    return content
+
+
+def _too_large(name: str, path: Path) -> DataError:
+    return DataError(f"image {name} of {path} is too large; allowed: {PIXELS:,} pixels")
