@@ -1,5 +1,7 @@
 """Settings: the paper's constants, what None becomes, and one sentence for anything wrong."""
 
+from dataclasses import replace
+
 import pytest
 
 from atomlib.augmentation import DSAConfig
