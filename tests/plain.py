@@ -4,6 +4,7 @@ Nothing here is batched over classes or compiled, and nothing comes from the mod
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,8 +86,42 @@ def channel_attention(features: Tensor, power: float, normalize: bool = True) ->
     return F.normalize(maps, dim=1) if normalize else maps
 
 
-def class_loss(network, real: Tensor, synthetic: Tensor, matching) -> Tensor:
+class Matching(NamedTuple):
+    """What a method matches, and with what weight."""
+
+    spatial: bool
+    channel: bool
+    output: float
+    """Weight of the output term; 0 is none."""
+    spatial_power: float
+    channel_power: float
+    normalize: bool
+    layers: tuple[int, ...] | None
+    scale: float
+
+
+def matching_of(method) -> Matching:
+    """By name, as the papers have it: DM matches outputs, DataDAM adds spatial attention with the
+    output at lambda, ATOM channel attention."""
+    if method.name == "dm":
+        return Matching(False, False, 1.0, 0.0, 0.0, True, None, method.loss_scale)
+    atom = method.name == "atom"
+    assert atom or method.name == "datadam"
+    return Matching(
+        spatial=method.spatial if atom else True,
+        channel=method.channel if atom else False,
+        output=method.task_balance if not atom or method.output else 0.0,
+        spatial_power=method.spatial_power,
+        channel_power=method.channel_power if atom else 0.0,
+        normalize=method.attention_norm == "l2",
+        layers=method.layers,
+        scale=method.loss_scale,
+    )
+
+
+def class_loss(network, real: Tensor, synthetic: Tensor, method) -> Tensor:
     """The matching loss of one class: real [b, c, s, s] against synthetic [ipc, c, s, s]."""
+    matching = matching_of(method)
     with torch.no_grad():
         real_maps, real_output = network.features(real)
     maps, output = network.features(synthetic)
@@ -104,12 +139,11 @@ def class_loss(network, real: Tensor, synthetic: Tensor, matching) -> Tensor:
         if matching.channel:
             how = matching.channel_power, matching.normalize
             loss = loss + distance(channel_attention(r, *how), channel_attention(s, *how))
-    if matching.output:
-        loss = loss + matching.task_balance * distance(real_output, output)
+    loss = loss + matching.output * distance(real_output, output)
     return matching.scale * loss
 
 
-def plain_step(network, real: Tensor, synthetic: Tensor, drawn, dsa_config, matching) -> Tensor:
+def plain_step(network, real: Tensor, synthetic: Tensor, drawn, method) -> Tensor:
     """One iteration's loss, a class at a time. ``drawn`` None is no augmentation.
 
     real is [k, b, c, s, s], synthetic [k, ipc, c, s, s]; the loss is differentiable in synthetic.
@@ -118,9 +152,9 @@ def plain_step(network, real: Tensor, synthetic: Tensor, drawn, dsa_config, matc
     for k in range(len(synthetic)):
         one, other = real[k], synthetic[k]
         if drawn is not None:
-            one = augment(one, group(drawn, k), dsa_config)
-            other = augment(other, group(drawn, k), dsa_config)
-        loss = loss + class_loss(network, one, other, matching)
+            one = augment(one, group(drawn, k), method.dsa)
+            other = augment(other, group(drawn, k), method.dsa)
+        loss = loss + class_loss(network, one, other, method)
     return loss
 
 

@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from atomlib import evaluate as protocol
-from atomlib.augmentation import DSAConfig, draw
+from atomlib.augmentation import DSAConfig, augment, draw
 from atomlib.distill import distill
 from atomlib.evaluate import evaluate
 from atomlib.methods import RandomImages
@@ -265,7 +265,7 @@ def test_one_after_another_is_the_plain_training_to_the_bit(data, monkeypatch):
     for _ in range(config.epochs + 1):
         for rows in torch.randperm(len(images), generator=chance).split(4):
             drawn = draw(len(rows), 8, config.dsa, chance, one_strategy=True)
-            seen = protocol.augment(images[rows][:, None], drawn, config.dsa)[:, 0]
+            seen = augment(images[rows][:, None], drawn, config.dsa)[:, 0]
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(network(seen), labels[rows]).backward()
             optimizer.step()

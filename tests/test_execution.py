@@ -77,8 +77,9 @@ def test_a_device_that_is_not_here_is_refused(complains):
 
 FAULTS = """
 import resource, torch
+from atomlib.methods import ATOM
 from atomlib.runtime.device import Execution
-Execution(Method(), torch.device("cpu"), 0)
+Execution(ATOM(), torch.device("cpu"), 0)
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 torch.ones(2**24)
