@@ -16,7 +16,6 @@ from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, DM, METHODS
 from atomlib.runs import store
 from atomlib.runs.store import Store
-from atomlib.runtime import provenance
 from atomlib.runtime.files import read_record, read_tensors, write_record, write_tensors
 from atomlib.training import EvalConfig
 
@@ -291,8 +290,8 @@ def test_a_record_without_a_revision_is_made_again(results, data, work):
 def test_another_version_of_a_library_is_another_result(results, data, work, monkeypatch):
     results.accuracies(results.distilled(data, SMALL), data, BRIEF)
     work.clear()
-    plain = provenance.versions()
-    monkeypatch.setattr(provenance, "versions", lambda: {**plain, "kornia": "0.0"})
+    plain = store.versions()
+    monkeypatch.setattr(store, "versions", lambda: {**plain, "kornia": "0.0"})
     results.distilled(data, SMALL)
     assert work == ["trajectory"]
 

@@ -4,14 +4,14 @@ import pytest
 
 from atomlib.cli import main
 from atomlib.distilled_set import DistilledSet
-from atomlib.methods import ATOM
+from atomlib.methods import DM
 from atomlib.runs import verify as module
 from atomlib.runs.store import Store
 from atomlib.runs.verify import verify
 from atomlib.runtime.files import read_record, write_record
 from atomlib.training import EvalConfig
 
-SMALL = ATOM(iterations=2, width=16, real_batch=4, compile="off")
+SMALL = DM(iterations=2, width=16, real_batch=4, compile="off")
 BRIEF = EvalConfig(epochs=2, networks=3, width=16, compile="off")
 
 
@@ -24,7 +24,7 @@ def data(make_data):
 def report(tmp_path, data):
     """A report of one set."""
     results = Store(tmp_path / "report", progress=False)
-    made = results.distilled(data, SMALL.but(method="dm"))
+    made = results.distilled(data, SMALL)
     results.accuracies(made, data, BRIEF)
     return results.folder
 
