@@ -227,7 +227,7 @@ def load_folder(
 
     Raises SettingError, with the command that makes them, where there is none.
     """
-    wanted = {find(method).name for method in methods} if methods else None
+    wanted = [find(method).name for method in methods] if methods else None
     folder = Path(folder)
     sets = []
     for path in sorted(folder.glob("*.safetensors")):

@@ -34,10 +34,11 @@ from tqdm import tqdm
 from atomlib.augmentation import Draw, augment, draw
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
-from atomlib.distill import RealSampler, Step, distill, initial_images
+from atomlib.distill import distill
 from atomlib.distilled_set import by_class
 from atomlib.evaluate import evaluate
-from atomlib.methods import ATOM, METHODS, Method
+from atomlib.methods import ATOM, METHODS, Method, RandomImages
+from atomlib.methods.feature_matching import RealSampler
 from atomlib.models.build import network_for, reset_parameters
 from atomlib.models.ensemble import Ensemble
 from atomlib.nas.space import search_space
@@ -54,7 +55,7 @@ from atomlib.training import EnsembleTrainer, EvalConfig, Trainer, side_by_side
 from tests.plain import plain_epoch, plain_step
 from tests.ray_nodes import ray_nodes
 
-METHODS, IPCS = ("dm", "datadam", "atom"), (1, 10, 50)
+MATCHING, IPCS = ("dm", "datadam", "atom"), (1, 10, 50)
 FULL = {"zca": False, "compile": "on"}
 NETWORKS = 5
 
@@ -78,9 +79,9 @@ def alone(function: Callable, *arguments: Any) -> Any:
 def speed(device: torch.device) -> pd.DataFrame:
     """A step of each method and IPC, and a pass of five networks, ours beside plain."""
     data = random_data()
-    grid = [METHODS[m](ipc=ipc, **FULL) for m in METHODS for ipc in IPCS]
+    grid = [METHODS[name](ipc=ipc, **FULL) for name in MATCHING for ipc in IPCS]
     steps = costs(data, grid, device=device, repeats=7)
-    plain = [alone(plain_step_seconds, data, config, device) for config in tqdm(grid, "plain")]
+    plain = [alone(plain_step_seconds, data, method, device) for method in tqdm(grid, "plain")]
     rows = [
         {
             "what": "step",
@@ -105,20 +106,20 @@ def speed(device: torch.device) -> pd.DataFrame:
     return table
 
 
-def plain_step_seconds(data: ImageData, config: Method, device: torch.device) -> float:
+def plain_step_seconds(data: ImageData, method: Method, device: torch.device) -> float:
     """A published loop's step, its data on the device and drawn for it, which flatters it."""
-    config = config.resolve(data)
-    network = network_for(config, data).to(device).requires_grad_(False)
-    sampler, chance = RealSampler(data, config, device), stream(0, "bench", device=device)
-    images = config.start(data, device).requires_grad_()
+    method = method.resolve(data)
+    network = network_for(method, data).to(device).requires_grad_(False)
+    sampler, chance = RealSampler(data, method, device), stream(0, "bench", device=device)
+    images = method.start(data, device).requires_grad_()
 
     def step() -> None:
         images.grad = None
         reset_parameters(network, chance)
-        drawn = draw(data.num_classes, data.image_size, config.dsa, chance)
+        drawn = draw(data.num_classes, data.image_size, method.dsa, chance)
         drawn = Draw(*(value.cpu() for value in drawn))  # published loops draw on the host
         real = sampler.as_inputs(sampler.images[sampler.draw()])
-        plain_step(network, real, images, drawn, config.dsa, config.matching()).backward()
+        plain_step(network, real, images, drawn, method.dsa, method).backward()
 
     step()
     return seconds(step, device, 5)
@@ -126,7 +127,7 @@ def plain_step_seconds(data: ImageData, config: Method, device: torch.device) ->
 
 def synthetic(data: ImageData, ipc: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """As many images and labels as a distilled set has."""
-    images = initial_images(data, ATOM(ipc=ipc, zca=False).resolve(data), device)
+    images = RandomImages(ipc=ipc, zca=False).resolve(data).start(data, device)
     return images.flatten(0, 1), by_class(data.num_classes, ipc).to(device)
 
 
@@ -200,8 +201,8 @@ def growth(device: torch.device) -> pd.DataFrame:
         for value in values:
             size = {**usual, what: value}
             data = random_data(size["classes"], size["side"])
-            config = ATOM(ipc=size["ipc"], real_batch=size["real_batch"], **FULL)
-            row = costs(data, [config], device=device, repeats=3, progress=False)
+            method = ATOM(ipc=size["ipc"], real_batch=size["real_batch"], **FULL)
+            row = costs(data, [method], device=device, repeats=3, progress=False)
             tables.append(row.assign(grows=what, size=value, peak_gb=row.peak_mb / 1e3))
             print(f"{what} {value}: {row.step_s[0]:.3f} s, {row.peak_mb[0]:.0f} MB")
     table = pd.concat(tables)
@@ -249,24 +250,24 @@ def exactness(device: torch.device) -> pd.DataFrame:
     """The step as it runs against its definition in float64: error of the loss, cosine of the
     gradients; worst of two iterations each."""
     data = random_data(images=128)
-    grid = [{"method": method, "ipc": ipc} for method in METHODS for ipc in IPCS]
-    grid += [{"method": "atom", "power": power} for power in (1.0, 2.0, 8.0)]
+    small = {"real_batch": 32, **FULL}
+    grid = [METHODS[name](ipc=ipc, **small) for name in MATCHING for ipc in IPCS]
+    grid += [ATOM(spatial_power=p, channel_power=p, **small) for p in (1.0, 2.0, 8.0)]
     rows = []
-    for about in tqdm(grid, "exactness"):
-        power = about.get("power", 4.0)
-        config = METHODS[about['method']](ipc=about.get('ipc', 1), real_batch=32, spatial_power=power, channel_power=power, **FULL).resolve(data)  # fmt: skip
-        step, sampler = Step(data, config, device), RealSampler(data, config, device)
-        draws = stream(config.seed, "dsa", device=device)
-        images = config.start(data, device).requires_grad_()
+    for asked in tqdm(grid, "exactness"):
+        method = asked.resolve(data)
+        learner, sampler = method.learner(data, device), RealSampler(data, method, device)
+        draws = stream(method.seed, "dsa", device=device)
+        images = method.start(data, device).requires_grad_()
         errors, cosines = [], []
         for _ in range(2):
-            loss = float(step(images))
-            drawn = draw(data.num_classes, data.image_size, config.dsa, draws)
+            loss = float(learner.loss(images))
+            drawn = draw(data.num_classes, data.image_size, method.dsa, draws)
             drawn = Draw(*(v.double() if v.is_floating_point() else v for v in drawn))
             real = sampler.as_inputs(sampler.images[sampler.draw()]).double()
             exact = images.detach().double().requires_grad_()
             definition = plain_step(
-                deepcopy(step.network).double(), real, exact, drawn, config.dsa, config.matching()
+                deepcopy(learner.network).double(), real, exact, drawn, method.dsa, method
             )
             definition.backward()
             errors.append(abs(loss / definition.item() - 1))
@@ -274,12 +275,12 @@ def exactness(device: torch.device) -> pd.DataFrame:
             cosines.append(F.cosine_similarity(*both, dim=0).item())
         rows.append(
             {
-                "method": config.method,
-                "ipc": config.ipc,
-                "power": power,
+                "method": method.name,
+                "ipc": method.ipc,
+                "power": getattr(method, "spatial_power", None),
                 "loss_error_percent": 100 * max(errors),
                 "gradient_cosine": min(cosines),
-                "how": str(step.execution),
+                "how": str(learner.execution),
             }
         )
     return pd.DataFrame(rows)
@@ -292,8 +293,8 @@ def accuracy(device: torch.device) -> pd.DataFrame:
     evaluation = EvalConfig(networks=3, epochs=100, precision="float32", compile="off")
     for precision in ("float32", "bfloat16"):
         for seed in tqdm(range(5), f"accuracy {precision}"):
-            config = ATOM(ipc=10, iterations=100, seed=seed, precision=precision, loss_scale=100.0)
-            made = distill(data, config, device=device, progress=False)
+            method = ATOM(ipc=10, iterations=100, seed=seed, precision=precision, loss_scale=100.0)
+            made = distill(data, method, device=device, progress=False)
             found = evaluate(made, data, evaluation, device=device, progress=False)
             rows.append({"precision": precision, "seed": seed, "accuracy": float(found.mean())})
     return pd.DataFrame(rows)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from atomlib.distill import Step, step_operations
 from atomlib.methods import ATOM, DM
 from atomlib.report.findings import cost_findings
 from atomlib.report.tables import readable_costs
@@ -26,8 +25,7 @@ def test_seconds_are_the_median():
 
 def test_operations_are_those_of_all_forwards_and_the_backward(make_data):
     data = make_data()
-    config = ATOM(ipc=2, **SMALL).resolve(data)
-    row = step_cost(data, config, CPU, repeats=1)
+    row = step_cost(data, ATOM(ipc=2, **SMALL).resolve(data), CPU, repeats=1)
     # Two convolutions on 8 x 8 and 4 x 4 maps and a classifier of 3 classes, 2 for * and +.
     forward = 2 * (64 * 9 * 3 * 16 + 16 * 9 * 16 * 16 + 16 * 2 * 2 * 3)
     images = 3 * (4 + 2 * 2)  # a backward to the synthetic images is one forward more
@@ -40,19 +38,18 @@ def test_operations_are_those_of_all_forwards_and_the_backward(make_data):
 
 def test_operations_are_those_that_a_step_really_makes(make_data):
     data = make_data()
-    config = ATOM(ipc=2, **SMALL).resolve(data)
-    step = Step(data, config, CPU)
-    images = config.start(data, CPU).requires_grad_()
+    method = ATOM(ipc=2, **SMALL).resolve(data)
+    learner = method.learner(data, CPU)
     with FlopCounterMode(display=False) as counter:
-        step(images)
+        learner.iterate()
     # The step has no use for the classifier, which the count includes.
-    assert counter.get_total_flops() == pytest.approx(step_operations(config, data), rel=0.01)
+    assert counter.get_total_flops() == pytest.approx(method.operations(data), rel=0.01)
 
 
 def test_peak_memory_is_that_of_the_process():
     script = (
         "import torch\n"
-        "from atomlib.cost import peak_memory\n"
+        "from atomlib.runs.cost import peak_memory\n"
         "before = peak_memory(torch.device('cpu'))\n"
         "torch.ones(10**8)\n"  # 400 MB, given back at once
         "print(before, peak_memory(torch.device('cpu')))"
@@ -69,8 +66,8 @@ def test_peak_memory_is_that_of_the_process():
 def test_a_peak_that_is_forgotten_counts_no_more():
     script = (
         "import torch\n"
-        "from atomlib.cost import forget_peak, peak_memory\n"
-        "from atomlib.execution import keep_freed_memory\n"
+        "from atomlib.runs.cost import forget_peak, peak_memory\n"
+        "from atomlib.runtime.device import keep_freed_memory\n"
         "cpu = torch.device('cpu')\n"
         "keep_freed_memory()\n"
         "torch.ones(10**8)\n"  # 400 MB, given back to the process alone
@@ -90,13 +87,10 @@ def test_the_matrix_rate_is_one_a_processor_can_have():
     assert 1e9 < matrix_rate(torch.float32, CPU) < 1e14
 
 
-def test_every_config_is_measured_in_a_process_of_its_own(make_data):
+def test_every_method_is_measured_in_a_process_of_its_own(make_data):
     data = make_data()
     held = torch.ones(10**8)  # 400 MB that another process does not hold
-    table = costs(
-        data, [DM(**SMALL), ATOM(**SMALL)],
-        repeats=1, progress=False,
-    )  # fmt: skip
+    table = costs(data, [DM(**SMALL), ATOM(**SMALL)], repeats=1, progress=False)
     assert table.method.tolist() == ["dm", "atom"]
     assert (table.step_peak_mb <= table.peak_mb).all() and (table.step_peak_mb > 50).all()
     assert (table.peak_mb * 1e6 < peak_memory(CPU) - 3e8).all() and held.numel()

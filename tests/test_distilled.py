@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 
 from atomlib.distilled_set import DistilledSet, load_folder, stem, summarise
 from atomlib.errors import SettingError
-from atomlib.methods import ATOM, Method
+from atomlib.methods import ATOM, find
 from atomlib.runtime.files import DamagedError, read_tensors, write_tensors
 
 
@@ -23,21 +23,22 @@ from atomlib.runtime.files import DamagedError, read_tensors, write_tensors
 def make_set(make_data):
     """A made-up set of two images for each of three classes."""
 
-    def make(channels=3, **settings):
+    def make(channels=3, method=ATOM, **settings):
         data = make_data(channels=channels)
-        config = ATOM(**{"ipc": 2, **settings}).resolve(data)
-        count = config.ipc * data.num_classes
+        made_by = find(method)(**{"ipc": 2, **settings}).resolve(data)
+        count = made_by.ipc * data.num_classes
         generator = torch.Generator().manual_seed(1)
         return DistilledSet(
             images=torch.rand(count, channels, 8, 8, generator=generator),
             trained=torch.randn(count, channels, 8, 8, generator=generator),
-            labels=torch.arange(3).repeat_interleave(config.ipc),
-            config=config,
+            labels=torch.arange(3).repeat_interleave(made_by.ipc),
+            method=made_by,
             data_name=data.name,
             data_fingerprint=data.fingerprint,
             class_names=data.class_names,
             versions={"torch": "2.0"},
             history=[(0, 1.5), (1, 0.1)],
+            extras={"learned rate": 0.25},
         )
 
     return make
@@ -50,7 +51,7 @@ def saved(make_set, tmp_path):
 
 TENSORS = ("images", "trained", "labels")
 WORDS = ("method", "data_name", "data_fingerprint", "class_names", "versions", "history")
-WORDS += ("revision", "given")
+WORDS += ("revision", "given", "extras")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -74,7 +75,8 @@ def test_the_file_is_plain_safetensors_that_says_what_made_it(make_set, saved):
     with safe_open(saved, "pt") as file:
         assert sorted(file.keys()) == sorted(TENSORS)
         about = json.loads(file.metadata()["atomlib"])
-    assert Method.from_json(json.dumps(about["config"])) == made.method
+    assert about["method"] == "atom"
+    assert ATOM.from_json(json.dumps(about["settings"])) == made.method
     assert about["data"]["name"] == "toy"
     assert about["data"]["fingerprint"] == made.data_fingerprint
     assert about["versions"] == made.versions
@@ -276,10 +278,14 @@ def test_tensors_that_do_not_fit_are_refused(saved, complains, tensors):
 @pytest.mark.parametrize(
     "about",
     [
-        {"config": None},
-        {"config": {"ipc": 0}},
-        {"config": {"ipc": 2, "unheard_of": 1}},
-        {"config": {"ipc": 3}},
+        {"settings": None},
+        {"settings": {"ipc": 0}},
+        {"settings": {"ipc": 2, "unheard_of": 1}},
+        {"settings": {"ipc": 3}},
+        {"method": None},
+        {"method": "../x"},
+        {"method": "theirs", "settings": {"ipc": 2}},
+        {"method": "theirs", "settings": {"ipc": 2, "seed": True, "variant": "", "zca": False}},
         {"data": {"name": "toy"}},
         {"data": []},
         {"format": 1},
@@ -291,6 +297,8 @@ def test_tensors_that_do_not_fit_are_refused(saved, complains, tensors):
         {"data": {"name": "x", "fingerprint": "", "class_names": ["a", "b", 3]}},
         {"revision": None},
         {"given": [1]},
+        {"extras": None},
+        {"extras": {"rate": "fast"}},
         {"versions": ["torch"]},
         {"versions": None},
         {"history": [[1]]},
@@ -323,16 +331,16 @@ def test_a_folder_is_loaded_in_the_order_of_methods_and_ipc(make_set, tmp_path):
         made = make_set(method=method, ipc=ipc)
         made.save(tmp_path / f"{made.stem}.safetensors")
     found = load_folder(tmp_path)
-    assert [(made.method.method, made.ipc) for made in found] == asked
+    assert [(made.method.name, made.ipc) for made in found] == asked
     assert [made.ipc for made in load_folder(tmp_path, ["atom"])] == [1, 2]
-    assert load_folder(tmp_path, ["atom"], 0) and found[0].config.seed == 0
+    assert load_folder(tmp_path, ["atom"], 0) and found[0].method.seed == 0
 
 
 def test_a_damaged_set_is_named_and_left_out(make_set, tmp_path, capsys):
     for method in ("dm", "atom"):
         make_set(method=method).save(tmp_path / f"{method}.safetensors")
     (tmp_path / "dm.safetensors").write_bytes(b"x" * 99)
-    assert [made.method.method for made in load_folder(tmp_path)] == ["atom"]
+    assert [made.method.name for made in load_folder(tmp_path)] == ["atom"]
     (said,) = capsys.readouterr().err.splitlines()
     assert str(tmp_path / "dm.safetensors") in said and said.endswith("left out")
 

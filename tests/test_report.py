@@ -32,7 +32,7 @@ def record(dataset="cifar10", method="atom", ipc=1, seed=0, accuracies=(10.0, 20
     evaluation = settings.pop("evaluation", {})
     config = METHODS[method](ipc=ipc, seed=seed, **settings)
     return {
-        "name": f"{dataset}-{method}-{ipc}-{seed}-{getattr(config, 'iterations', 0)}",
+        "name": f"{dataset}-{method}-{ipc}-{seed}-{config.length}",
         "dataset": dataset,
         "method": method,
         "ipc": ipc,

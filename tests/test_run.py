@@ -46,7 +46,7 @@ def test_executed_notebook_and_results_land_in_the_reports_of_the_profile(projec
     assert (project / "reports/small/number.txt").read_text() == "2.5"
     text = (project / "reports/small/notebooks/00_one.ipynb").read_text()
     executed = nbformat.reads(text, 4)
-    assert executed.metadata.atomlib.runs.profiles == {"number": 4, "output": "../reports/small"}
+    assert executed.metadata.atomlib.parameters == {"number": 4, "output": "../reports/small"}
     outputs = [out for cell in executed.cells for out in cell.get("outputs", [])]
     assert [out["text"] for out in outputs] == ["done\n"], "progress bars are not kept"
     assert str(project) not in text, "no path of this machine"

@@ -22,9 +22,7 @@ def test_ablation_has_every_combination_once_and_the_methods_among_them():
 
 def test_the_output_term_weighs_the_same_in_every_combination():
     grid = cells(["digits"], ["atom"], [1], variants=ablation(), settings={"width": 8})
-    assert {cell.distill.task_balance for cell in grid} == {0.01}
-    (dm,) = cells(["digits"], ["dm"], [1], settings={"width": 8})
-    assert dm.distill.task_balance == 1.0  # DM's own loss has no other term to balance
+    assert {cell.method.task_balance for cell in grid} == {0.01}
 
 
 def test_powers_are_every_pair():
@@ -63,11 +61,11 @@ def test_cells_carry_their_variant_and_its_changes():
         ["digits"], ["atom"], [1], variants={**ablation(), **disagreements(["norm"])},
         settings={"width": 8}, evaluation={"width": 8},
     )  # fmt: skip
-    by_name = {cell.distill.variant: cell for cell in grid}
+    by_name = {cell.method.variant: cell for cell in grid}
     assert len(by_name) == len(grid) == 7 + 4
-    assert (by_name["spatial"].distill.spatial, by_name["spatial"].distill.output) == (True, False)
-    assert by_name["code"].distill.norm == by_name["code"].evaluation.norm == "batch"
-    assert by_name["text"].distill.norm == by_name["text"].evaluation.norm == "instance"
+    assert (by_name["spatial"].method.spatial, by_name["spatial"].method.output) == (True, False)
+    assert by_name["code"].method.norm == by_name["code"].evaluation.norm == "batch"
+    assert by_name["text"].method.norm == by_name["text"].evaluation.norm == "instance"
 
 
 @pytest.mark.parametrize(
