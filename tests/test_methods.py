@@ -1,10 +1,12 @@
 """Methods: found by name or by place, the paper's constants, and what None becomes."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
+from atomlib.datasets import known
 from atomlib.methods import (
     ATOM,
     DM,
@@ -129,19 +131,15 @@ def test_image_learning_rate_follows_ipc(make_data, ipc, rate):
     assert ATOM(ipc=ipc).resolve(data).image_lr == rate
 
 
-@pytest.mark.parametrize(
-    ("name", "zca"),
-    [
-        ("cifar10", True),
-        ("cifar100", True),
-        ("cifar10-jpeg", True),
-        ("digits", False),
-        ("tinyimagenet", False),
-        ("my-cifar", False),
-    ],
-)
-def test_zca_is_on_for_cifar_alone(make_data, name, zca):
-    assert ATOM().resolve(make_data(name)).zca is zca
+@pytest.mark.parametrize("about", [*known.OFFICIAL, *known.AS_LOADED], ids=lambda k: k.name)
+def test_zca_is_on_for_cifar_only(make_data, about):
+    data = replace(make_data(), fingerprint=about.fingerprint, zca=None)
+    assert ATOM().resolve(data).zca is about.name.startswith("cifar")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar10-jpeg", "my-cifar"])
+def test_zca_is_not_on_for_what_is_only_called_so(make_data, name):
+    assert ATOM().resolve(make_data(name)).zca is False
 
 
 @pytest.mark.parametrize(("size", "depth"), [(8, 2), (16, 2), (28, 3), (32, 3), (64, 4), (128, 5)])
