@@ -15,7 +15,7 @@ from tqdm import tqdm
 from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet, by_class, summarise
-from atomlib.errors import SettingError, check_kind
+from atomlib.errors import SettingError, check_kind, shown
 from atomlib.methods import Learner, Method
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import pick_device
@@ -136,11 +136,19 @@ def _go_on(kept: Bookmark, learner: Learner, at: set[int]) -> list[float]:
     return losses
 
 
-def evenly(iterations: int, count: int) -> list[int]:
-    """``count`` checkpoints of a run, evenly spaced, the last iteration included."""
-    if count < 1:
-        raise SettingError(f"checkpoints is {count}; allowed: 1 or more")
-    return sorted({round(iterations * part / count) for part in range(1, count + 1)})
+def checkpoints(length: int, wanted: int | Sequence[int]) -> list[int]:
+    """Iterations of a run whose sets are evaluated, in order, the last included.
+
+    ``wanted`` is how many, evenly spaced, or which; those that the run does not reach are left out.
+    Raises SettingError for fewer than one, and for negative iterations.
+    """
+    if not isinstance(wanted, int):
+        if any(iteration < 0 for iteration in wanted):
+            raise SettingError(f"checkpoints is {shown(wanted)}; allowed: 0 or more each")
+        return sorted({length, *(iteration for iteration in wanted if iteration < length)})
+    if wanted < 1:
+        raise SettingError(f"checkpoints is {wanted}; allowed: 1 or more")
+    return sorted({round(length * part / wanted) for part in range(1, wanted + 1)})
 
 
 def _set(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from atomlib.distill import evenly
+from atomlib import distill
 from atomlib.methods import METHODS
 from atomlib.runs import sweep as module
 from atomlib.runs.engine import Engine
@@ -34,7 +34,7 @@ def small_grid(data):
 
 
 def checkpoints(cell):
-    return evenly(cell.method.length, 3)
+    return distill.checkpoints(cell.method.length, 3)
 
 
 def same(first, second):

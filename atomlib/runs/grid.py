@@ -30,6 +30,8 @@ class Cell:
     data: ImageData
     method: Method
     evaluation: EvalConfig
+    of_checkpoints: EvalConfig
+    """How the sets before the last are evaluated: on as many networks, or fewer."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,16 @@ def cells(
     settings: Mapping[str, Any] | None = None,
     method_settings: Mapping[str, Mapping[str, Any]] | None = None,
     evaluation: Mapping[str, Any] | None = None,
+    checkpoint_networks: int | None = None,
     resize: int | None = None,
 ) -> list[Cell]:
     """All combinations, in the order data, recipe, IPC, method, variant, seed.
 
     ``methods`` are names, "package.module:Class", or classes. ``settings`` go to every method that
     has them, ``method_settings`` to one method, and ``evaluation`` to the EvalConfig; a variant
-    changes both once more. ``resize`` is the side in pixels that images of a folder are brought to.
+    changes both once more. ``checkpoint_networks`` are trained on each checkpoint but the last;
+    None is as many as on that. ``resize`` is the side in pixels that images of a folder are
+    brought to.
     Everything is resolved against its data, so that a bad setting is a SettingError before
     the first cell costs any time.
     """
@@ -108,7 +113,9 @@ def cells(
             | own
         )
         evaluated = EvalConfig(**{**evaluation, **change.get("evaluation", {}), "recipe": recipe})
-        cell = Cell(data, asked.resolve(data), evaluated.resolve(data.image_size))
+        evaluated = evaluated.resolve(data.image_size)
+        fewer = evaluated.but(networks=checkpoint_networks or evaluated.networks)
+        cell = Cell(data, asked.resolve(data), evaluated, fewer)
         operations(cell.method, data), operations(cell.evaluation, data)  # both can be built
         made.append(cell)
     return made
@@ -173,6 +180,8 @@ DISAGREEMENTS: dict[str, tuple[Variant, Variant]] = {
     "scale": (_settings(loss_scale=1.0), _settings(loss_scale=100.0)),
     "batch": (_settings(real_batch=128), _settings(real_batch=64)),
     "zca": (_settings(zca=True), _settings(zca=False)),
+    "epochs": ({"evaluation": {"epochs": 1000}}, {"evaluation": {"epochs": 1800}}),
+    "minibatch": ({"evaluation": {"batch_size": 256}}, {"evaluation": {"batch_size": 64}}),
     "start": (_settings(init="real"), _settings(init="noise")),
     "schedule": ({"evaluation": {"schedule": "step"}}, {"evaluation": {"schedule": "halfway"}}),
 }

@@ -46,8 +46,8 @@ def sweep(
         for cell in grid:
             *earlier, made = store.trajectory(cell.data, cell.method, at(cell))
             sets.append(made)
-            evaluated = (*earlier, made)
-            records += [store.accuracies(each, cell.data, cell.evaluation) for each in evaluated]
+            records += [store.accuracies(s, cell.data, cell.of_checkpoints) for s in earlier]
+            records.append(store.accuracies(made, cell.data, cell.evaluation))
         records += [store.whole(cell.data, cell.evaluation, zca=cell.zca) for cell in ceilings]
     return records, sets
 
@@ -60,12 +60,15 @@ class _Set:
     data: tuple[str, str]
     method: Method
     at: tuple[int, ...]
-    evaluations: list[EvalConfig]
+    evaluations: list[tuple[EvalConfig, EvalConfig]]
+    """Of the last set, and of those before it."""
 
     def make(self, store: Store, data: ImageData) -> None:
-        for made in store.trajectory(data, self.method, self.at):
-            for evaluation in self.evaluations:
-                store.accuracies(made, data, evaluation)
+        *earlier, last = store.trajectory(data, self.method, self.at)
+        for evaluation, of_checkpoints in self.evaluations:
+            for made in earlier:
+                store.accuracies(made, data, of_checkpoints)
+            store.accuracies(last, data, evaluation)
 
 
 @dataclass
@@ -101,7 +104,7 @@ def _fill(
         steps, key = tuple(at(cell)), _name(cell.data)
         task = _Set(stem(cell.data.name, cell.method), key, cell.method, steps, [])
         task = sets.setdefault((key, cell.method.name, cell.method.model_dump_json(), steps), task)
-        task.evaluations.append(cell.evaluation)
+        task.evaluations.append((cell.evaluation, cell.of_checkpoints))
     tasks += sets.values()
     folder = store.folder.absolute()
     packed = {key: _packed(each) for key, each in data.items()}
