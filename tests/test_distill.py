@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from atomlib.augmentation import Draw, DSAConfig, draw
 from atomlib.datasets.image_data import ImageData, rows_by_class
 from atomlib.datasets.load import load_dataset
-from atomlib.distill import DivergedError, distill, evenly, trajectory
+from atomlib.distill import DivergedError, checkpoints, distill, trajectory
 from atomlib.methods import ATOM, METHODS, feature_matching
 from atomlib.methods.feature_matching import (
     FeatureMatcher,
@@ -339,12 +339,12 @@ def test_checkpoints_beyond_the_run_are_refused_before_it(data, complains):
     [(100, 1, [100]), (100, 4, [25, 50, 75, 100]), (2, 5, [0, 1, 2]), (0, 3, [0])],
 )
 def test_checkpoints_are_evenly_spaced_and_end_with_the_last(iterations, count, expected):
-    assert evenly(iterations, count) == expected
+    assert checkpoints(iterations, count) == expected
 
 
 def test_no_checkpoint_at_all_is_refused(complains):
     with complains("checkpoints is 0", "1 or more"):
-        evenly(10, 0)
+        checkpoints(10, 0)
 
 
 def test_a_checkpoints_name_keeps_the_variants():
