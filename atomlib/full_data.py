@@ -24,9 +24,9 @@ from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, pick_device
 from atomlib.runtime.files import (
     DamagedError,
-    alone,
     cache_folder,
     check_writable,
+    lock,
     read_about,
     read_tensors,
     set_aside,
@@ -35,11 +35,11 @@ from atomlib.runtime.files import (
 from atomlib.runtime.provenance import Facts, differences, libraries, settings_of
 from atomlib.training import REVISION, TEST_BATCH, EvalConfig, Trainer
 
-WHOLE_EPOCHS = 200
+FULL_DATA_EPOCHS = 200
 """Epochs of training on the full data in the field (docs/facts.md, 'NAS protocol')."""
 
 
-def whole_accuracies(
+def full_data_accuracies(
     data: ImageData,
     config: EvalConfig,
     *,
@@ -106,7 +106,7 @@ def _trained(
     key = hashlib.sha256(about.encode()).hexdigest()
     path = cache_folder() / "networks" / f"{data.name}-{key[:16]}.safetensors"
     check_writable(path.parent)
-    with alone(path):
+    with lock(path):
         for kept in [path] if path.exists() else _kept(path.parent, data.name, facts):
             try:
                 trainer.network.load_state_dict(read_tensors(kept)[0])

@@ -14,7 +14,7 @@ from atomlib.errors import SettingError
 from atomlib.runtime import files as artifact
 from atomlib.runtime.files import (
     DamagedError,
-    is_whole,
+    is_intact,
     read_about,
     read_record,
     read_tensors,
@@ -175,11 +175,11 @@ def test_what_is_not_there_or_a_folder_is_damaged(tmp_path, complains):
 
 
 def test_a_record_is_sealed_as_it_is():
-    assert is_whole(sealed(ABOUT)) and unsealed(sealed(ABOUT)) == ABOUT
+    assert is_intact(sealed(ABOUT)) and unsealed(sealed(ABOUT)) == ABOUT
     assert sealed(sealed(ABOUT)) == sealed(ABOUT)
-    assert is_whole(json.loads(json.dumps(sealed(ABOUT))))
+    assert is_intact(json.loads(json.dumps(sealed(ABOUT))))
     for other in ({**sealed(ABOUT), "name": "e"}, ABOUT, {}, [], None, "x"):
-        assert not is_whole(other)
+        assert not is_intact(other)
 
 
 def test_damaged_files_are_set_aside_under_names_of_their_own(tmp_path, capsys):

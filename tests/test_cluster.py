@@ -226,7 +226,7 @@ class TestOnOneConnection:
         self, on_ray, monkeypatch, tmp_path, make_data
     ):
         data = make_data(counts=(20, 20, 20))
-        proxy = Proxy.of_whole(data, zca=False, epochs=2, device="cpu")
+        proxy = Proxy.of_full_data(data, zca=False, epochs=2, device="cpu")
         candidates = [
             Candidate(depth, 32, "relu", norm, "average")
             for depth in (1, 2)

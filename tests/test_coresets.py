@@ -7,7 +7,7 @@ from atomlib.coresets import choose, herding, k_center, whole_set_features
 from atomlib import coresets, full_data
 from atomlib.distill import distill
 from atomlib.evaluate import evaluate
-from atomlib.full_data import trained_network, whole_accuracies
+from atomlib.full_data import full_data_accuracies, trained_network
 from atomlib.methods import METHODS, Herding, KCenter, RandomImages
 from atomlib.training import EvalConfig
 
@@ -126,7 +126,9 @@ def test_training_on_all_is_evaluation_on_a_set_of_all_images(make_data):
     ]
     everything.trained = everything.trained[torch.tensor(order).argsort()]
     expected = evaluate(everything, data, config, progress=False)
-    torch.testing.assert_close(whole_accuracies(data, config, zca=False, progress=False), expected)
+    torch.testing.assert_close(
+        full_data_accuracies(data, config, zca=False, progress=False), expected
+    )
 
 
 def test_a_network_is_trained_once_and_cached_by_data_and_settings(data, monkeypatch):
@@ -141,7 +143,7 @@ def test_a_network_is_trained_once_and_cached_by_data_and_settings(data, monkeyp
     config = EvalConfig(networks=2, epochs=2, width=16, seed=11, norm="batch", compile="off")
 
     def run(config, data=data):
-        return whole_accuracies(data, config, zca=False, progress=False).tolist()
+        return full_data_accuracies(data, config, zca=False, progress=False).tolist()
 
     first = run(config)
     assert len(trained) == 2

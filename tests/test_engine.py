@@ -7,7 +7,7 @@ from atomlib import distill
 from atomlib.methods import METHODS
 from atomlib.runs import sweep as module
 from atomlib.runs.engine import Engine
-from atomlib.runs.grid import Cell, WholeCell
+from atomlib.runs.grid import Cell, FullDataCell
 from atomlib.runs.store import Store
 from atomlib.runs.sweep import sweep
 from atomlib.training import EvalConfig
@@ -54,7 +54,7 @@ def numbers(records):
 
 def test_by_default_all_is_done_here_one_after_another():
     engine = Engine.chosen()
-    assert engine.alone
+    assert engine.in_this_process
     assert engine.cpus == torch.get_num_threads()
     assert (engine.address, engine.gpus) == ("auto", None)
 
@@ -92,7 +92,7 @@ def test_bad_values_are_refused_before_any_work(
 def test_processes_make_what_this_one_makes(monkeypatch, tmp_path, make_data):
     data = make_data()
     grid = small_grid(data)
-    ceilings = [WholeCell(data, grid[0].evaluation.but(networks=1), False)]
+    ceilings = [FullDataCell(data, grid[0].evaluation.but(networks=1), False)]
     stores = [Store(tmp_path / name, progress=False) for name in ("serial", "beside")]
     records, sets = sweep(stores[0], grid, checkpoints, ceilings)
     monkeypatch.setenv("WORKERS", "2")

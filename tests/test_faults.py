@@ -18,7 +18,7 @@ from conftest import often
 from atomlib.distill import distill
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
-from atomlib.full_data import whole_accuracies
+from atomlib.full_data import full_data_accuracies
 from atomlib.methods import ATOM
 from atomlib.nas import search as nas
 from atomlib.nas.space import sample, search_space
@@ -85,7 +85,7 @@ def candidates(data, folder):
 
 def whole_set(data, folder):
     os.environ["ATOM_CACHE"] = str(folder / "cache")
-    return repr(whole_accuracies(data, TRAIN, zca=False, progress=False).tolist()).encode()
+    return repr(full_data_accuracies(data, TRAIN, zca=False, progress=False).tolist()).encode()
 
 
 def report(data, folder):

@@ -18,7 +18,7 @@ import torch
 from atomlib.datasets import ImageData
 from atomlib.distill import distill
 from atomlib.evaluate import evaluate
-from atomlib.full_data import trained_network, whole_accuracies
+from atomlib.full_data import full_data_accuracies, trained_network
 from atomlib.methods import METHODS, Method
 from atomlib.nas import REVISION as nas_revision
 from atomlib.nas import Candidate, Proxy, evaluate_candidates
@@ -124,7 +124,7 @@ def of_full_data(data: ImageData) -> dict[str, list[float]]:
     for run in ("plain", "dsa", "step", "slow"):
         # Whitened noise at a rate of 0.1 makes rounding grow tenfold a step.
         config, zca = training(**EVALUATIONS[run]), run == "slow"
-        accuracies = whole_accuracies(data, config, zca=zca, progress=False)
+        accuracies = full_data_accuracies(data, config, zca=zca, progress=False)
         found[f"{run}: accuracies"] = accuracies.tolist()
         # Scores tell more than accuracies: they follow every weight.
         network = trained_network(data, config, zca=zca, device="cpu", progress=False)

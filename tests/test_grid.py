@@ -2,7 +2,7 @@
 
 import pytest
 
-from atomlib.runs.grid import cells, whole_cells
+from atomlib.runs.grid import cells, full_data_cells
 
 
 @pytest.fixture(scope="module")
@@ -14,19 +14,19 @@ def grid():
 
 
 def test_one_cell_a_data_set_trained_as_its_networks_are(grid):
-    (cell,) = whole_cells(grid, {"networks": 2})
+    (cell,) = full_data_cells(grid, {"networks": 2})
     assert cell.data is grid[0].data and cell.zca is False
     assert cell.evaluation == grid[0].evaluation.but(networks=2, epochs=200)
-    (cell,) = whole_cells(grid, {"epochs": 5})
+    (cell,) = full_data_cells(grid, {"epochs": 5})
     assert cell.evaluation.epochs == 5
 
 
 def test_none_is_none(grid):
-    assert whole_cells(grid, None) == []
+    assert full_data_cells(grid, None) == []
 
 
 def test_bad_settings_are_refused(grid, complains):
     with complains("whole is [1]", "settings by name, or None"):
-        whole_cells(grid, [1])
+        full_data_cells(grid, [1])
     with complains("'epoch'", "did you mean 'epochs'"):
-        whole_cells(grid, {"epoch": 5})
+        full_data_cells(grid, {"epoch": 5})

@@ -202,7 +202,7 @@ def test_a_proxy_of_a_set_is_its_images_as_trained(data):
 
 @pytest.mark.parametrize("zca", [False, True])
 def test_the_whole_is_every_training_image_as_networks_see_it(data, zca):
-    whole = Proxy.of_whole(data, zca=zca, epochs=3, device="cpu")
+    whole = Proxy.of_full_data(data, zca=zca, epochs=3, device="cpu")
     assert (whole.name, whole.epochs, whole.storage, whole.zca) == ("whole", 3, 60, zca)
     torch.testing.assert_close(whole.images, Preprocess.fit(data, zca=zca)(data.train_images))
     assert torch.equal(whole.labels, data.train_labels)
@@ -211,7 +211,7 @@ def test_the_whole_is_every_training_image_as_networks_see_it(data, zca):
 @pytest.mark.parametrize("like_epochs, passes", [(19, 5), (17, 4), (18, 5), (0, 2), (8, 2)])
 def test_early_stopping_sees_about_as_many_images_as_the_proxy(data, proxy, like_epochs, passes):
     """15 x (E + 1) images in whole passes over 60, two at the least."""
-    whole = Proxy.of_whole(data, zca=False, epochs=100, device="cpu")
+    whole = Proxy.of_full_data(data, zca=False, epochs=100, device="cpu")
     early = whole.stopped_early(replace(proxy, epochs=like_epochs))
     assert (early.name, early.epochs + 1, early.storage) == ("early stopping", passes, 60)
     assert early.images is whole.images and early.labels is whole.labels
@@ -667,7 +667,7 @@ def test_a_reference_or_storage_that_is_not_there_is_refused(complains):
 
 
 def test_a_real_search_gives_a_whole_table(search, data, proxy):
-    whole = Proxy.of_whole(data, zca=False, epochs=3, device="cpu")
+    whole = Proxy.of_full_data(data, zca=False, epochs=3, device="cpu")
     proxies = [whole, proxy, whole.stopped_early(proxy)]
     results = {p.name: search(proxy=p) for p in proxies}
     table = rank_table(results, {p.name: p.storage for p in proxies}, tops=(2, 4))

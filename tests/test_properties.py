@@ -341,21 +341,22 @@ def test_any_grid_is_cells_or_one_sentence(tally, data):
 @pytest.mark.torture
 @tries(300, 40)
 @given(
-    values=st.dictionaries(st.sampled_from(["ipcs", "seed", "whole", "ipc", "_", "x"]), ODD),
+    values=st.dictionaries(st.sampled_from(["ipcs", "seed", "full_data", "ipc", "_", "x"]), ODD),
     first=st.booleans(),
 )
 def test_any_parameters_pass_or_are_one_sentence(tally, values, first):
     tally("random notebook parameters, passed or refused")
     parameters._first_call = first
     try:
-        parameters.check(values, ipcs=list[int], seed=int, whole=dict | None)
+        types = {"ipcs": list[int], "seed": int, "full_data": dict | None}
+        parameters.check({**values, "__annotations__": types})
     except SettingError as error:
         assert "parameter" in is_one_sentence(error)
         return
     finally:
         parameters._first_call = True
     assert type(values["seed"]) is int and all(type(one) is int for one in values["ipcs"])
-    assert values["whole"] is None or type(values["whole"]) is dict
+    assert values["full_data"] is None or type(values["full_data"]) is dict
     assert not first or not {"ipc", "x"} & {k for k, v in values.items() if is_plain(v)}
 
 

@@ -50,7 +50,7 @@ def test_what_is_there_is_done(results):
 
 
 def test_all_kinds_of_results_are_told(results, data):
-    results.whole(data, BRIEF, zca=False)
+    results.full_data(data, BRIEF, zca=False)
     made = results.trajectory(data, SMALL, [1])
     results.accuracies(made[-1], data, BRIEF.but(model="alexnet"))
     found = told(results)
@@ -80,7 +80,7 @@ def test_what_another_revision_made_is_stale(results, monkeypatch):
 
 
 def test_what_another_default_made_is_stale(results, data, new_default):
-    results.whole(data, BRIEF.but(momentum=0.5), zca=False)
+    results.full_data(data, BRIEF.but(momentum=0.5), zca=False)
     new_default(EvalConfig, "lr", 0.5)
     new_default(EvalConfig, "width", 64)  # which was given, and so is still asked for
     new_default(ATOM, "image_momentum", 0.9)

@@ -241,13 +241,13 @@ def test_networks_of_the_full_data_are_trained_anew(
     results, data, new_default, tmp_path, monkeypatch, change
 ):
     monkeypatch.setenv("ATOM_CACHE", str(tmp_path / "cache"))
-    before = results.whole(data, BRIEF, zca=False)
+    before = results.full_data(data, BRIEF, zca=False)
     if change == "default":
         new_default(EvalConfig, "lr", 0.5)
     else:
         monkeypatch.setattr(store, "REVISION", 2)
         monkeypatch.setattr(full_data, "REVISION", 2)
-    after = results.whole(data, EvalConfig(**QUICK, epochs=2, networks=2), zca=False)
+    after = results.full_data(data, EvalConfig(**QUICK, epochs=2, networks=2), zca=False)
     assert after != before
     assert len([*(tmp_path / "cache" / "networks").glob("*.safetensors")]) == 4
 
@@ -392,14 +392,14 @@ def test_another_network_has_a_record_of_its_own(results, data, work):
 
 def test_the_whole_set_is_trained_on_once(results, data, monkeypatch):
     asked = []
-    measure = store.whole_accuracies
+    measure = store.full_data_accuracies
     monkeypatch.setattr(
-        store, "whole_accuracies", lambda *a, **k: asked.append(a) or measure(*a, **k)
+        store, "full_data_accuracies", lambda *a, **k: asked.append(a) or measure(*a, **k)
     )
-    record = results.whole(data, BRIEF, zca=False)
+    record = results.full_data(data, BRIEF, zca=False)
     assert (record["method"], record["ipc"], len(record["accuracies"])) == ("whole", "whole", 2)
-    assert results.whole(data, BRIEF, zca=False) == record and len(asked) == 1
-    results.whole(data, BRIEF.but(epochs=1), zca=False)
+    assert results.full_data(data, BRIEF, zca=False) == record and len(asked) == 1
+    results.full_data(data, BRIEF.but(epochs=1), zca=False)
     assert len(asked) == 2
     assert files(results, "results") == ["toy-whole.json"]
 

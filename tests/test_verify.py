@@ -48,7 +48,7 @@ def test_a_result_made_again_is_the_same_bytes(data, record):
 def test_the_whole_data_sets_record_can_be_made_again(data, tmp_path, monkeypatch):
     monkeypatch.setenv("ATOM_CACHE", str(tmp_path / "cache"))
     results = Store(tmp_path / "report", progress=False)
-    results.whole(data, BRIEF, zca=False)
+    results.full_data(data, BRIEF, zca=False)
     monkeypatch.setenv("ATOM_CACHE", str(tmp_path / "empty"))
     found = verify(results.folder / "results" / "toy-whole.json", data, progress=False)
     assert found.identical and found.same_images is None

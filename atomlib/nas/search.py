@@ -44,7 +44,7 @@ from atomlib.runs.ray_cluster import in_cluster
 from atomlib.runs.store import counts
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, pick_device
-from atomlib.runtime.files import alone, check_writable, is_whole, sealed
+from atomlib.runtime.files import check_writable, is_intact, lock, sealed
 from atomlib.runtime.provenance import (
     Facts,
     commit,
@@ -84,7 +84,7 @@ class Proxy:
         return cls(name, distilled.trained, distilled.labels, epochs, *about)
 
     @classmethod
-    def of_whole(
+    def of_full_data(
         cls,
         data: ImageData,
         *,
@@ -160,7 +160,7 @@ def evaluate_candidates(
     unfinished = check_writable(keep.parent / "unfinished").absolute()
     of_each = {candidate: config.but(**asdict(candidate)) for candidate in candidates}
     wanted = {candidate.name: _facts(proxy, each) for candidate, each in of_each.items()}
-    with alone(unfinished / keep.name):
+    with lock(unfinished / keep.name):
         _append(keep, b"")
         kept = _read(keep, wanted)
         pending = [candidate for candidate in candidates if candidate.name not in kept]
@@ -444,7 +444,7 @@ def _read(path: Path, wanted: Mapping[str, Facts]) -> dict[str, dict[str, float]
     for number, line in enumerate(text.split(b"\n"), start=1):
         try:
             record = json.loads(line) if line.strip() else {}
-            if record and not is_whole(record):
+            if record and not is_intact(record):
                 raise ValueError
             now = wanted.get(record["name"]) if record else None
             if now and not differences(facts_of_line(record), now):

@@ -25,7 +25,7 @@ from atomlib.training import EvalConfig
 
 
 class MixedEnsemble:
-    """Untrained ConvNets side by side, each as it would be alone.
+    """Untrained ConvNets side by side, each as if it were the only one.
 
     To an optimiser and a training loop it is what a network is, as an Ensemble is. All must be
     of one depth, width and pooling. Neighbours of one norm have it computed together, so sort

@@ -12,7 +12,7 @@ import pandas as pd
 from atomlib import methods
 from atomlib.datasets import known
 from atomlib.datasets.known import Known
-from atomlib.full_data import WHOLE_EPOCHS
+from atomlib.full_data import FULL_DATA_EPOCHS
 from atomlib.methods import METHODS
 from atomlib.runtime.provenance import flat
 from atomlib.training import EvalConfig
@@ -65,7 +65,7 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """
     ignored = {"method", "ipc", "seed", "variant", "model", *HOW}
     recipe = recipe_of(record)
-    whole = {"epochs": WHOLE_EPOCHS} if record["method"] == "whole" else {}
+    whole = {"epochs": FULL_DATA_EPOCHS} if record["method"] == "whole" else {}
     defaults = {"evaluate": EvalConfig(recipe=recipe, **whole)}
     if record["method"] in METHODS:
         defaults = {"distill": METHODS[record["method"]](recipe=recipe), **defaults}

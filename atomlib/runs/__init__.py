@@ -1,8 +1,8 @@
 """Running experiments: the grid of cells, where they run, and the store of their results."""
 
-from atomlib.runs.grid import cells, whole_cells
+from atomlib.runs.grid import cells, full_data_cells
 from atomlib.runs.profiles import check
 from atomlib.runs.store import Store
 from atomlib.runs.sweep import sweep
 
-__all__ = ["Store", "cells", "check", "sweep", "whole_cells"]
+__all__ = ["Store", "cells", "check", "full_data_cells", "sweep"]

@@ -59,7 +59,7 @@ class Engine:
         )
 
     @property
-    def alone(self) -> bool:
+    def in_this_process(self) -> bool:
         """Whether all work is done in this process."""
         return self.name == "processes" and self.workers == 1
 

@@ -12,7 +12,7 @@ from typing import Any
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
 from atomlib.errors import SettingError, check_choice, did_you_mean, shown
-from atomlib.full_data import WHOLE_EPOCHS
+from atomlib.full_data import FULL_DATA_EPOCHS
 from atomlib.methods import METHODS, Method, find
 from atomlib.models.build import operations
 from atomlib.training import EvalConfig
@@ -35,7 +35,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class WholeCell:
+class FullDataCell:
     """Networks to train on the full data, evaluated as the cells of the same data set."""
 
     data: ImageData
@@ -127,11 +127,11 @@ def _check_names(name: str, values: object) -> None:
         raise SettingError(f"{name} is {shown(values)}; allowed: settings by name")
 
 
-def whole_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> list[WholeCell]:
+def full_data_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> list[FullDataCell]:
     """One for each data set and ZCA of ``grid``; none where ``changes`` is None.
 
     ``changes`` are to the evaluation settings of the grid's cells; epochs are 200 unless they
-    say otherwise (WHOLE_EPOCHS). Raises SettingError for a setting that there is none of.
+    say otherwise (FULL_DATA_EPOCHS). Raises SettingError for a setting that there is none of.
     """
     if changes is None:
         return []
@@ -139,9 +139,9 @@ def whole_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> list
         raise SettingError(f"whole is {shown(changes)}; allowed: settings by name, or None")
     made = {}
     for cell in grid:
-        evaluation = cell.evaluation.but(**{"epochs": WHOLE_EPOCHS, **changes})
+        evaluation = cell.evaluation.but(**{"epochs": FULL_DATA_EPOCHS, **changes})
         made.setdefault(
-            (cell.data, cell.method.zca), WholeCell(cell.data, evaluation, cell.method.zca)
+            (cell.data, cell.method.zca), FullDataCell(cell.data, evaluation, cell.method.zca)
         )
     return list(made.values())
 

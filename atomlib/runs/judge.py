@@ -26,8 +26,8 @@ from atomlib.runs.store import counts
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import (
     DamagedError,
-    alone,
     check_writable,
+    lock,
     read_record,
     set_aside,
     write_record,
@@ -73,7 +73,7 @@ def judge(
     slug = re.sub(r"[^A-Za-z0-9._]+", "-", name).lower()
     stem, unfinished = f"{slug}-{protocol_name}", Path(folder) / "unfinished"
     check_writable(unfinished)
-    with alone(unfinished / stem):
+    with lock(unfinished / stem):
         # Under another name for the same settings, too: the DSA protocol is ours.
         for path in sorted(Path(folder).glob(f"{slug}-*.json")):
             kept = _kept(path, unfinished)

@@ -20,7 +20,7 @@ from atomlib.methods import Method
 from atomlib.nas import search
 from atomlib.nas.search import facts_of_line
 from atomlib.runs.store import facts_of_record, facts_of_set
-from atomlib.runtime.files import DamagedError, is_whole, lock_of, read_about, read_record
+from atomlib.runtime.files import DamagedError, is_intact, lock_file, read_about, read_record
 from atomlib.runtime.provenance import differences
 from atomlib.training import EvalConfig
 
@@ -119,7 +119,7 @@ def _of_candidates(path: Path, since: float) -> Iterator[Line]:
         try:
             if not line.strip():
                 continue
-            if not is_whole(record):
+            if not is_intact(record):
                 raise ValueError
             then = facts_of_line(record)
             now = then.today(revision=search.REVISION, defaults=EvalConfig(), given=record["given"])
@@ -161,7 +161,7 @@ def _unfinished(folder: Path) -> Iterator[Line]:
 
 
 def _is_held(path: Path) -> bool:
-    lock = lock_of(path)
+    lock = lock_file(path)
     try:
         lock.acquire(blocking=False)
     except Timeout:

@@ -29,13 +29,13 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.distill import trajectory
 from atomlib.distilled_set import DistilledSet, stem
 from atomlib.evaluate import check_same_data, evaluate
-from atomlib.full_data import whole_accuracies
+from atomlib.full_data import full_data_accuracies
 from atomlib.methods import Method
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import (
     DamagedError,
-    alone,
     check_writable,
+    lock,
     read_record,
     set_aside,
     write_record,
@@ -73,7 +73,7 @@ class Store:
         Read where they were made before; otherwise one run makes them all.
         """
         method = method.resolve(data)
-        with alone(self._unfinished(stem(data.name, method))):
+        with lock(self._unfinished(stem(data.name, method))):
             return self._trajectory(data, method, at)
 
     def _trajectory(self, data: ImageData, method: Method, at: Sequence[int]) -> list[DistilledSet]:
@@ -135,7 +135,7 @@ class Store:
         name = distilled.stem
         if config.model != "convnet":  # another network than it was made with: a record of its own
             name += f"-on-{config.model}"
-        with alone(self._unfinished(f"{name}-evaluation")):
+        with lock(self._unfinished(f"{name}-evaluation")):
             record = self._read(name)
             if _same(record, now):
                 return record
@@ -144,17 +144,17 @@ class Store:
             entries = {"set": distilled.digest(), **_measured(config, found, kept.seconds)}
             return self._record(distilled, name, **entries)
 
-    def whole(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
+    def full_data(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
         """The record of networks trained on the full data: method and IPC "whole"."""
         config = config.resolve(data.image_size)
         name = f"{data.name}-whole"
         now = _asked(config, data, zca=zca)
-        with alone(self._unfinished(name)):
+        with lock(self._unfinished(name)):
             record = self._read(name)
             if _same(record, now):
                 return record
             start = time.perf_counter()
-            found = whole_accuracies(data, config, zca=zca, progress=self.progress)
+            found = full_data_accuracies(data, config, zca=zca, progress=self.progress)
             about = {
                 "name": name,
                 "dataset": data.name,

@@ -19,7 +19,7 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet, stem
 from atomlib.methods import Method
 from atomlib.runs.engine import Engine
-from atomlib.runs.grid import Cell, WholeCell
+from atomlib.runs.grid import Cell, FullDataCell
 from atomlib.runs.processes import as_tensor
 from atomlib.runs.store import Store
 from atomlib.training import EvalConfig
@@ -29,7 +29,7 @@ def sweep(
     store: Store,
     grid: Sequence[Cell],
     at: Callable[[Cell], Sequence[int]] = lambda cell: (),
-    ceilings: Sequence[WholeCell] = (),
+    ceilings: Sequence[FullDataCell] = (),
 ) -> tuple[list[dict[str, Any]], list[DistilledSet]]:
     """Records and distilled sets of all cells, each read where it was made before.
 
@@ -40,7 +40,7 @@ def sweep(
     """
     engine = Engine.chosen()
     with engine.threads():
-        if not engine.alone:
+        if not engine.in_this_process:
             _fill(store, engine, grid, at, ceilings)
         records, sets = [], []
         for cell in grid:
@@ -48,7 +48,7 @@ def sweep(
             sets.append(made)
             records += [store.accuracies(s, cell.data, cell.of_checkpoints) for s in earlier]
             records.append(store.accuracies(made, cell.data, cell.evaluation))
-        records += [store.whole(cell.data, cell.evaluation, zca=cell.zca) for cell in ceilings]
+        records += [store.full_data(cell.data, cell.evaluation, zca=cell.zca) for cell in ceilings]
     return records, sets
 
 
@@ -82,7 +82,7 @@ class _Whole:
 
     def make(self, store: Store, data: ImageData) -> None:
         for evaluation in self.evaluations:
-            store.whole(data, evaluation, zca=self.zca)
+            store.full_data(data, evaluation, zca=self.zca)
 
 
 def _fill(
@@ -90,7 +90,7 @@ def _fill(
     engine: Engine,
     grid: Sequence[Cell],
     at: Callable[[Cell], Sequence[int]],
-    ceilings: Sequence[WholeCell],
+    ceilings: Sequence[FullDataCell],
 ) -> None:
     """Have the store hold it all."""
     data = {_name(cell.data): cell.data for cell in (*grid, *ceilings)}

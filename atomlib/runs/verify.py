@@ -20,7 +20,7 @@ from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet, stem
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
-from atomlib.full_data import whole_accuracies
+from atomlib.full_data import full_data_accuracies
 from atomlib.methods import find
 from atomlib.report.findings import compare
 from atomlib.runs.store import facts_of_record
@@ -69,7 +69,9 @@ def verify(
     same_images = None
     if then["method"] == "whole":
         # Its networks may be read from the cache, whose key is data and settings.
-        measured = whole_accuracies(data, evaluation, zca=then["distill"]["zca"], progress=progress)
+        measured = full_data_accuracies(
+            data, evaluation, zca=then["distill"]["zca"], progress=progress
+        )
     else:
         method = find(then["method"]).from_json(json.dumps(then["distill"]))
         made = distill(data, method, progress=progress)

@@ -108,25 +108,25 @@ LEFT_SECONDS = 3600.0
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
     """Hold the lock on making ``path``; a process that dies releases it.
 
     Where another process holds it, wait, and say so: what that one made can be read then.
     """
-    lock = lock_of(path)
+    held = lock_file(path)
     try:
-        lock.acquire(blocking=False)
+        held.acquire(blocking=False)
     except Timeout:
         print(f"{path.name}: another process holds the lock; waiting", file=sys.stderr)
-        lock.acquire()
+        held.acquire()
     try:
         yield
     finally:
-        lock.release()
+        held.release()
 
 
-def lock_of(path: Path) -> FileLock:
-    """The file of the lock on making ``path``."""
+def lock_file(path: Path) -> FileLock:
+    """The lock on making ``path``, not held yet: a file beside it."""
     return FileLock(path.with_name(f".{path.name}.lock"))
 
 
@@ -217,7 +217,7 @@ def unsealed(record: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name != "checksum"}
 
 
-def is_whole(record: Any) -> bool:
+def is_intact(record: Any) -> bool:
     """Whether this is a record that ``sealed`` gave, as JSON brings it back."""
     return isinstance(record, dict) and record.get("checksum") == _checksum(unsealed(record), {})
 
@@ -235,7 +235,7 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_bytes())
     except UNREADABLE as error:
         raise DamagedError(f"{path} is no JSON ({_line(error)}); {WHOLE}") from None
-    if not is_whole(record):
+    if not is_intact(record):
         raise DamagedError(f"{path} is damaged or no record (its checksum differs); {WHOLE}")
     return unsealed(record)
 

@@ -233,7 +233,7 @@ class ReportPages:
         groups: dict[str, list] = {}
         for run in shown:
             last = run[-1]
-            key = f"{known.of(last.dataset, last.fingerprint).label}, {_a_class(last.ipc)}"
+            key = f"{known.of(last.dataset, last.fingerprint).label}, {_per_class(last.ipc)}"
             told = self._trajectory(run) | {"heading": label(last.method)}
             groups.setdefault(key, []).append(told)
         self.page(
@@ -361,7 +361,7 @@ def _words(sheet: contact_sheets.Sheet) -> str:
     return ", ".join(parts)
 
 
-def _a_class(ipc: int) -> str:
+def _per_class(ipc: int) -> str:
     return "one image per class" if ipc == 1 else f"{ipc} images per class"
 
 
