@@ -50,6 +50,7 @@ def cells(
     seeds: Sequence[int] = (0,),
     *,
     recipes: Sequence[str] = ("text",),
+    networks: Sequence[str | None] = (None,),
     variants: Mapping[str, Variant] | None = None,
     settings: Mapping[str, Any] | None = None,
     method_settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -57,50 +58,34 @@ def cells(
     checkpoint_networks: int | None = None,
     resize: int | None = None,
 ) -> list[Cell]:
-    """All combinations, in the order data, recipe, IPC, method, variant, seed.
+    """All combinations, in the order network, data, recipe, IPC, method, variant, seed.
 
     ``methods`` are names, "package.module:Class", or classes. ``settings`` go to every method that
     has them, ``method_settings`` to one method, and ``evaluation`` to the EvalConfig; a variant
     changes both once more. ``checkpoint_networks`` are trained on each checkpoint but the last;
-    None is as many as on that. ``resize`` is the side in pixels that images of a folder are
+    None is as many as on that. ``networks`` are what evaluation trains, None being that of
+    ``evaluation``. ``resize`` is the side in pixels that images of a folder are
     brought to.
     Everything is resolved against its data, so that a bad setting is a SettingError before
     the first cell costs any time.
     """
     lists = {"datasets": datasets, "methods": methods, "ipcs": ipcs, "seeds": seeds}
-    lists["recipes"] = recipes
-    for name, values in lists.items():
+    for name, values in {**lists, "recipes": recipes, "networks": networks}.items():
         if not isinstance(values, list | tuple) or not values:
             raise SettingError(f"{name} is {shown(values)}; allowed: a list of at least one")
-    maps = {"settings": settings, "method_settings": method_settings, "evaluation": evaluation}
-    maps["variants"] = variants
-    for name, values in maps.items():
-        maps[name] = {} if values is None else values
-        _check_names(name, maps[name])
-    settings, method_settings, evaluation, variants = maps.values()
-    variants = variants or {"": {}}
-    for outer, nested in (("method_settings", method_settings), ("variants", variants)):
-        for name, values in nested.items():
-            _check_names(f"{outer}[{shown(name)}]", values)
+    settings, method_settings, evaluation, variants = (
+        {} if values is None else values
+        for values in (settings, method_settings, evaluation, variants)
+    )
+    _check_maps(settings, method_settings, evaluation, variants)
     methods = [find(method) for method in methods]
     method_settings = {find(name).name: values for name, values in method_settings.items()}
-    for name, change in variants.items():
-        for part, values in change.items():
-            check_choice(f"part of variant {shown(name)}", part, PARTS)
-            _check_names(f"{part} of variant {shown(name)}", values)
-    changes = [settings, *(change.get("settings", {}) for change in variants.values())]
-    for name in dict.fromkeys(name for values in changes for name in values):
-        # Settings of the cell itself are given by their own arguments.
-        known = {key for method in methods for key in method.model_fields} - OWN
-        if name not in known:
-            raise SettingError(
-                f"unknown setting {shown(name)}{did_you_mean(name, known)}; allowed with "
-                f"{', '.join(method.label for method in methods)}: {', '.join(sorted(known))}"
-            )
+    variants = variants or {"": {}}
+    _check_settings(methods, settings, variants)
     made = []
     loaded = [load_dataset(name, resize=resize) for name in datasets]
-    combinations_of = product(loaded, recipes, ipcs, methods, variants, seeds)
-    for data, recipe, ipc, method, variant, seed in combinations_of:
+    combined = product(networks, loaded, recipes, ipcs, methods, variants, seeds)
+    for network, data, recipe, ipc, method, variant, seed in combined:
         change = variants[variant]
         changed = {**settings, **method_settings.get(method.name, {}), **change.get("settings", {})}
         own = {"ipc": ipc, "seed": seed, "variant": variant, "recipe": recipe}
@@ -112,7 +97,8 @@ def cells(
             }
             | own
         )
-        evaluated = EvalConfig(**{**evaluation, **change.get("evaluation", {}), "recipe": recipe})
+        trained = {"recipe": recipe} if network is None else {"recipe": recipe, "model": network}
+        evaluated = EvalConfig(**{**evaluation, **change.get("evaluation", {}), **trained})
         evaluated = evaluated.resolve(data.image_size)
         fewer = evaluated.but(networks=checkpoint_networks or evaluated.networks)
         cell = Cell(data, asked.resolve(data), evaluated, fewer)
@@ -121,10 +107,41 @@ def cells(
     return made
 
 
+def _check_maps(
+    settings: object, method_settings: object, evaluation: object, variants: object
+) -> None:
+    """Raise SettingError unless each maps names to something, and the nested ones do too."""
+    _check_names("settings", settings)
+    _check_names("evaluation", evaluation)
+    for outer, nested in (("method_settings", method_settings), ("variants", variants)):
+        _check_names(outer, nested)
+        for name, values in nested.items():
+            _check_names(f"{outer}[{shown(name)}]", values)
+    for name, change in variants.items():
+        for part, values in change.items():
+            check_choice(f"part of variant {shown(name)}", part, PARTS)
+            _check_names(f"{part} of variant {shown(name)}", values)
+
+
 def _check_names(name: str, values: object) -> None:
     """Raise SettingError unless ``values`` maps names to something."""
     if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
         raise SettingError(f"{name} is {shown(values)}; allowed: settings by name")
+
+
+def _check_settings(
+    methods: Sequence[type[Method]], settings: Mapping[str, Any], variants: Mapping[str, Variant]
+) -> None:
+    """Raise SettingError for a setting that no method has, neither ours nor the grid's."""
+    changes = [settings, *(change.get("settings", {}) for change in variants.values())]
+    # Settings of the cell itself are given by their own arguments.
+    known = {key for m in (*METHODS.values(), *methods) for key in m.model_fields} - OWN
+    for name in dict.fromkeys(name for values in changes for name in values):
+        if name not in known:
+            raise SettingError(
+                f"unknown setting {shown(name)}{did_you_mean(name, known)}; allowed: "
+                f"{', '.join(sorted(known))}"
+            )
 
 
 def full_data_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> list[FullDataCell]:
