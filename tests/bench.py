@@ -119,7 +119,7 @@ def plain_step_seconds(data: ImageData, method: Method, device: torch.device) ->
         drawn = draw(data.num_classes, data.image_size, method.dsa, chance)
         drawn = Draw(*(value.cpu() for value in drawn))  # published loops draw on the host
         real = sampler.as_inputs(sampler.images[sampler.draw()])
-        plain_step(network, real, images, drawn, method.dsa, method).backward()
+        plain_step(network, real, images, drawn, method).backward()
 
     step()
     return seconds(step, device, 5)
@@ -266,9 +266,7 @@ def exactness(device: torch.device) -> pd.DataFrame:
             drawn = Draw(*(v.double() if v.is_floating_point() else v for v in drawn))
             real = sampler.as_inputs(sampler.images[sampler.draw()]).double()
             exact = images.detach().double().requires_grad_()
-            definition = plain_step(
-                deepcopy(learner.network).double(), real, exact, drawn, method.dsa, method
-            )
+            definition = plain_step(deepcopy(learner.network).double(), real, exact, drawn, method)
             definition.backward()
             errors.append(abs(loss / definition.item() - 1))
             both = (images.grad.double().flatten(), exact.grad.flatten())

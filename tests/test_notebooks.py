@@ -12,20 +12,16 @@ import pytest
 
 from tests.test_environment import ROOT
 
-# What a slip of the hand could do to atomlib.losses, as a start-up file of the kernel.
+# What a slip of the hand could do to atomlib.methods, as a start-up file of the kernel.
 BREAKS = {
     "channel attention is lost": """
-from atomlib import distill
-whole = distill.signature
-def broken(features, images, matching):
-    from dataclasses import replace
-    return whole(features, images, replace(matching, channel=False))
-distill.signature = broken
+from atomlib.methods import ATOM, DataDAM
+ATOM.terms = DataDAM.terms
 """,
     "the gradient points uphill": """
-from atomlib import distill
-right = distill.matching_loss
-distill.matching_loss = lambda *args: -right(*args)
+from atomlib.methods import feature_matching
+right = feature_matching.matching_loss
+feature_matching.matching_loss = lambda *args: -right(*args)
 """,
 }
 
