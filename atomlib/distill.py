@@ -16,7 +16,7 @@ from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet, by_class, summarise
 from atomlib.errors import SettingError, check_kind, shown
-from atomlib.methods import Learner, Method
+from atomlib.methods import Learner, Method, find
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import pick_device
 from atomlib.runtime.provenance import given, versions
@@ -64,6 +64,7 @@ def trajectory(
     """
     check_kind("data", data, ImageData, "what load_dataset returns")
     check_kind("method", method, Method, "an object of atomlib.methods, such as ATOM(ipc=1)")
+    find(type(method))  # which refuses one without a name of its own
     method = method.resolve(data)
     for iteration in at:
         if not 0 <= iteration <= method.length:

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from atomlib.coresets import choose, herding, k_center, whole_set_features
 
-from atomlib import coresets, full_data
+from atomlib import full_data
 from atomlib.distill import distill
 from atomlib.evaluate import evaluate
-from atomlib.full_data import full_data_accuracies, trained_network
+from atomlib.full_data import features_of, full_data_accuracies, trained_network
 from atomlib.methods import METHODS, Herding, KCenter, RandomImages
 from atomlib.training import EvalConfig
 
 CPU = torch.device("cpu")
+herding, k_center = Herding().choose, KCenter().choose
 SMALL = {"width": 16, "feature_epochs": 2, "compile": "off"}
 
 
@@ -78,17 +78,17 @@ def test_equal_images_are_not_taken_twice():
 @pytest.mark.parametrize("method", ["herding", "kcenter"])
 def test_a_coreset_is_real_images_of_each_class_chosen_by_features(data, method):
     config = METHODS[method](ipc=3, **SMALL).resolve(data)
-    rows = choose(data, config, CPU)
+    rows = config.rows(data, CPU)
     assert rows.shape == (3, 3) and len(rows.unique()) == 9
     assert (data.train_labels[rows] == torch.arange(3)[:, None]).all()
-    seen = whole_set_features(data, config, CPU)
+    seen = features_of(data, config.training(), config.zca, CPU)
     own = (data.train_labels == 1).nonzero().flatten()
     plain = plain_herding if method == "herding" else plain_k_center
     assert rows[1].tolist() == own[plain(seen[own], 3)].tolist()
     made = distill(data, config, progress=False)
     pixels = data.train_images[rows.flatten()].float() / 255
     torch.testing.assert_close(made.images, pixels, atol=1e-5, rtol=0)
-    assert made.method.iterations == 0 and not made.history
+    assert made.method.length == 0 and not made.history
 
 
 def test_features_are_the_trained_networks_flattened_output(data):
@@ -98,18 +98,19 @@ def test_features_are_the_trained_networks_flattened_output(data):
     from atomlib.preprocess import training_images
 
     expected = network.features(training_images(data, False, CPU))[1].detach()
-    torch.testing.assert_close(whole_set_features(data, config, CPU), expected)
+    torch.testing.assert_close(features_of(data, config.training(), config.zca, CPU), expected)
 
 
-def test_feature_epochs_are_settings_of_these_methods_alone(data):
+def test_feature_epochs_are_settings_of_these_methods_alone(data, complains):
     for method in ("random", "dm", "atom"):
-        assert METHODS[method](feature_epochs=3).resolve(data).feature_epochs == 30
+        with complains("unknown setting 'feature_epochs'"):
+            METHODS[method](feature_epochs=3)
     assert Herding(feature_epochs=3).resolve(data).feature_epochs == 3
 
 
-def test_a_coreset_takes_no_loss_term(data, complains):
-    with complains("method is 'kcenter'", "no loss term"):
-        KCenter().resolve(data)
+def test_a_coreset_takes_no_loss_term(complains):
+    with complains("unknown setting 'output'", "feature_epochs"):
+        KCenter(output=True)
 
 
 # Networks trained on the whole set
@@ -160,10 +161,10 @@ def test_a_network_is_trained_once_and_cached_by_data_and_settings(data, monkeyp
 def test_features_are_computed_once_for_a_table(data, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        coresets, "trained_network", lambda *a, **k: asked.append(a) or trained_network(*a, **k)
+        full_data, "trained_network", lambda *a, **k: asked.append(a) or trained_network(*a, **k)
     )
     for method in ("herding", "kcenter"):
         for ipc in (1, 2):
             config = METHODS[method](ipc=ipc, seed=5, **SMALL).resolve(data)
-            choose(data, config, CPU)
+            config.rows(data, CPU)
     assert len(asked) == 1

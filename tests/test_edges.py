@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from atomlib.coresets import herding, k_center
 
-from atomlib import distill as loop
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
-from atomlib.distill import DivergedError, Step, distill
+from atomlib.distill import DivergedError, distill
 from atomlib.errors import DataError, MissingDataError
 from atomlib.evaluate import evaluate
-from atomlib.methods import ATOM, METHODS
+from atomlib.methods import ATOM, METHODS, Herding, KCenter
+from atomlib.methods.feature_matching import FeatureMatching, LearnedImages
 from atomlib.models.build import check_room
 from atomlib.models.convnet import NORMS
 from atomlib.runtime import device as execution
@@ -22,10 +21,17 @@ from tests.plain import class_loss
 CPU = torch.device("cpu")
 NAN, INF = float("nan"), float("inf")
 SMALL = {"width": 8, "iterations": 3, "feature_epochs": 1, "precision": "float32"}
+LEARNED = [name for name, method in METHODS.items() if issubclass(method, FeatureMatching)]
 
 
-def run(data, **settings):
-    return distill(data, ATOM(**SMALL | settings), device="cpu", progress=False)
+def small(method, **settings):
+    """A method by name, with what it has of these settings where no other are given."""
+    known = {k: v for k, v in SMALL.items() if k in METHODS[method].model_fields}
+    return METHODS[method](**known | settings)
+
+
+def run(data, method="atom", **settings):
+    return distill(data, small(method, **settings), device="cpu", progress=False)
 
 
 def accuracies(made, data, **settings):
@@ -49,7 +55,7 @@ def coloured(data, values):
 @pytest.mark.parametrize("value", [0, 77, 255])
 def test_images_all_of_one_colour_match_from_the_start(make_data, value, norm, zca):
     data = coloured(make_data(), dict.fromkeys(range(3), value))
-    for method in TERMS:
+    for method in LEARNED:
         made = run(data, method=method, norm=norm, zca=zca, dsa={"strategies": ()})
         # Real and synthetic images are the same, so every term is zero, and so is its gradient.
         assert made.history[0][1] == pytest.approx(0, abs=1e-10)
@@ -68,9 +74,9 @@ def test_one_class_of_one_colour_is_learned_with_the_others(make_data, method, n
     assert ((found >= 0) & (found <= 100)).all()
 
 
-@pytest.mark.parametrize("choose", [herding, k_center])
-def test_of_equal_images_a_coreset_takes_each_once(choose):
-    assert sorted(choose(torch.ones(5, 3), 4).tolist()) == [0, 1, 2, 3]
+@pytest.mark.parametrize("method", [Herding(), KCenter()])
+def test_of_equal_images_a_coreset_takes_each_once(method):
+    assert sorted(method.choose(torch.ones(5, 3), 4).tolist()) == [0, 1, 2, 3]
 
 
 # One class, one image, one pixel
@@ -88,14 +94,14 @@ def test_of_one_class_every_network_knows_every_image(make_data, method):
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_step_of_one_image_of_one_class_is_the_definition(make_data, norm, depth):
     data = make_data(counts=(4,))
-    settings = SMALL | {"norm": norm, "depth": depth, "dsa": {"strategies": ()}}
-    config = ATOM(**settings, real_batch=4).resolve(data)
-    step = Step(data, config, CPU)
+    settings = {"norm": norm, "depth": depth, "dsa": {"strategies": ()}, "real_batch": 4}
+    config = small("atom", **settings).resolve(data)
+    learner = config.learner(data, CPU)
     images = config.start(data, CPU).requires_grad_()
-    loss = step(images)
-    real = step.sampler.as_inputs(data.train_images).double()  # all that the class has
+    loss = learner.loss(images)
+    real = learner.sampler.as_inputs(data.train_images).double()  # all that the class has
     exact = images.detach().double().requires_grad_()
-    expected = class_loss(step.network.double(), real, exact[0], config.matching())
+    expected = class_loss(learner.network.double(), real, exact[0], config)
     expected.backward()
     torch.testing.assert_close(loss.double(), expected.detach(), rtol=1e-4, atol=1e-8)
     largest = float(exact.grad.abs().max())
@@ -121,10 +127,13 @@ def test_batchnorm_takes_batches_of_one_image(make_data, counts, depth):
 @pytest.fixture
 def start(monkeypatch):
     """Have images start from what a function makes of the real ones."""
-    real_start = loop.initial_images
+    real_start = LearnedImages.start
 
     def set_start(change):
-        monkeypatch.setattr(loop, "initial_images", lambda *given: change(real_start(*given)))
+        def start(self, *given, **settings):
+            return change(real_start(self, *given, **settings))
+
+        monkeypatch.setattr(LearnedImages, "start", start)
 
     return set_start
 
@@ -161,7 +170,7 @@ def spoiled(value):
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 @pytest.mark.parametrize("iterations", [0, 1, 3])
-@pytest.mark.parametrize("method", TERMS)
+@pytest.mark.parametrize("method", LEARNED)
 def test_a_pixel_that_is_no_number_gives_no_set(
     make_data, start, complains, method, iterations, value
 ):
@@ -191,14 +200,14 @@ def test_a_set_of_other_images_than_its_data_is_not_evaluated(make_data, complai
 @pytest.mark.parametrize("data", ["digits", None, torch.zeros(3, 3, 8, 8)])
 def test_what_is_no_data_is_told(make_data, complains, data):
     with complains("data is", "load_dataset"):
-        distill(data)
+        distill(data, ATOM())
     with complains("data is", "load_dataset"):
         evaluate(run(make_data(), method="random"), data)
 
 
-@pytest.mark.parametrize("config", [{"ipc": 1}, "atom", EvalConfig(), 0])
+@pytest.mark.parametrize("config", [{"ipc": 1}, "atom", EvalConfig(), 0, ATOM])
 def test_what_is_no_config_is_told(make_data, complains, config):
-    with complains("config is", "a Method"):
+    with complains("method is", "ATOM(ipc=1)"):
         distill(make_data(), config)
     if not isinstance(config, EvalConfig):
         with complains("config is", "an EvalConfig"):

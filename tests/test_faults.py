@@ -190,7 +190,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(
     def refused(*_, **__):
         pytest.fail("work was begun")
 
-    monkeypatch.setattr("atomlib.distill.Step.__call__", refused)
+    monkeypatch.setattr("atomlib.methods.Learner.iterate", refused)
     for place in read_only(tmp_path):
         with complains("cannot be written", "allowed: a writable folder"):
             WORK[kind](data, place)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from atomlib.distill import Step, distill, trajectory
+from atomlib.distill import distill, trajectory
 from atomlib.evaluate import evaluate
-from atomlib.methods import ATOM
+from atomlib.methods import ATOM, Learner
 from atomlib.runtime import bookmark as resume
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.training import EvalConfig
@@ -108,11 +108,11 @@ def test_a_distillation_cut_anywhere_ends_with_the_same_bytes(
     for call in (1, 2, 7, 12):
         path = tmp_path / "unfinished"
         with monkeypatch.context() as patch, pytest.raises(Cut):
-            cut_at(patch, Step, "__call__", call)
+            cut_at(patch, Learner, "iterate", call)
             distill(data, config, progress=False, resume=path)
         assert path.exists() == (call > 1)
         with monkeypatch.context() as patch:
-            calls = cut_at(patch, Step, "__call__", 0)
+            calls = cut_at(patch, Learner, "iterate", 0)
             made = distill(data, config, progress=False, resume=path)
         assert len(calls) == 12 - (call - 1)
         assert made.save(tmp_path / "cut").read_bytes() == whole
@@ -122,7 +122,7 @@ def test_a_distillation_cut_anywhere_ends_with_the_same_bytes(
 def test_a_run_past_a_checkpoint_that_is_asked_for_starts_anew(data, tmp_path, monkeypatch):
     path = tmp_path / "unfinished"
     with monkeypatch.context() as patch, pytest.raises(Cut):
-        cut_at(patch, Step, "__call__", 8)
+        cut_at(patch, Learner, "iterate", 8)
         distill(data, RUN, progress=False, resume=path)
     early, late = trajectory(data, RUN, (5,), progress=False, resume=path)
     expected = list(trajectory(data, RUN, (5,), progress=False))
@@ -133,7 +133,7 @@ def test_a_run_past_a_checkpoint_that_is_asked_for_starts_anew(data, tmp_path, m
 def test_another_setting_does_not_go_on_from_it(data, tmp_path, monkeypatch):
     path = tmp_path / "unfinished"
     with monkeypatch.context() as patch, pytest.raises(Cut):
-        cut_at(patch, Step, "__call__", 8)
+        cut_at(patch, Learner, "iterate", 8)
         distill(data, RUN, progress=False, resume=path)
     made = distill(data, RUN.but(seed=1), progress=False, resume=path)
     assert torch.equal(made.trained, distill(data, RUN.but(seed=1), progress=False).trained)

@@ -1,15 +1,17 @@
 """The methods: each is a class in a file of its own, found by name."""
 
 import importlib
+import re
 from typing import Any
 
 from atomlib.errors import SettingError, did_you_mean, shown
 from atomlib.methods.atom import ATOM
+from atomlib.methods.check import check_method
 from atomlib.methods.datadam import DataDAM
 from atomlib.methods.dm import DM
 from atomlib.methods.herding import Herding
 from atomlib.methods.k_center import KCenter
-from atomlib.methods.method import Learner, Method, UnknownMethod
+from atomlib.methods.method import NAME, Learner, Method, UnknownMethod
 from atomlib.methods.random_images import RandomImages
 
 METHODS: dict[str, type[Method]] = {
@@ -65,6 +67,11 @@ def _checked(found: Any, given: str) -> type[Method]:
     for part in ("name", "label", "source", "revision"):
         if not hasattr(found, part):
             raise SettingError(f"method {found.__name__} has no {part}; allowed: one of its own")
+    if not isinstance(found.name, str) or not re.fullmatch(NAME, found.name):
+        raise SettingError(
+            f"method {found.__name__} has the name {shown(found.name)}; allowed: up to 40 of a-z, "
+            "0-9 and _"
+        )
     if found.name in METHODS and METHODS[found.name] is not found:
         raise SettingError(
             f"method {found.__name__} has the name {found.name!r}, which is {found.name}'s; "
@@ -84,6 +91,7 @@ __all__ = [
     "Method",
     "RandomImages",
     "UnknownMethod",
+    "check_method",
     "colour",
     "find",
     "label",

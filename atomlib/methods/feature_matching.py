@@ -92,6 +92,8 @@ class FeatureMatching(LearnedImages):
         raise NotImplementedError
 
     def check_room(self, data: ImageData, device: torch.device) -> None:
+        if not self.iterations:
+            return  # no network is built
         # The most images that go through the network at once, and then back.
         chunk = class_chunks(data, self, device, self.ipc)[0]
         check_room(self, data, device, (chunk.stop - chunk.start) * self.ipc)

@@ -23,6 +23,11 @@ from atomlib.randomness import stream
 from atomlib.runtime.device import Execution
 from atomlib.settings import Positive
 
+NAME = r"[a-z0-9_]{1,40}"
+"""Of a method: it is part of a file's name."""
+
+VARIANT = r"^[a-z0-9.+]*$"
+
 
 class Method(NetworkConfig):
     """The settings that every method has, and what every method can be asked for.
@@ -47,7 +52,7 @@ class Method(NetworkConfig):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         default=0, description="of all that is drawn"
     )
-    variant: Annotated[str, Field(pattern=r"^[a-z0-9.+]*$", max_length=100)] = Field(
+    variant: Annotated[str, Field(pattern=VARIANT, max_length=100)] = Field(
         default="", description="a name, for tables and files, of settings other than the method's"
     )
     zca: bool | None = Field(default=None, description="ZCA whitening; None is on for CIFAR only")
@@ -214,7 +219,13 @@ class UnknownMethod:
     def __post_init__(self):
         types = {"ipc": int, "seed": int, "variant": str, "zca": bool}
         wrong = [key for key, kind in types.items() if type(self.settings.get(key)) is not kind]
-        if wrong or not re.fullmatch(r"[a-z0-9_]{1,40}", self.name):
+        if (
+            wrong
+            or self.settings["ipc"] < 1
+            or not re.fullmatch(NAME, self.name)
+            or not re.fullmatch(VARIANT, self.settings["variant"])  # part of a file's name
+            or len(self.settings["variant"]) > 100
+        ):
             raise ValueError(f"its method is {shown(self.name)} with {shown(self.settings)}")
 
     @property
