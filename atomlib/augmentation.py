@@ -16,7 +16,7 @@ The four geometric ones are one affine matrix per group and one ``grid_sample`` 
 """
 
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,8 +34,10 @@ COLOR, CROP, CUTOUT, FLIP, SCALE, ROTATE = range(6)
 class DSAConfig(Settings):
     """Differentiable Siamese augmentation: which strategies, how strong (Table 1)."""
 
-    strategies: tuple[Literal[STRATEGIES], ...] = Field(
-        STRATEGIES, strict=False, description="strategies drawn from; none turns DSA off"
+    strategies: tuple[Literal[STRATEGIES], ...] | None = Field(
+        default=None,
+        strict=False,
+        description="strategies drawn from; None: those that suit the data; none turns DSA off",
     )
     brightness: Annotated[float, Field(ge=0, le=100)] = Field(
         1.0, description="added, up to half of it"
@@ -51,6 +53,17 @@ class DSAConfig(Settings):
     rotate: Annotated[float, Field(ge=0, le=180)] = Field(
         15.0, description="largest angle, degrees"
     )
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is augmented at all."""
+        return self.strategies != ()
+
+    def resolve(self, suited: tuple[str, ...] | None) -> Self:
+        """With the strategies filled in: those ``suited`` to the data, None being all."""
+        if self.strategies is not None:
+            return self
+        return self.but(strategies=STRATEGIES if suited is None else suited)
 
 
 DSA = Annotated[DSAConfig, BeforeValidator(_named)]
@@ -97,7 +110,7 @@ def draw(
     u = torch.stack(drawn, dim=1)  # [11, generators, groups]
     picked = u[0, :, :1].expand(-1, groups) if one_strategy else u[0]
     u, picked = u.flatten(1), picked.flatten()
-    allowed = _indices(config.strategies, device)
+    allowed = _indices(STRATEGIES if config.strategies is None else config.strategies, device)
     most = int(config.crop * side + 0.5)
     return Draw(
         strategy=allowed[(picked * len(allowed)).long()],

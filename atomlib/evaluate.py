@@ -47,7 +47,7 @@ def evaluate(
     check_same_data(distilled, data)
     config = EvalConfig() if config is None else config
     check_kind("config", config, EvalConfig, "an EvalConfig, or None for the defaults")
-    config = config.resolve(data.image_size)
+    config = config.resolve(data)
     device = pick_device(device)
     images = distilled.trained.to(device)
     labels = distilled.labels.to(device)

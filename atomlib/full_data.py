@@ -92,7 +92,7 @@ def _trained(
     data: ImageData, config: EvalConfig, zca: bool, index: int, device: torch.device, progress: bool
 ) -> Trainer:
     """The trainer of network ``index``, once it is trained or read from the cache."""
-    config = config.resolve(data.image_size)
+    config = config.resolve(data)
     passes = config.epochs + 1
     work = operations(config, data) * (3 * len(data.train_labels) * passes + len(data.test_labels))
     check_room(config, data, device, min(config.batch_size, len(data.train_labels)), 1)

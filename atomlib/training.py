@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atomlib.augmentation import DSA, Draw, DSAConfig, augment, draw
+from atomlib.datasets.image_data import ImageData
 from atomlib.models.architectures import Dropout
 from atomlib.models.build import NetworkConfig, reset_parameters
 from atomlib.models.convnet import default_depth
@@ -55,13 +56,19 @@ class EvalConfig(NetworkConfig):
     )
     dsa: DSA = DSAConfig()
 
-    def resolve(self, image_size: int) -> Self:
-        """The same config with every None filled in.
+    def resolve(self, data: ImageData | int) -> Self:
+        """The same config with every None filled in for ``data``, or for images of that side.
 
         Only ``together`` may stay None: like ``precision`` and ``compile`` it says how arithmetic
         runs, which is left to the machine that it runs on.
         """
-        return self.but(depth=default_depth(image_size) if self.depth is None else self.depth)
+        side, suited = (
+            (data, None) if isinstance(data, int) else (data.image_size, data.augmentations)
+        )
+        return self.but(
+            depth=default_depth(side) if self.depth is None else self.depth,
+            dsa=self.dsa.resolve(suited),
+        )
 
 
 TEST_BATCH = 500
@@ -105,7 +112,7 @@ class Trainer:
                 self.optimizer.state.clear()
             for rows in self._order(images, generators).split(config.batch_size, dim=-1):
                 drawn = None
-                if config.dsa.strategies:
+                if config.dsa.on:
                     size, side = rows.shape[-1], images.shape[-1]
                     drawn = draw(size, side, config.dsa, *generators, one_strategy=True)
                 self.execution.begin_step()

@@ -133,7 +133,7 @@ def synthetic(data: ImageData, ipc: int, device: torch.device) -> tuple[Tensor, 
 
 def pass_seconds(data: ImageData, ipc: int, device: torch.device) -> dict[str, Any]:
     """One pass of all networks over a set of that IPC, as atomlib.evaluate trains them."""
-    config = EvalConfig(networks=NETWORKS, epochs=9, compile="on").resolve(data.image_size)
+    config = EvalConfig(networks=NETWORKS, epochs=9, compile="on").resolve(data)
     images, labels = synthetic(data, ipc, device)
     execution, network = Execution(config, device, 0), network_for(config, data).to(device)
     together = side_by_side(config, network, device)
@@ -163,7 +163,7 @@ def pass_seconds(data: ImageData, ipc: int, device: torch.device) -> dict[str, A
 def plain_pass_seconds(data: ImageData, ipc: int, device: torch.device) -> float:
     """The same with a DataLoader, network after network. Its augmentation is our batched one,
     uncompiled, which flatters it."""
-    config = EvalConfig().resolve(data.image_size)
+    config = EvalConfig().resolve(data)
     images, labels = synthetic(data, ipc, device)
     chance = stream(0, "bench", device=device)
     loader = DataLoader(TensorDataset(images, labels), batch_size=config.batch_size, shuffle=True)

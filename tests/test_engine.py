@@ -29,7 +29,7 @@ def small_grid(data):
     for method, seed in asked:
         learns = {"iterations": 3, "real_batch": 4} if method != "random" else {}
         asked_for = METHODS[method](seed=seed, width=16, compile="off", **learns)
-        grid.append(Cell(data, asked_for.resolve(data), evaluation.resolve(data.image_size)))
+        grid.append(Cell(data, asked_for.resolve(data), evaluation.resolve(data)))
     return [*grid, Cell(data, grid[0].method, grid[0].evaluation.but(model="vit"))]
 
 

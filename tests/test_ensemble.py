@@ -40,7 +40,7 @@ def real_set(data):
 
 
 def config_for(data, **settings):
-    return EvalConfig(**(SMALL | settings)).resolve(data.image_size)
+    return EvalConfig(**(SMALL | settings)).resolve(data)
 
 
 def alone(data, config, seeds=SEEDS):

@@ -4,6 +4,8 @@ Features are the flattened outputs of the feature extractor of a ConvNet trained
 (docs/facts.md, "Coresets").
 """
 
+from typing import Self
+
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -24,6 +26,9 @@ class Coreset(Method):
         default=30, description="of the network on the full data whose features choose"
     )
     dsa: DSA = DSAConfig()
+
+    def resolve(self, data: ImageData) -> Self:
+        return super().resolve(data).but(dsa=self.dsa.resolve(data.augmentations))
 
     def choose(self, features: Float[Tensor, "n f"], count: int) -> Int[Tensor, "count"]:
         """Which rows of one class's features are taken, in the order of their choice."""

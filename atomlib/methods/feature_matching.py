@@ -60,6 +60,7 @@ class LearnedImages(Method):
             .but(
                 real_batch=min(self.real_batch, smallest_class(data)[0]),
                 image_lr=self.default_rate() if self.image_lr is None else self.image_lr,
+                dsa=self.dsa.resolve(data.augmentations),
             )
         )
 
@@ -194,7 +195,7 @@ class FeatureMatcher(Learner):
         self.execution.begin_step()
         reset_parameters(self.network, self.networks)
         drawn = None
-        if self.method.dsa.strategies:
+        if self.method.dsa.on:
             drawn = draw(self.data.num_classes, self.data.image_size, self.method.dsa, self.draws)
         indices = self.sampler.draw()
         with torch.no_grad():

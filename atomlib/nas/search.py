@@ -248,7 +248,7 @@ def _check(
     precision = "bfloat16" if narrow else "float32"
     fixed = {"epochs": proxy.epochs, "networks": 1, "compile": "off", "precision": precision}
     # How many train together decides nothing.
-    return config.but(**fixed, together=None).resolve(data.image_size)
+    return config.but(**fixed, together=None).resolve(data)
 
 
 def _facts(proxy: Proxy, config: EvalConfig) -> Facts:

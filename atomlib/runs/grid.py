@@ -99,7 +99,7 @@ def cells(
         )
         trained = {"recipe": recipe} if network is None else {"recipe": recipe, "model": network}
         evaluated = EvalConfig(**{**evaluation, **change.get("evaluation", {}), **trained})
-        evaluated = evaluated.resolve(data.image_size)
+        evaluated = evaluated.resolve(data)
         fewer = evaluated.but(networks=checkpoint_networks or evaluated.networks)
         cell = Cell(data, asked.resolve(data), evaluated, fewer)
         operations(cell.method, data), operations(cell.evaluation, data)  # both can be built

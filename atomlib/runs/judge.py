@@ -57,7 +57,7 @@ def judge(
     protocol, or a set that was not read with ``data``.
     """
     check_kind("set", made, PublishedSet, "what read_published returns")
-    config = protocol(protocol_name, made, **changes).resolve(data.image_size)
+    config = protocol(protocol_name, made, **changes).resolve(data)
     about = {
         "name": name,
         "title": made.title,

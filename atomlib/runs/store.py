@@ -129,7 +129,7 @@ class Store:
         resolved settings; "data", "evaluation" and "distillation" say what it was made from, where,
         and how long it took.
         """
-        config = config.resolve(data.image_size)
+        config = config.resolve(data)
         check_same_data(distilled, data)
         now = _asked(config, data, distilled.digest())
         name = distilled.stem
@@ -146,7 +146,7 @@ class Store:
 
     def full_data(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
         """The record of networks trained on the full data: method and IPC "whole"."""
-        config = config.resolve(data.image_size)
+        config = config.resolve(data)
         name = f"{data.name}-whole"
         now = _asked(config, data, zca=zca)
         with lock(self._unfinished(name)):
