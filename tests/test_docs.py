@@ -13,7 +13,7 @@ CODE = sorted(
     for path in (ROOT / folder).rglob("*")
     if path.suffix in (".py", ".ipynb", ".html") and path.name != "test_docs.py"
 )
-REFERENCE = re.compile(r"docs/(\w+)\.md(?:, '([^']+)')?")
+REFERENCE = re.compile(r"docs/(\w+)\.md(?:, [\"']([^\"']+)[\"'])?")
 """docs/facts.md, 'NAS protocol'; or the document as a whole."""
 
 
@@ -42,7 +42,7 @@ def test_no_document_is_cited_without_its_path():
     wrong = [
         f"{path.relative_to(ROOT)}: {found[0]}"
         for path in CODE
-        for found in re.finditer(r"\bDESIGN\b|\(facts\b|\bfacts[,:]", path.read_text())
+        for found in re.finditer(r"\bDESIGN\b|(?<!/)\bfacts(?:, [\"']|: [A-Z])", path.read_text())
     ]
     assert not wrong
 
