@@ -1,6 +1,6 @@
 """How the authors of published sets evaluate them, by name: settings of one EvalConfig each.
 
-They have one recipe in common (docs/facts.md, "Evaluation protocol (DC family)"), which is ours,
+They have one recipe in common (docs/facts.md, "Evaluation protocol"), which is ours,
 and differ in the number of epochs, in augmentation and in the learning rate.
 """
 
