@@ -104,6 +104,7 @@ def _experiments(tree: Mapping, path: Path, experiment: int | None) -> Found:
     # One entry for each experiment, with as many accuracies; DataDAM's code adds an entry of the
     # same experiment at each evaluation, and often no accuracies.
     of_runs = bool(claims) and all(len(of) % len(sets) == 0 for of in claims.values())
+    of_runs = of_runs and not _one_after_another([images for images, _ in pairs])
     if experiment is None:
         experiment = 0 if of_runs else len(sets) - 1
         if len(sets) > 1:
@@ -132,6 +133,15 @@ def _experiments(tree: Mapping, path: Path, experiment: int | None) -> Found:
         claims=claims,
         notes=notes,
     )
+
+
+def _one_after_another(sets: list[Tensor]) -> bool:
+    """Whether sets are stages of one run: neighbours are then more alike than first and last."""
+    if len(sets) < 3 or len({images.shape for images in sets}) > 1:
+        return False
+    alike = torch.corrcoef(torch.stack([images.flatten()[:100_000].double() for images in sets]))
+    neighbours = alike.diagonal(1).mean()
+    return bool(neighbours - alike[0, -1] > 0.1)
 
 
 def _accuracies(tree: Any) -> dict[str, list[float]]:

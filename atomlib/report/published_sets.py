@@ -1,5 +1,6 @@
 """The table of published sets: what their files claim, and what they reach here."""
 
+import re
 from collections.abc import Iterable
 from statistics import fmean, pstdev
 from typing import Any
@@ -8,6 +9,11 @@ import pandas as pd
 
 from atomlib.published.protocols import PROTOCOLS, in_words
 from atomlib.report.records import LABELS
+
+
+def stem(name: str) -> str:
+    """How a set's files are named."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-").lower()
 
 
 def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:

@@ -4,16 +4,17 @@
 """
 
 import argparse
-import re
 import time
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
 import torch
+from PIL import Image
 
 from atomlib import preprocess
 from atomlib.datasets import ImageData, load_dataset
+from atomlib.datasets.png_folder import as_bytes
 from atomlib.errors import check_choice, check_kind
 from atomlib.evaluate import evaluate
 from atomlib.methods import RandomImages
@@ -22,10 +23,12 @@ from atomlib.published.labels import KINDS
 from atomlib.published.looks import Looks
 from atomlib.published.pixels import SPACES
 from atomlib.published.protocols import PROTOCOLS, in_words, protocol
+from atomlib.report.published_sets import stem
 from atomlib.runs.store import counts
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import (
     DamagedError,
+    atomic_write,
     check_writable,
     lock,
     read_record,
@@ -52,9 +55,9 @@ def judge(
     """The record of a set's accuracies under a protocol, with ``changes``, such as ``networks=3``.
 
     ``claimed`` is an accuracy that is told of the set elsewhere than in its file. With ``folder``
-    the record is kept there, <name>-<protocol>.json, and read where the set, the data and the
-    settings are the same; an evaluation that was killed goes on. Raises SettingError for an unknown
-    protocol, or a set that was not read with ``data``.
+    the record is kept there, <name>-<protocol>.json, beside a thumbnail, and read where the set,
+    the data and the settings are the same; an evaluation that was killed goes on. Raises
+    SettingError for an unknown protocol, or a set that was not read with ``data``.
     """
     check_kind("set", made, PublishedSet, "what read_published returns")
     config = protocol(protocol_name, made, **changes).resolve(data)
@@ -70,19 +73,20 @@ def judge(
     }
     if folder is None:
         return {**about, **_described(made), **_measured(made, data, config, None, progress)}
-    slug = re.sub(r"[^A-Za-z0-9._]+", "-", name).lower()
-    stem, unfinished = f"{slug}-{protocol_name}", Path(folder) / "unfinished"
+    of, unfinished = stem(name), Path(folder) / "unfinished"
+    run = f"{of}-{protocol_name}"
     check_writable(unfinished)
-    with lock(unfinished / stem):
+    thumbnail(made, Path(folder) / f"{of}.png")
+    with lock(unfinished / run):
         # Under another name for the same settings, too: the DSA protocol is ours.
-        for path in sorted(Path(folder).glob(f"{slug}-*.json")):
+        for path in sorted(Path(folder).glob(f"{of}-*.json")):
             kept = _kept(path, unfinished)
             if {**about, "protocol": kept.get("protocol")}.items() <= kept.items():
                 return {**kept, "protocol": protocol_name}
-        bookmark = Bookmark(unfinished / f"{stem}.safetensors")
+        bookmark = Bookmark(unfinished / f"{run}.safetensors")
         measured = _measured(made, data, config, bookmark, progress)
         record = {**about, **_described(made), **measured}
-        write_record(Path(folder) / f"{stem}.json", record)
+        write_record(Path(folder) / f"{run}.json", record)
         return record
 
 
@@ -93,6 +97,18 @@ def _kept(path: Path, unfinished: Path) -> dict[str, Any]:
     except DamagedError as error:
         set_aside(path, unfinished / "damaged", error)
         return {}
+
+
+def thumbnail(made: PublishedSet, path: Path, most: int = 10) -> Path:
+    """Write the first image of each of the first classes side by side, as PNG, pixel for pixel."""
+    classes = made.classes.unique()[:most]
+    first = torch.stack([(made.classes == k).nonzero()[0, 0] for k in classes])
+    pixels = as_bytes(made.images[first]).permute(2, 0, 3, 1).flatten(1, 2).numpy()
+    with atomic_write(path) as partial:
+        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(
+            partial, format="png"
+        )
+    return path
 
 
 def random_images(data: ImageData, ipc: int, zca: preprocess.ZCA, seed: int = 0) -> PublishedSet:

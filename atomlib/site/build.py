@@ -116,6 +116,7 @@ class _Site:
     def _menu(self, report: ReportFolder) -> dict[str, Any]:
         """What every page says of a report; ``ReportPages`` adds the rest."""
         table = report.tables.get("main_table")
+        table = report.tables.get("published_sets") if table is None else table
         names = [r["dataset"] for r in report.records.values()] if table is None else table.dataset
         labels = labels_of(report.records.values())
         pages = [

@@ -13,6 +13,7 @@ from atomlib.report.findings import HOW, SIGNS, against_published
 from atomlib.report.folder import ReportFolder
 from atomlib.report.published import published_text
 from atomlib.report.records import data_label, label, lasts, points, tenths, with_spread
+from atomlib.site import published_sets
 from atomlib.site.notebook_page import slug
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ def front(pages: "ReportPages") -> dict[str, Any]:
     main = [r for r in main if r["evaluate"]["model"] == "convnet" and r["dataset"] in known]
     return {
         "main_tables": _main_tables(pages),
+        "published_sets": published_sets.rows(pages),
+        "published_sets_note": _note(report, "published_sets"),
+        "published_sets_links": pages.origin("published_sets", f"{report.name}/", ""),
         "grids": _grids(pages),
         "cost": pages.figure("cost", f"{report.name}/") if "cost" in report.figures else None,
         "note": _note(report, "main_table"),

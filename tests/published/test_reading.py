@@ -93,6 +93,18 @@ def test_datadam(tmp_path, data):
     assert any("number 2" in note for note in read.notes)
 
 
+def test_stages_of_one_run_are_told_by_their_likeness(tmp_path, data):
+    """As many accuracies as experiments would have, but each set goes on from the one before."""
+    generator = torch.Generator().manual_seed(0)
+    steps = [torch.randn(TRAINED.shape, generator=generator) for _ in range(8)]
+    walk, alone = [sum(steps[: k + 2]) for k in range(4)], [3 * TRAINED + step for step in steps]
+    for sets, read_one in ((walk, 3), (alone[:4], 0)):
+        path = dc(tmp_path / "res.pt", [(s, LABELS) for s in sets], [0.1 * k for k in range(4)])
+        read = read_published(path, data, space="normalised")
+        assert torch.equal(read.trained, sets[read_one])
+        assert read_one or read.claims == {"ConvNet": [0.0]}
+
+
 @pytest.mark.parametrize("experiment", [2, -1, True, "1"])
 def test_no_such_experiment(tmp_path, data, complains, experiment):
     path = dc(tmp_path / "res.pt", [(TRAINED, LABELS)] * 2)

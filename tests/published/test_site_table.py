@@ -1,0 +1,53 @@
+"""The table of published sets on the site: a thumbnail in each row."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from atomlib.published import read_published
+from atomlib.published.hand_on import write_mtt
+from atomlib.report import published_sets
+from atomlib.runs.judge import thumbnail
+from atomlib.site import published_sets as on_site
+from tests.published.test_reading import LABELS, TRAINED
+
+NAME = "DC's, IPC <1> & more"
+
+
+def record(protocol, **changes):
+    settings = {"epochs": 300, "dsa": {"strategies": []}, "lr": 0.01, "batch_size": 256}
+    return {
+        "name": NAME, "dataset": "cifar10", "ipc": 1, "images": 10, "labels": "hard",
+        "space": "normalised", "lr": None, "claims": {"ConvNet": [28.0, 29.0]},
+        "claimed_elsewhere": None, "distinct": 1.0, "nearest": 0.2, "warning": "",
+        "protocol": protocol, "evaluate": settings, "accuracies": [27.0, 28.0], **changes,
+    }  # fmt: skip
+
+
+def test_a_thumbnail_holds_the_first_image_of_each_class(tmp_path):
+    made = read_published(write_mtt(tmp_path, TRAINED, LABELS))
+    with Image.open(thumbnail(made, tmp_path / "small.png")) as image:
+        assert image.size == (3 * 8, 8)
+        middle = torch.tensor(np.array(image.crop((8, 0, 16, 8))))
+    expected = (made.images[2] * 255).round().permute(1, 2, 0)
+    assert torch.equal(middle.float(), expected)
+    assert [path.name for path in tmp_path.glob("*.png")] == ["small.png"]
+
+
+def test_rows(tmp_path):
+    """What a reader sees, with the picture where there is one."""
+    table = published_sets.table([record("ours"), record("dc"), record("ours", name="other")])
+    report = SimpleNamespace(name="a b", folder=tmp_path, tables={"published_sets": table})
+    stem = published_sets.stem(NAME)
+    assert stem == "dc-s-ipc-1-more"
+    (tmp_path / "judged").mkdir()
+    (tmp_path / "judged" / f"{stem}.png").touch()
+    first, second = on_site.rows(SimpleNamespace(report=report))
+    assert first["thumbnail"] == f"a%20b/judged/{stem}.png" and second["thumbnail"] == ""
+    assert first["cells"]["claimed"] == "28.5 ± 0.5"
+    assert first["cells"]["its authors' protocol"].startswith("27.5 ± 0.5 (DC: 300 epochs, no aug")
+    report.tables = {"main_table": pd.DataFrame()}
+    assert on_site.rows(SimpleNamespace(report=report)) == []
