@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from atomlib.published.protocols import PROTOCOLS, in_words
-from atomlib.report.records import LABELS
+from atomlib.report.records import data_of
 
 
 def stem(name: str) -> str:
@@ -103,12 +103,12 @@ def note(records: list[dict[str, Any]]) -> str:
     last = records[-1]
     libraries = ", ".join(f"{k} {v}" for k, v in last["evaluation"]["versions"].items())
     ours = [in_words(r["evaluate"]) for r in records if r["protocol"] == "ours"]
-    data = LABELS.get(last["dataset"], last["dataset"])
+    data = data_of(last)
     return (
-        f"Accuracy in percent on all test images of {data}; "
+        f"Accuracy in percent on all test images of {data.label}; "
         "mean ± population standard deviation over networks trained from scratch "
         f"({last['evaluate']['model']}, width {last['evaluate']['width']}). Our protocol: "
         f"{ours[0] if ours else 'not run'}. Random: as many real images of each class. Claimed: "
         "what the file holds, measured by its authors. Made on "
-        f"{last['evaluation']['hardware']} with {libraries}."
+        f"{last['evaluation']['hardware']} with {libraries}. {data.note}".strip()
     )

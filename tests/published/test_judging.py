@@ -191,7 +191,7 @@ def test_the_table(tmp_path, data):
     apart = records[1]["accuracies"]
     sentences = published_sets.findings(table)
     assert f"{sum(apart) / 2 - 45:+.1f} points" in sentences[0] and "elsewhere" in sentences[1]
-    assert "CIFAR-10" in published_sets.note(records)
+    assert "all test images of cifar10;" in published_sets.note(records)
 
 
 def test_the_command(tmp_path, data, monkeypatch, capsys):
