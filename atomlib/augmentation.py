@@ -105,12 +105,31 @@ def draw(
     classes). Several generators (evaluation: one per network) draw as many groups each, the same as
     each would by itself; the groups of one follow those of the other.
     """
+    u = uniforms(groups, *generators)
+    return as_draw(u, indices(config, u.device), side, config, one_strategy)
+
+
+def uniforms(groups: int, *generators: torch.Generator) -> Float[Tensor, "11 generators groups"]:
+    """The uniform numbers that draws are made of, each generator's as it would draw them alone."""
     device = generators[0].device
     drawn = [torch.rand(11, groups, generator=one, device=device) for one in generators]
-    u = torch.stack(drawn, dim=1)  # [11, generators, groups]
+    return torch.stack(drawn, dim=1) if len(drawn) > 1 else drawn[0][:, None]
+
+
+def as_draw(
+    u: Float[Tensor, "11 generators groups"],
+    allowed: Int[Tensor, "strategies"],
+    side: int,
+    config: "DSAConfig",
+    one_strategy: bool,
+) -> Draw:
+    """The draws that ``uniforms`` stand for, ``allowed`` being the indices of the strategies.
+
+    Apart, so that a compiled step does this arithmetic as part of it and not in twenty kernels.
+    """
+    groups = u.shape[2]
     picked = u[0, :, :1].expand(-1, groups) if one_strategy else u[0]
     u, picked = u.flatten(1), picked.flatten()
-    allowed = _indices(STRATEGIES if config.strategies is None else config.strategies, device)
     most = int(config.crop * side + 0.5)
     return Draw(
         strategy=allowed[(picked * len(allowed)).long()],
@@ -126,9 +145,14 @@ def draw(
     )
 
 
+def indices(config: "DSAConfig", device: torch.device) -> Int[Tensor, "strategies"]:
+    """Indices into STRATEGIES of those that are drawn from."""
+    return _indices(STRATEGIES if config.strategies is None else config.strategies, device)
+
+
 @cache
 def _indices(strategies: tuple[str, ...], device: torch.device) -> Int[Tensor, "strategies"]:
-    """Indices into STRATEGIES; kept, since copying them to a GPU would wait for its queue."""
+    """Kept, since copying them to a GPU would wait for its queue."""
     return torch.tensor([STRATEGIES.index(name) for name in strategies], device=device)
 
 

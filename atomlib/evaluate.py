@@ -23,7 +23,15 @@ from atomlib.models.ensemble import Ensemble
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, pick_device
-from atomlib.training import REVISION, EnsembleTrainer, EvalConfig, Trainer, side_by_side
+from atomlib.training import (
+    REVISION,
+    EnsembleTrainer,
+    EvalConfig,
+    Trainer,
+    say_smaller,
+    short_of_memory,
+    side_by_side,
+)
 
 
 def evaluate(
@@ -61,7 +69,7 @@ def evaluate(
     batch = min(config.batch_size, len(distilled))
     check_room(config, data, device, batch, 1)
     network = network_for(config, data).to(device)
-    size = side_by_side(config, network, device)
+    size = side_by_side(config, data, device, batch)
     check_room(config, data, device, batch, min(size, config.networks))
 
     @cache  # compiled once for all groups of a size
@@ -74,25 +82,38 @@ def evaluate(
     kept = Bookmark.of(resume, about)
     state = kept.read()
     accuracies = state.pop("accuracies", torch.empty(0)).tolist()
+    size = int(state.pop("together", size))  # fewer, where memory was short
     name = f"evaluate {distilled.title} {data.name} ipc {distilled.ipc}"
     passes = config.epochs + 1
     total = config.networks * passes
     quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
     done = len(accuracies) * passes
     with tqdm(total=total, initial=done, desc=name, unit="epoch", **quiet) as bar:
-        for first in range(len(accuracies), config.networks, size):
+        while len(accuracies) < config.networks:
+            first = len(accuracies)
             group = range(first, min(first + size, config.networks))
             chance = [stream(config.seed, "evaluate", index, device=device) for index in group]
             trainer = trainer_of(len(group))
             reached = {"accuracies": torch.tensor(accuracies, dtype=torch.float64)}
-            for epoch in trainer.passes(images, labels, chance, state):
-                bar.update(first * passes + len(group) * epoch - done)
-                done = first * passes + len(group) * epoch
-                if kept.due():
-                    kept.write(reached | trainer.state(), done, total)
+            reached["together"] = torch.tensor(size)
+            fits = False
+            with short_of_memory(alone=len(group) == 1):
+                for epoch in trainer.passes(images, labels, chance, state):
+                    bar.update(first * passes + len(group) * epoch - done)
+                    done = first * passes + len(group) * epoch
+                    if kept.due():
+                        kept.write(reached | trainer.state(), done, total)
+                accuracies += trainer.accuracies(test, test_labels)
+                fits = True
             state = {}
-            accuracies += trainer.accuracies(test, test_labels)
-            bar.set_postfix(accuracy=f"{accuracies[-1]:.2f} %")
+            if fits:
+                bar.set_postfix(accuracy=f"{accuracies[-1]:.2f} %")
+                continue
+            size = len(group) // 2
+            say_smaller(len(group), size, device)
+            del trainer
+            trainer_of.cache_clear()
+            torch.cuda.empty_cache()
     kept.end()
     return torch.tensor(accuracies)
 

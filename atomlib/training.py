@@ -5,7 +5,9 @@ kept, DSA with one strategy per batch and parameters drawn per image, no augment
 the accuracy of the final weights on all test images (docs/facts.md, 'Evaluation protocol').
 """
 
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Literal, Self
 
 import torch
@@ -14,13 +16,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atomlib.augmentation import DSA, Draw, DSAConfig, augment, draw
+from atomlib.augmentation import DSA, Draw, DSAConfig, as_draw, augment, indices, uniforms
 from atomlib.datasets.image_data import ImageData
 from atomlib.models.architectures import Dropout
-from atomlib.models.build import NetworkConfig, reset_parameters
+from atomlib.models.build import NetworkConfig, at_once, network_for, reset_parameters
 from atomlib.models.convnet import default_depth
 from atomlib.models.ensemble import can_stack
-from atomlib.runtime.device import Execution
+from atomlib.runtime.device import Execution, memory
 from atomlib.settings import Positive, Rate, Weight
 
 Labels = Int[Tensor, "*n"] | Float[Tensor, "*n k"]
@@ -38,8 +40,8 @@ class EvalConfig(NetworkConfig):
     networks: Positive = Field(5, description="networks trained from scratch, one seed each")
     together: Positive | None = Field(
         None,
-        description="networks trained side by side; None is all of them on a GPU, one after "
-        "another on a CPU",
+        description="networks trained side by side; None is as many as keep a GPU busy and fit "
+        "its memory, one after another on a CPU",
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
     epochs: Positive = Field(1000, description="E; E + 1 passes are made over the set")
@@ -79,6 +81,7 @@ class Trainer:
 
     def __init__(self, network: nn.Module, config: EvalConfig, execution: Execution):
         self.network, self.config, self.execution = network, config, execution
+        self.strategies = indices(config.dsa, execution.device)
         self._loss = execution.compiled(self._training_loss)
         self._scores = execution.compiled(self._test_scores)
 
@@ -113,12 +116,13 @@ class Trainer:
             for rows in self._order(images, generators).split(config.batch_size, dim=-1):
                 drawn = None
                 if config.dsa.on:
-                    size, side = rows.shape[-1], images.shape[-1]
-                    drawn = draw(size, side, config.dsa, *generators, one_strategy=True)
-                self.execution.begin_step()
-                self.optimizer.zero_grad(set_to_none=True)
-                self._loss(images[rows], labels[rows], drawn).backward()
-                self.optimizer.step()
+                    drawn = uniforms(rows.shape[-1], *generators)
+                    if not self.execution.compile:  # else it is part of what is compiled
+                        drawn = self._draw(drawn, images.shape[-1])
+                with self.execution.step():
+                    self.optimizer.zero_grad(set_to_none=True)
+                    self._loss(images[rows], labels[rows], drawn).backward()
+                    self.optimizer.step()
             self.epoch += 1
             yield self.epoch
 
@@ -148,7 +152,8 @@ class Trainer:
 
     def _streams(self) -> list[torch.Generator]:
         """All random generators: one per network, and one per Dropout in it."""
-        device = self.generators[0].device
+        # The device with its number, as Dropout asks for it: a generator's may have none.
+        device = self._parameters()[0].device
         drops = [m for m in self.network.modules() if isinstance(m, Dropout)]
         return [*self.generators, *(drop.stream(device) for drop in drops)]
 
@@ -181,14 +186,20 @@ class Trainer:
         return anew
 
     def _training_loss(
-        self, images: Float[Tensor, "b c s s"], labels: Labels, drawn: Draw | None
+        self, images: Float[Tensor, "b c s s"], labels: Labels, drawn: Draw | Tensor | None
     ) -> Float[Tensor, ""]:
+        images = self._augmented(images, drawn)  # outside of autocast: its grid is a product
         with self.execution.autocast():
-            scores = self.network(self._augmented(images, drawn))
+            scores = self.network(images)
         return F.cross_entropy(scores.float(), labels)
 
-    def _augmented(self, images: Float[Tensor, "g c s s"], drawn: Draw | None) -> Tensor:
+    def _draw(self, drawn: Tensor, side: int) -> Draw:
+        return as_draw(drawn, self.strategies, side, self.config.dsa, one_strategy=True)
+
+    def _augmented(self, images: Float[Tensor, "g c s s"], drawn: Draw | Tensor | None) -> Tensor:
         """Each image by its own draw; a group of DSA is one image."""
+        if isinstance(drawn, Tensor):
+            drawn = self._draw(drawn, images.shape[-1])
         return images if drawn is None else augment(images[:, None], drawn, self.config.dsa)[:, 0]
 
     def _test_scores(self, images: Tensor) -> Tensor:
@@ -204,9 +215,12 @@ class Trainer:
     def _right(self, images: Tensor, labels: Tensor) -> Int[Tensor, "*networks"]:
         """How many images are given their label."""
         self.network.eval()
+        for weight in self.network.parameters():
+            weight.grad = None  # of no more use, and of the memory of a step's graph
         right = torch.zeros((), dtype=torch.long, device=images.device)
         for x, y in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
-            right = right + (self._scores(x).argmax(dim=-1) == y).sum(dim=-1)
+            with self.execution.step():
+                right = right + (self._scores(x).argmax(dim=-1) == y).sum(dim=-1)
         return right
 
 
@@ -225,7 +239,7 @@ class EnsembleTrainer(Trainer):
         self,
         images: Float[Tensor, "networks b c s s"],
         labels: Labels,
-        drawn: Draw | None,
+        drawn: Draw | Tensor | None,
     ) -> Float[Tensor, ""]:
         """The sum of the networks' losses, whose gradient in each one's weights is its own."""
         flat = self._augmented(images.flatten(0, 1), drawn)
@@ -235,12 +249,36 @@ class EnsembleTrainer(Trainer):
         return total / labels.shape[1]
 
 
-def side_by_side(config: EvalConfig, network: nn.Module, device: torch.device) -> int:
+def side_by_side(config: EvalConfig, data: ImageData, device: torch.device, images: int) -> int:
     """How many networks train together, which changes how long they take and nothing else.
 
-    Networks that cannot be stacked (see ensemble.can_stack) train one after another whatever
-    ``together`` says.
+    ``images`` are those of a step of one of them. Networks that cannot be stacked (see
+    ensemble.can_stack) train one after another whatever ``together`` says.
     """
-    if not can_stack(network):
+    with torch.device("meta"):
+        stacked = can_stack(network_for(config, data))
+    if not stacked:
         return 1
-    return config.together or (1 if device.type == "cpu" else config.networks)
+    if config.together or device.type == "cpu":
+        return config.together or 1
+    quarter = memory(device) / 4
+    return min(config.networks, at_once(config, data, images, TEST_BATCH, quarter))
+
+
+@contextmanager
+def short_of_memory(alone: bool) -> Iterator[None]:
+    """Leave the block where the GPU's memory is short, unless one network alone was trained."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        if alone:
+            raise
+
+
+def say_smaller(networks: int, size: int, device: torch.device) -> None:
+    """Say on stderr that networks do not fit together, and how many do next."""
+    print(
+        f"{networks} networks side by side do not fit the memory of {device}; they train again, "
+        f"{size} at a time",
+        file=sys.stderr,
+    )

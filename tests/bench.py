@@ -49,7 +49,7 @@ from atomlib.runs.cost import costs, matrix_rate, seconds
 from atomlib.runs.processes import in_processes
 from atomlib.runs.ray_cluster import in_cluster
 from atomlib.runtime import provenance
-from atomlib.runtime.device import Execution, pick_device
+from atomlib.runtime.device import Execution, memory, pick_device
 from atomlib.runtime.files import atomic_write
 from atomlib.training import EnsembleTrainer, EvalConfig, Trainer, side_by_side
 from tests.plain import plain_epoch, plain_step
@@ -136,16 +136,16 @@ def pass_seconds(data: ImageData, ipc: int, device: torch.device) -> dict[str, A
     config = EvalConfig(networks=NETWORKS, epochs=9, compile="on").resolve(data)
     images, labels = synthetic(data, ipc, device)
     execution, network = Execution(config, device, 0), network_for(config, data).to(device)
-    together = side_by_side(config, network, device)
+    together = side_by_side(config, data, device, min(config.batch_size, len(images)))
     chance = [stream(config.seed, "evaluate", i, device=device) for i in range(NETWORKS)]
-    if together > 1:
-        trainer = EnsembleTrainer(Ensemble(network, NETWORKS), config, execution)
-    else:
-        trainer = Trainer(network, config, execution)
+    groups = [chance[first : first + together] for first in range(0, NETWORKS, together)]
+    trainers: dict[int, Trainer] = {1: Trainer(network, config, execution)}
+    for size in {len(group) for group in groups} - {1}:
+        trainers[size] = EnsembleTrainer(Ensemble(network, size), config, execution)
 
     def train() -> None:
-        for first in range(0, NETWORKS, together):
-            trainer.train(images, labels, chance[first : first + together])
+        for group in groups:
+            trainers[len(group)].train(images, labels, group)
 
     train()
     with FlopCounterMode(display=False) as counter:
@@ -337,7 +337,8 @@ def shape_seconds(depth: int, width: int, pooling: str, device: torch.device) ->
     ]
     precision = "bfloat16" if device.type == "cuda" else "float32"
     config = EvalConfig(compile="off", precision=precision, epochs=1)
-    groups = pack(dict.fromkeys(candidates, 1.0), config, data, device, images=len(images))
+    alike = dict.fromkeys(candidates, 1.0)
+    groups = pack(alike, config, data, device, images=len(images), room=memory(device))
     by_norm = sorted(candidates, key=lambda candidate: candidate.norm)
     configs = [config.but(**asdict(candidate)) for candidate in by_norm]
     execution = Execution(config, device, 0)

@@ -1,11 +1,20 @@
 """What several tests share: folders of their own, a small data set, the form of a complaint."""
 
 import os
+import sys
 from collections import Counter
 from contextlib import contextmanager
 
 import hypothesis
 import pytest
+
+ON_GPU = any(pair == ("-m", "gpu") for pair in zip(sys.argv, sys.argv[1:], strict=False))
+"""Whether tests marked "gpu" are asked for, and they alone."""
+
+# Everything else is the same on every machine: on the CPU. Before torch, which looks for GPUs.
+if not ON_GPU:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 import torch
 
 from atomlib.datasets.image_data import ImageData
@@ -46,6 +55,12 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("tried", sep="-")
         for name, count in _tallies.items():
             terminalreporter.line(f"{count:6,} {name}")
+
+
+def pytest_runtest_setup(item):
+    """Tests marked "gpu" need a real one."""
+    if item.get_closest_marker("gpu") and not (ON_GPU and torch.cuda.is_available()):
+        pytest.skip("needs a GPU, and to be asked for: pytest -m gpu")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -21,6 +21,7 @@ from atomlib.methods.feature_matching import (
 )
 from atomlib.preprocess import Preprocess
 from atomlib.randomness import stream
+from tests.gpu import pretend_gpu
 
 CPU = torch.device("cpu")
 COUNTS = (9, 6, 7)
@@ -229,7 +230,9 @@ def many_classes(classes, side):
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(("classes", "side"), [(10, 32), (7, 32), (100, 32), (200, 64), (3, 8)])
 def test_chunks_are_equal_and_cover_each_class_once(classes, side, device):
-    chunks = class_chunks(many_classes(classes, side), ATOM(), torch.device(device), 128)
+    data = many_classes(classes, side)
+    with pretend_gpu():
+        chunks = class_chunks(data, ATOM().resolve(data), torch.device(device), 128)
     covered = [list(range(classes))[chunk] for chunk in chunks]
     assert [k for part in covered for k in part] == list(range(classes))
     assert len({len(part) for part in covered}) == 1

@@ -17,6 +17,7 @@ from atomlib.models.convnet import NORMS
 from atomlib.models.ensemble import Ensemble, can_stack
 from atomlib.runtime.device import Execution
 from atomlib.training import EnsembleTrainer, EvalConfig, Trainer, side_by_side
+from tests.gpu import pretend_gpu
 
 CPU = torch.device("cpu")
 SEEDS = (3, 4, 5)
@@ -296,8 +297,8 @@ def test_only_networks_with_dropout_cannot_be_stacked(make_data):
 )
 def test_all_go_together_on_a_gpu_and_none_on_a_cpu(data, asked, device, expected):
     config = config_for(data, networks=5, together=asked)
-    network = network_for(config, data)
-    assert side_by_side(config, network, torch.device(device)) == expected
+    with pretend_gpu():
+        assert side_by_side(config, data, torch.device(device), images=9) == expected
 
 
 def test_the_bar_counts_a_groups_networks(data, monkeypatch):

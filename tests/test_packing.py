@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from atomlib.nas import together
+from atomlib.models.build import FILLS
 from atomlib.nas.space import sample, search_space
-from atomlib.nas.together import FILLS, Group, cost, pack
+from atomlib.nas.together import Group, cost, pack
 from atomlib.training import EvalConfig
 
 SPACE = search_space()
@@ -17,21 +17,10 @@ def data(make_data):
     return make_data(counts=(3, 3, 3), size=32)
 
 
-@pytest.fixture
-def memory(monkeypatch):
-    """A GPU of so many bytes, of which packing asks nothing else."""
-
-    def of(size):
-        monkeypatch.setattr(together, "memory", lambda device: size)
-
-    of(80e9)
-    return of
-
-
-def packed(data, together=None, *, device=CPU, images=256, candidates=SPACE, **options):
+def packed(data, together=None, *, device=CPU, images=256, room=80e9, candidates=SPACE):
     costs = {candidate: float(place % 11 + 1) for place, candidate in enumerate(candidates)}
     config = EvalConfig(together=together)
-    return costs, pack(costs, config, data, device, images=images, **options)
+    return costs, pack(costs, config, data, device, images=images, room=room)
 
 
 @pytest.mark.parametrize("together", [1, 4, 15, 100])
@@ -70,28 +59,29 @@ def sizes(data, **options):
     return found
 
 
-def test_on_a_gpu_small_ones_train_together_and_large_ones_alone(data, memory):
+def test_on_a_gpu_small_ones_train_together_and_large_ones_alone(data):
     together = sizes(data)
     assert together[1, 32, "average"] == 15
     assert together[4, 256, "none"] == 1
     # 4 blocks of 3 x 3 at 32 x 32 pixels: 3 to w and three times w to w, two operations a product.
     forward = 2 * 9 * 32**2 * (3 * 64 + 3 * 64**2) + 2 * 10 * 64 * 32**2
-    assert together[4, 64, "none"] == int(FILLS / (3 * 256 * forward))
+    assert together[4, 64, "none"] == max(1, int(FILLS / (3 * 256 * forward)))
     smaller_steps = sizes(data, images=32)
+    assert smaller_steps[4, 64, "none"] == int(FILLS / (3 * 32 * forward))
     assert all(smaller_steps[shape] >= count for shape, count in together.items())
     assert smaller_steps[4, 64, "none"] > together[4, 64, "none"]
 
 
-def test_groups_fit_the_memory_that_is_theirs(data, memory):
-    whole = sizes(data)
-    memory(8e9)
-    small = sizes(data)
-    assert small == sizes(data, share=1.0) and small != whole
+def test_groups_fit_the_memory_that_is_theirs(data):
+    some = [candidate for candidate in SPACE if candidate.width == 32 and candidate.depth < 3]
+    whole = sizes(data, images=32, candidates=some)
+    small = sizes(data, images=32, candidates=some, room=4e9)
+    assert small != whole
     assert all(small[shape] <= whole[shape] for shape in whole)
-    memory(16e9)
-    assert sizes(data, share=0.5) == small
-    memory(1.0)
-    assert set(sizes(data).values()) == {1}
+    assert set(sizes(data, images=32, candidates=some, room=1.0).values()) == {1}
+    # In a test of 500 images: what a layer of 32 x 32 x 32 takes, gives out and works with.
+    four = 4 * 4.5 * 3 * 4 * 500 * 32**3
+    assert sizes(data, images=1, candidates=some, room=four)[1, 32, "none"] == 4
 
 
 def test_a_group_is_named_by_its_candidate_or_its_shape():

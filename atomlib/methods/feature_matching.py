@@ -20,12 +20,12 @@ from pydantic import Field
 from torch import Tensor
 
 from atomlib import preprocess
-from atomlib.augmentation import DSA, Draw, DSAConfig, augment, draw
+from atomlib.augmentation import DSA, Draw, DSAConfig, as_draw, augment, indices, uniforms
 from atomlib.datasets.image_data import ImageData, rows_by_class
 from atomlib.methods.method import Learner, Method, smallest_class
-from atomlib.models.build import check_room, network_for, operations, reset_parameters
+from atomlib.models.build import FlatWeights, check_room, given_out, network_for, operations
 from atomlib.randomness import stream
-from atomlib.runtime.device import Execution
+from atomlib.runtime.device import Execution, memory
 from atomlib.settings import MOST, Positive, Rate, Weight
 
 
@@ -178,8 +178,10 @@ class FeatureMatcher(Learner):
         self.method, self.data = method, data
         self.network = network_for(method, data, stream(method.seed, "network")).to(device)
         self.network.requires_grad_(False).train()
+        self.weights = FlatWeights(self.network)
         self.networks = stream(method.seed, "networks", device=device)
         self.draws = stream(method.seed, "dsa", device=device)
+        self.strategies = indices(method.dsa, device)
         self.sampler = RealSampler(data, method, device)
         self.real_chunks = class_chunks(data, method, device, method.real_batch)
         self.synthetic_chunks = class_chunks(data, method, device, method.ipc)
@@ -192,18 +194,19 @@ class FeatureMatcher(Learner):
     def loss(self, images: Float[Tensor, "k ipc c s s"]) -> Float[Tensor, ""]:
         """The loss of a fresh network; where ``images`` ask for a gradient, it is in their
         ``grad`` afterwards."""
-        self.execution.begin_step()
-        reset_parameters(self.network, self.networks)
+        self.weights.redraw(self.networks)
         drawn = None
         if self.method.dsa.on:
-            drawn = draw(self.data.num_classes, self.data.image_size, self.method.dsa, self.draws)
-        indices = self.sampler.draw()
+            drawn = uniforms(self.data.num_classes, self.draws)
+            if not self.execution.compile:  # else it is part of what is compiled
+                drawn = self._draw(drawn)
+        rows = self.sampler.draw()
         with torch.no_grad():
             pieces = [
-                self._real(self.sampler.images[indices[chunk]], part_of(drawn, chunk))
+                self._real(self.sampler.images[rows[chunk]], part_of(drawn, chunk))
                 for chunk in self.real_chunks
             ]
-            real = [torch.cat(term) for term in zip(*pieces, strict=True)]
+            real = [self._joined(term) for term in zip(*pieces, strict=True)]
         losses, gradients = [], []
         for chunk in self.synthetic_chunks:
             part = images[chunk].detach().requires_grad_(images.requires_grad)
@@ -213,25 +216,36 @@ class FeatureMatcher(Learner):
                 loss.backward()
                 gradients.append(part.grad)
         if gradients:
-            images.grad = torch.cat(gradients)
-        return torch.stack(losses).sum()
+            images.grad = self._joined(gradients)
+        return self._joined([loss[None] for loss in losses]).sum()
 
     def generators(self) -> dict[str, torch.Generator]:
         return {"networks": self.networks, "dsa": self.draws, "real": self.sampler.generator}
 
-    def _real_means(self, images: Tensor, drawn: Draw | None) -> ClassMeans:
+    def _joined(self, pieces: Sequence[Tensor]) -> Tensor:
+        """The pieces of all chunks. One alone is copied only where a CUDA graph wrote it, in memory
+        that its next replay takes."""
+        return torch.cat(pieces) if len(pieces) > 1 or self.execution.graphs else pieces[0]
+
+    def _draw(self, drawn: Tensor) -> Draw:
+        side = self.data.image_size
+        return as_draw(drawn, self.strategies, side, self.method.dsa, one_strategy=False)
+
+    def _real_means(self, images: Tensor, drawn: Draw | Tensor | None) -> ClassMeans:
         return self._means(self.sampler.as_inputs(images), drawn)[1]
 
     def _means(
-        self, images: Float[Tensor, "k m c s s"], drawn: Draw | None
+        self, images: Float[Tensor, "k m c s s"], drawn: Draw | Tensor | None
     ) -> tuple[list[float], ClassMeans]:
+        if isinstance(drawn, Tensor):
+            drawn = self._draw(drawn)
         if drawn is not None:
             images = augment(images, drawn, self.method.dsa)
         with self.execution.autocast():
             maps, output = self.network.features(images.flatten(0, 1))
             return class_means(self.method, maps, output, len(images))
 
-    def _distance(self, images: Tensor, drawn: Draw | None, real: ClassMeans) -> Tensor:
+    def _distance(self, images: Tensor, drawn: Draw | Tensor | None, real: ClassMeans) -> Tensor:
         weights, synthetic = self._means(images, drawn)
         return matching_loss(weights, real, synthetic, self.method.loss_scale)
 
@@ -249,14 +263,18 @@ class RealSampler:
             self.images = preprocess.training_images(data, True, device)
         else:
             self.images = data.train_images.to(device)
-        self.rows, self.present = (t.to(device) for t in rows_by_class(data))
+        rows, present = rows_by_class(data)
+        self.alike = bool(present.all())
+        """Whether all classes have as many images, so that no row is a filler."""
+        self.rows, self.present = rows.to(device), present.to(device)
         self.batch = method.real_batch
         self.generator = stream(method.seed, "real", device=device)
 
     def draw(self) -> Int[Tensor, "k b"]:
         """B rows of each class, without replacement: the largest of one random number per image."""
         score = torch.rand(self.rows.shape, generator=self.generator, device=self.rows.device)
-        score = score.masked_fill(~self.present, -1.0)
+        if not self.alike:
+            score = score.masked_fill(~self.present, -1.0)
         return self.rows.gather(1, score.topk(self.batch, dim=1).indices)
 
     def as_inputs(self, images: Num[Tensor, "*shape c s s"]) -> Float[Tensor, "*shape c s s"]:
@@ -275,14 +293,20 @@ def class_chunks(
     all classes at once, whatever memory that takes.
     """
     pixels = per_class * data.image_size**2
-    room = (1 << 18) if device.type == "cpu" else (1 << 23)
-    most = max(1, room // pixels)
+    most = (1 << 18) // pixels
+    if device.type != "cpu":
+        # An eighth of its memory: what layers give out and its gradient, in float32 at most.
+        held = 2 * 4 * given_out(method, data) * per_class
+        most = min((1 << 23) // pixels, memory(device) // 8 // held)
+    most = max(1, most)
     if method.norm == "batch":
         most = data.num_classes
     size = max(n for n in range(1, data.num_classes + 1) if data.num_classes % n == 0 and n <= most)
     return [slice(k, k + size) for k in range(0, data.num_classes, size)]
 
 
-def part_of(drawn: Draw | None, chunk: slice) -> Draw | None:
-    """The draws of some classes."""
+def part_of(drawn: Draw | Tensor | None, chunk: slice) -> Draw | Tensor | None:
+    """The draws of some classes, or the uniform numbers that they are made of."""
+    if isinstance(drawn, Tensor):
+        return drawn[..., chunk]
     return None if drawn is None else Draw(*(value[chunk] for value in drawn))

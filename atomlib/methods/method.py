@@ -180,9 +180,10 @@ class Learner:
     def iterate(self) -> Float[Tensor, ""]:
         """One iteration; its loss, the mean over its image steps."""
         losses = []
-        for loss in self.life():
-            self.optimizer.step()
-            losses.append(loss)
+        with self.execution.step():
+            for loss in self.life():
+                self.optimizer.step()
+                losses.append(loss)
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def state(self) -> dict[str, Tensor]:

@@ -120,7 +120,7 @@ def reset_parameters(model: nn.Module, generator: torch.Generator | None) -> Non
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            bound = 1 / math.sqrt(module.weight[0].numel())
+            bound = _bound(module)
             for parameter in (module.weight, module.bias):
                 if parameter is not None:
                     parameter.uniform_(-bound, bound, generator=generator)
@@ -144,6 +144,34 @@ def reset_parameters(model: nn.Module, generator: torch.Generator | None) -> Non
                         parameter.normal_(std=0.02, generator=generator)
                     case kind, _:
                         raise TypeError(f"reset_parameters does not know how to draw a {kind}")
+
+
+class FlatWeights:
+    """The weights of a network whose norms stay as they are, drawn anew in two kernels.
+
+    They lie in one tensor, and are the same numbers as those of ``reset_parameters``, in place too.
+    """
+
+    def __init__(self, network: nn.Module):
+        layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+        weights = [(p, _bound(m)) for m in layers for p in (m.weight, m.bias) if p is not None]
+        device = weights[0][0].device
+        bounds = [torch.full((w.numel(),), b, device=device) for w, b in weights]
+        self.low, self.width = -torch.cat(bounds), 2 * torch.cat(bounds)
+        self.flat = torch.cat([weight.detach().flatten() for weight, _ in weights])
+        parts = self.flat.split([weight.numel() for weight, _ in weights])
+        for (weight, _), part in zip(weights, parts, strict=True):
+            weight.data = part.view_as(weight)
+
+    @torch.no_grad()
+    def redraw(self, generator: torch.Generator) -> None:
+        drawn = torch.rand(self.flat.shape, generator=generator, device=self.flat.device)
+        torch.addcmul(self.low, drawn, self.width, out=self.flat)
+
+
+def _bound(layer: nn.Conv2d | nn.Linear) -> float:
+    """PyTorch's: weight and bias are uniform on +- this."""
+    return 1 / math.sqrt(layer.weight[0].numel())
 
 
 def network_for(
@@ -197,11 +225,35 @@ def check_room(
 
 def given_out(config: NetworkConfig, data: ImageData) -> int:
     """How many numbers all layers of a network give out for one image."""
-    total = 0
+    return sum(outputs(config, data))
+
+
+FILLS = 1.25e11
+"""Operations of a step that keep a large GPU busy for as long as it takes to ask for them, about a
+millisecond. By count, not measured: a step is bound by the maps it moves, which for a ConvNet's
+8e10 operations (256 images of 32 x 32) are 3.4 GB, or a millisecond at 3.35 TB/s. Networks beyond
+that are slower together than in turn: stacked, their convolutions move a third more."""
+
+
+def at_once(config: NetworkConfig, data: ImageData, images: int, tested: int, room: float) -> int:
+    """How many networks train together on a GPU: as keep it busy, and as fit ``room`` bytes.
+
+    Each takes ``images`` per step, and is tested on ``tested`` at a time.
+    """
+    layers = outputs(config, data)
+    # In float32 at most: what layers give out is kept for the gradient, and as much is its
+    # gradient; in tests nothing is kept but what a layer takes, gives out and works with.
+    held = 4 * max(2 * images * sum(layers), 3 * tested * max(layers))
+    return max(1, int(min(FILLS / (3 * images * operations(config, data)), room / held)))
+
+
+def outputs(config: NetworkConfig, data: ImageData) -> list[int]:
+    """How many numbers each layer of a network gives out for one image."""
+    sizes = []
 
     def count(_: torch.nn.Module, __: tuple, output: torch.Tensor | tuple) -> None:
-        nonlocal total
-        total += output.numel() if isinstance(output, torch.Tensor) else 0
+        if isinstance(output, torch.Tensor):
+            sizes.append(output.numel())
 
     with torch.device("meta"):
         network = network_for(config, data).eval()
@@ -209,4 +261,4 @@ def given_out(config: NetworkConfig, data: ImageData) -> int:
             if not any(module.children()):
                 module.register_forward_hook(count)
         network(torch.empty(1, data.channels, data.image_size, data.image_size))
-    return total
+    return sizes

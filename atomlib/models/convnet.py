@@ -18,17 +18,35 @@ GROUPS = 4
 """Groups of norm "group" (docs/facts.md, 'Networks')."""
 
 
+class GroupNorm(nn.GroupNorm):
+    """torch's, whose output has the number type of its input under CUDA's autocast too.
+
+    There it is computed in float32, as it should be, and given out in float32, so that all that
+    follows would move twice the bytes.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).to(x.dtype)
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's, likewise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).to(x.dtype)
+
+
 def make_norm(name: str, channels: int, side: int | None = None) -> nn.Module:
     """One of NORMS for maps of ``channels`` channels; only "layer" needs to know their ``side``."""
     if name == "batch":
         return nn.BatchNorm2d(channels)
     if name == "layer":
-        return nn.LayerNorm([channels, side, side])
+        return LayerNorm([channels, side, side])
     if name == "instance":
         # As in the code of the DC family: one group per channel, with a learned scale and shift.
-        return nn.GroupNorm(channels, channels)
+        return GroupNorm(channels, channels)
     if name == "group":
-        return nn.GroupNorm(GROUPS, channels)
+        return GroupNorm(GROUPS, channels)
     return nn.Identity()
 
 

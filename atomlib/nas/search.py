@@ -40,10 +40,10 @@ from atomlib.nas.together import Group, MixedEnsemble, cost, pack
 from atomlib.randomness import stream
 from atomlib.runs.engine import Engine
 from atomlib.runs.processes import as_tensor, in_processes, named, processors, threads
-from atomlib.runs.ray_cluster import in_cluster
+from atomlib.runs.ray_cluster import in_cluster, memory_of_a_task
 from atomlib.runs.store import counts
 from atomlib.runtime.bookmark import Bookmark
-from atomlib.runtime.device import Execution, pick_device
+from atomlib.runtime.device import Execution, memory, pick_device
 from atomlib.runtime.files import check_writable, is_intact, lock, sealed
 from atomlib.runtime.provenance import (
     Facts,
@@ -54,7 +54,13 @@ from atomlib.runtime.provenance import (
     libraries,
     settings_of,
 )
-from atomlib.training import EnsembleTrainer, EvalConfig, Trainer
+from atomlib.training import (
+    EnsembleTrainer,
+    EvalConfig,
+    Trainer,
+    say_smaller,
+    short_of_memory,
+)
 
 REVISION = 1
 """Of what the search gives: raised when, and only when, its numbers change (tests/golden/)."""
@@ -145,16 +151,17 @@ def evaluate_candidates(
 
     ``keep`` is a .jsonl file. What it holds of the same facts (atomlib.runtime.provenance) is read
     (unless older than ATOM_MADE_SINCE, see atomlib.runs.store); everything else is trained and
-    added line by line. ``workers`` are processes; None is one per processor, and 1 on a GPU; 1
-    starts none. A script that asks for more must do so under ``if __name__ == "__main__":``,
-    because each worker imports it; a notebook need not care. With ENGINE=ray (atomlib.runs.engine)
-    candidates go to the cluster instead, as many at a time as it has processors, or GPUs.
+    added line by line. ``workers`` are processes; None is what WORKERS says, or else one per
+    processor, or per GPU (all GPUs, unless ``device`` names one); 1 starts none. A script that
+    asks for more must do so under ``if __name__ == "__main__":``, because each worker imports it;
+    a notebook need not care. With ENGINE=ray (atomlib.runs.engine) candidates go to the cluster
+    instead, as many at a time as it has GPUs; processors, where it has none or GPUS_PER_CELL=0.
 
     Raises SettingError before any work for an invalid setting, and RuntimeError, naming the
     candidate or its group, where training failed.
     """
-    keep, device = Path(keep), pick_device(device)
-    engine = Engine.chosen()
+    keep, engine = Path(keep), Engine.chosen()
+    device, room = _where(device, engine)
     asked = config or EvalConfig()
     config = _check(proxy, candidates, data, asked, zca, workers, device)
     unfinished = check_writable(keep.parent / "unfinished").absolute()
@@ -166,19 +173,23 @@ def evaluate_candidates(
         pending = [candidate for candidate in candidates if candidate.name not in kept]
         if pending:
             costs = _costs(pending, data, config, proxy)
-            tensors = _tensors(proxy, data, config, device)
+            # What goes to a cluster need not be on this machine's GPU first.
+            here = torch.device("cpu") if engine.name == "ray" else device
+            tensors = _tensors(proxy, data, config, here)
             run = f"{proxy.digest} {REVISION} {config.model_dump_json()}"
             bench = _Bench(tensors, config, data.num_classes, unfinished, run)
-            workers = workers or processors(device)
-            share = min(1.0, engine.gpus or 1.0) if engine.name == "ray" else 1 / workers
+            if engine.name == "processes":
+                default = engine.workers if engine.workers > 1 else processors(device)
+                workers = workers or default
+                room /= -(-workers // processors(device))  # of those that share a GPU
             images = min(config.batch_size, proxy.storage)
-            groups = pack(costs, asked, data, device, images=images, share=share)
+            groups = pack(costs, asked, data, device, images=images, room=room)
             quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
             # Counted in operations, not in candidates, for the time left to mean something.
             total, done = sum(costs.values()), 0
             bar = tqdm(total=total, desc=f"nas {proxy.name}", unit="FLOP", unit_scale=True, **quiet)
-            workers = min(len(groups), workers)
-            with bar, closing(_measured(bench, groups, workers, engine)) as results:
+            workers = min(len(groups), workers or 1)
+            with bar, closing(_measured(bench, groups, workers, engine, device)) as results:
                 for group, found in results:
                     for candidate, measured in zip(group.candidates, found, strict=True):
                         kept[candidate.name] = measured
@@ -192,6 +203,25 @@ def evaluate_candidates(
         {"name": candidate.name, **asdict(candidate), **kept[candidate.name]}
         for candidate in candidates
     )
+
+
+def _where(device: str | torch.device | None, engine: Engine) -> tuple[torch.device, float]:
+    """The device that candidates train on, and how many bytes of it, 0 for a CPU, are ours."""
+    asked = None if device is None else pick_device(device)
+    if engine.name == "processes":
+        device = pick_device(device)
+        return device, 0.0 if device.type == "cpu" else float(memory(device))
+    cpu = torch.device("cpu")
+    if asked == cpu:
+        return cpu, 0.0
+    # A task's GPU, which may be of another kind than this machine's, if this one has any.
+    found = None if engine.gpus == 0 else memory_of_a_task(engine.address, engine.gpus)
+    if found is not None:
+        return torch.device("cuda"), found * min(1.0, engine.gpus or 1.0)
+    if asked is not None:
+        why = "GPUS_PER_CELL is 0" if engine.gpus == 0 else "no node of the cluster has a GPU"
+        raise SettingError(f"device is {str(asked)!r}, but {why}; allowed: None or 'cpu'")
+    return cpu, 0.0
 
 
 def halves(labels: Int[Tensor, "m"], seed: int) -> tuple[Int[Tensor, "v"], Int[Tensor, "t"]]:
@@ -242,10 +272,9 @@ def _check(
             f"{data.name} has {len(data.test_labels)} test images; allowed: 2 or more, for a "
             "half that ranks and a half that is reported"
         )
-    # Uncompiled: each candidate has shapes of its own, and compiling one costs as much as training
-    # it on a small proxy. bfloat16 without compilation pays only on a GPU.
-    narrow = config.precision == "bfloat16" and device.type == "cuda"
-    precision = "bfloat16" if narrow else "float32"
+    # Uncompiled: each candidate has shapes of its own, and compiling one costs as much as
+    # training it on a small proxy. Other number types pay uncompiled on a GPU alone.
+    precision = config.precision if device.type == "cuda" else "float32"
     fixed = {"epochs": proxy.epochs, "networks": 1, "compile": "off", "precision": precision}
     # How many train together decides nothing.
     return config.but(**fixed, together=None).resolve(data)
@@ -325,6 +354,20 @@ class _Bench:
 
         A training that diverges is a result like any other: accuracy is what argmax says.
         """
+        if len(group.candidates) > 1:
+            found = None
+            with short_of_memory(alone=False):
+                found = self._measured(group)
+            if found is not None:
+                return found
+            half = len(group.candidates) // 2
+            say_smaller(len(group.candidates), half, self.tensors["images"].device)
+            torch.cuda.empty_cache()
+            parts = group.candidates[:half], group.candidates[half:]
+            return [one for part in parts for one in self.measure(Group(part))]
+        return self._measured(group)
+
+    def _measured(self, group: Group) -> list[dict[str, float]]:
         run = " ".join([self.run, *(candidate.name for candidate in group.candidates)])
         name = f"{group.name}-{hashlib.sha256(run.encode()).hexdigest()[:8]}"
         kept = Bookmark.of(self.unfinished / f"{name}.safetensors", run)
@@ -363,14 +406,14 @@ class _Bench:
 
 
 def _measured(
-    bench: _Bench, groups: Sequence[Group], workers: int, engine: Engine
+    bench: _Bench, groups: Sequence[Group], workers: int, engine: Engine, device: torch.device
 ) -> Iterator[tuple[Group, list[dict[str, float]]]]:
     """What each group reached, as it ends. Leaving the loop early ends all workers."""
     if engine.name == "ray":
-        yield from _in_cluster(bench, groups, engine)
+        yield from _in_cluster(bench, groups, engine, device)
         return
     if workers > 1:
-        yield from _in_processes(bench, groups, workers)
+        yield from _in_processes(bench, groups, workers, device)
         return
     with threads(1):
         for group in groups:
@@ -380,33 +423,34 @@ def _measured(
 
 
 def _in_processes(
-    bench: _Bench, groups: Sequence[Group], workers: int
+    bench: _Bench, groups: Sequence[Group], workers: int, device: torch.device
 ) -> Iterator[tuple[Group, list[dict[str, float]]]]:
     with tempfile.TemporaryDirectory(prefix="atomlib-nas-") as folder:
         # A file that workers map into memory: one copy for all of them, and no need for more
         # shared memory than a container has (64 MB in many; CIFAR-10 needs 600).
         path = Path(folder) / "tensors.safetensors"
         save_file({name: t.cpu().contiguous() for name, t in bench.tensors.items()}, path)
-        device = str(bench.tensors["images"].device)
-        arguments = (path, bench.config, bench.num_classes, bench.unfinished, bench.run, device)
+        # "cuda" without a number is each worker's own GPU.
+        about = (bench.config, bench.num_classes, bench.unfinished, bench.run)
+        arguments = (path, *about, str(device))
         yield from in_processes(groups, workers, _measure_from, arguments)
 
 
 def _measure_from(path: Path, *about: Any) -> Callable:
     """What a worker does with each group."""
     *about, device = about
-    return _Bench(load_file(path, device=device), *about).measure
+    tensors = {name: tensor.to(device) for name, tensor in load_file(path).items()}
+    return _Bench(tensors, *about).measure
 
 
 def _in_cluster(
-    bench: _Bench, groups: Sequence[Group], engine: Engine
+    bench: _Bench, groups: Sequence[Group], engine: Engine, device: torch.device
 ) -> Iterator[tuple[Group, list[dict[str, float]]]]:
     # Arrays, not tensors: Ray keeps one copy of them for all workers of a node.
     arrays = {name: tensor.cpu().numpy() for name, tensor in bench.tensors.items()}
-    device = bench.tensors["images"].device.type
-    gpus = engine.gpus if device == "cuda" else 0
+    gpus = engine.gpus if device.type == "cuda" else 0
     about = (bench.config, bench.num_classes, bench.unfinished, bench.run)
-    arguments = (arrays, *about, device)
+    arguments = (arrays, *about, device.type)
     return in_cluster(groups, _measure_on, arguments, address=engine.address, cpus=1, gpus=gpus)
 
 

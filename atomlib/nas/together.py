@@ -16,12 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from atomlib.datasets.image_data import ImageData
-from atomlib.models.build import given_out, operations
+from atomlib.models.build import at_once
 from atomlib.models.convnet import ConvNet
 from atomlib.models.ensemble import Ensemble
 from atomlib.nas.space import Candidate
-from atomlib.runtime.device import memory
-from atomlib.training import EvalConfig
+from atomlib.training import TEST_BATCH, EvalConfig
 
 
 class MixedEnsemble:
@@ -113,11 +112,6 @@ def _runs(modules: Sequence[nn.Module]) -> Iterator[tuple[slice, nn.Module]]:
         first = last
 
 
-FILLS = 1e12
-"""Operations of a step that keep a GPU busy for longer than it takes to ask for them: about 3 ms
-of either on a large one. A guess from its data sheet; a smaller step is one of several networks."""
-
-
 @dataclass(frozen=True)
 class Group:
     """Candidates that train together: one, or several of one depth, width and pooling."""
@@ -140,14 +134,14 @@ def pack(
     device: torch.device,
     *,
     images: int,
-    share: float = 1.0,
+    room: float = 0.0,
 ) -> list[Group]:
     """All candidates of ``costs`` in groups, the expensive groups first.
 
-    So that no expensive one runs by itself at the end. ``config.together`` is how many train
-    together at most. None is 1 on a CPU, where stacked convolutions are slow; on a GPU, as many as
-    it takes to keep it busy and as a quarter of its memory holds, or of the ``share`` of it that is
-    ours. ``images`` are those of a step.
+    So that no expensive one is left running alone at the end. ``config.together`` is how many
+    train together at most. None is 1 on a CPU, where stacked convolutions are slow; on a GPU,
+    as many as keep it busy and as fit a quarter of ``room``, the bytes of it that are ours.
+    ``images`` are those of a step.
     """
     shapes: dict[tuple, list[Candidate]] = defaultdict(list)
     for candidate in costs:
@@ -155,7 +149,10 @@ def pack(
     groups = []
     for alike in shapes.values():
         alike.sort(key=lambda candidate: (candidate.norm, candidate.activation))
-        most = config.together or _most(alike[0], config, data, device, images, share)
+        most = config.together or 1
+        if not config.together and device.type != "cpu":
+            own = config.but(**asdict(alike[0]))
+            most = at_once(own, data, images, TEST_BATCH, room / 4)
         groups += [Group(tuple(alike[i : i + most])) for i in range(0, len(alike), most)]
     return sorted(groups, key=lambda group: cost(group, costs), reverse=True)
 
@@ -163,21 +160,3 @@ def pack(
 def cost(group: Group, costs: Mapping[Candidate, float]) -> float:
     """Of all its candidates, in the unit of ``costs``."""
     return sum(costs[candidate] for candidate in group.candidates)
-
-
-def _most(
-    candidate: Candidate,
-    config: EvalConfig,
-    data: ImageData,
-    device: torch.device,
-    images: int,
-    share: float,
-) -> int:
-    if device.type == "cpu":
-        return 1
-    config = config.but(**asdict(candidate))
-    busy = FILLS / (3 * images * operations(config, data))
-    # What the layers give out is kept for the gradient, in float32 at most, and its gradient with
-    # it; tests take more images, of which nothing is kept.
-    held = 2 * 4 * images * given_out(config, data)
-    return max(1, int(min(busy, share * memory(device) / 4 / held)))

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from atomlib.datasets.image_data import ImageData
 from atomlib.methods import Method
 from atomlib.runtime.device import pick_device
+from atomlib.runtime.device import tf32 as number_type
 
 
 def costs(
@@ -68,7 +69,7 @@ def step_cost(
     median = seconds(learner.iterate, device, repeats)
     peak = peak_memory(device)
     work = method.operations(data)
-    rate = matrix_rate(learner.execution.dtype, device)
+    rate = matrix_rate(learner.execution.dtype, device, tf32=learner.execution.tf32)
     return {
         "dataset": data.name,
         "method": method.name,
@@ -103,12 +104,14 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second of a large matrix product, the best of twenty."""
+def matrix_rate(dtype: torch.dtype, device: torch.device, *, tf32: bool = False) -> float:
+    """Operations per second of a large matrix product, the best of twenty; on a GPU in TF32, or
+    not, as the convolutions that it is held against."""
     n = 2048 if device.type == "cpu" else 8192
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    a @ b
-    return 2 * n**3 / min(seconds(lambda: a @ b, device, 1) for _ in range(20))
+    with number_type(convolutions=tf32, products=tf32):
+        a @ b
+        return 2 * n**3 / min(seconds(lambda: a @ b, device, 1) for _ in range(20))
 
 
 def peak_memory(device: torch.device) -> int:

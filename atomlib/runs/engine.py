@@ -5,7 +5,8 @@ Environment variables say which, so that notebooks need not:
     ENGINE          processes (the default) or ray
     WORKERS         processes that cells run in; 1, the default, is this process only
     RAY_ADDRESS     auto (the default), or HOST:PORT of a Ray cluster
-    CPUS_PER_CELL   threads of a cell; default: those that torch has here
+    CPUS_PER_CELL   threads of a cell; default: those that torch has here (on a cluster a cell with
+                    a GPU then takes no more processors than leave some for the node's other GPUs)
     GPUS_PER_CELL   of Ray's, 0.25 for four cells a GPU; default: 1 where nodes have any, else 0
 
 The number of threads changes the order of sums, so the bytes of a result; nothing else here does.
@@ -35,6 +36,8 @@ class Engine:
     workers: int
     address: str
     cpus: int
+    """Threads of a cell."""
+    cpus_asked: int | None
     gpus: float | None
     """None: one where nodes have any."""
 
@@ -55,6 +58,7 @@ class Engine:
             _number("WORKERS", int, lambda n: n >= 1, "1 or more") or 1,
             os.environ.get("RAY_ADDRESS") or "auto",
             cpus or torch.get_num_threads(),
+            cpus,
             gpus,
         )
 
@@ -77,8 +81,8 @@ class Engine:
         """
         if self.name == "processes":
             return in_processes(items, min(self.workers, len(items)), make, arguments)
-        about = {"address": self.address, "cpus": self.cpus, "gpus": self.gpus, "shared": shared}
-        return in_cluster(items, make, arguments, **about)
+        about = {"address": self.address, "cpus": self.cpus_asked, "gpus": self.gpus}
+        return in_cluster(items, make, arguments, **about, threads=self.cpus, shared=shared)
 
     @contextmanager
     def threads(self) -> Iterator[None]:

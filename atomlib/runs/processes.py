@@ -1,7 +1,7 @@
 """A worker pool of processes on this machine: the same work on many items, one thread each.
 
 Results are yielded as they finish. Leaving the loop, Ctrl-C, or the end of the parent process stops
-all workers.
+all workers. Of several GPUs, each worker has its own.
 """
 
 import multiprocessing
@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,10 @@ def in_processes(
     # Nothing is ever sent: workers see this process end, or give up, as the end of the pipe.
     ours, theirs = context.Pipe()
     with ours, theirs:
-        pool = ProcessPoolExecutor(workers, context, _start, (make, arguments, theirs))
+        numbers = context.SimpleQueue()
+        for each in range(workers):
+            numbers.put(each)
+        pool = ProcessPoolExecutor(workers, context, _start, (make, arguments, theirs, numbers))
         try:
             futures = {pool.submit(_apply, item): item for item in items}
             for future in as_completed(futures):
@@ -54,16 +58,27 @@ def in_processes(
 
 
 _work: Callable | None = None
-"""A worker's own."""
+number: int | None = None
+"""A worker's own: what it does, and which of the workers it is, from 0."""
 
 
-def _start(make: Callable[..., Callable], arguments: tuple, parent: Connection) -> None:
+def _start(
+    make: Callable[..., Callable], arguments: tuple, parent: Connection, numbers: SimpleQueue
+) -> None:
     """Make this process a worker."""
-    global _work
+    global _work, number
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the parent decides
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
+    number = numbers.get()
+    take_gpu(number)
     _work = make(*arguments)
+
+
+def take_gpu(number: int) -> None:
+    """Have "cuda" mean a GPU of its own for each worker; where there are fewer, they share them."""
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def _end_with(parent: Connection) -> None:
@@ -107,8 +122,9 @@ def as_tensor(array: np.ndarray) -> Tensor:
 
 
 def processors(device: torch.device) -> int:
-    """The default number of workers: one per processor, or one on a GPU."""
+    """How many workers work at once: one per processor; one per GPU for "cuda", which has no
+    number and is all of them; one for a GPU that is named."""
     if device.type != "cpu":
-        return 1
+        return 1 if device.index is not None else max(1, torch.cuda.device_count())
     affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
     return len(affinity(0)) if affinity else os.cpu_count() or 1

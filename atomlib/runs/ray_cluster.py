@@ -33,16 +33,19 @@ def in_cluster(
     arguments: tuple,
     *,
     address: str = "auto",
-    cpus: float = 1,
+    cpus: float | None = 1,
     gpus: float | None = None,
+    threads: int = 1,
     shared: Path | None = None,
 ) -> Iterator[tuple[Any, Any]]:
     """Each item and what ``make(*arguments)(item)`` gives, as it ends.
 
     As atomlib.runs.processes.in_processes: ``make`` is called once per worker process, on one
     thread. ``address`` is "auto", the cluster of this machine, or HOST:PORT of its first node.
-    ``cpus`` and ``gpus`` are those of one task; None is one GPU where nodes have any. ``shared`` is
-    a folder, by its absolute path, that every node must see as the one it is here.
+    ``cpus`` and ``gpus`` are those of one task. GPUs None is one where nodes have any; CPUs None is
+    one per thread, of ``threads``, and with a GPU no more than leave some for the node's other
+    GPUs. ``shared`` is a folder, by its absolute path, that every node must see as the one it is
+    here.
 
     Raises SettingError, before any work, where there is no Ray or no cluster, where no node is
     large enough, and for a node that does not see the folder; RuntimeError, naming the item, where
@@ -52,13 +55,14 @@ def in_cluster(
     environment = {k: v for k, v in os.environ.items() if k.startswith(TRAVEL)}
     options = {"runtime_env": {"env_vars": environment}, "max_retries": RETRIES}
     with _connected(ray, address, options["runtime_env"]), _token(shared) as token:
-        gpus, nodes = _able(ray.nodes(), cpus, gpus)
+        gpus, nodes, cpus = _able(ray.nodes(), cpus, gpus, threads)
         environment |= _hiding(gpus, nodes)
         if token:
             _check_shared(ray, nodes, token, options)
         # Put once: each node fetches it once, and arrays in it are one copy for its workers.
         boxed = [ray.put((make, arguments, token))]
-        task = ray.remote(_apply).options(num_cpus=cpus, num_gpus=gpus, **options)
+        task = ray.remote(max_calls=_max_calls(gpus, nodes))(_apply)
+        task = task.options(num_cpus=cpus, num_gpus=gpus, **options)
         key = uuid.uuid4().hex
         pending = {task.remote(key, boxed, item): item for item in items}
         try:
@@ -72,6 +76,25 @@ def in_cluster(
             for left in pending:
                 with suppress(Exception):  # it has just ended, or its node is gone
                     ray.cancel(left, force=True)
+
+
+def memory_of_a_task(address: str, gpus: float | None) -> int | None:
+    """Bytes of the GPU that a task gets on the cluster, as a first task sees it; None without one.
+
+    Raises as in_cluster does.
+    """
+    ray = _ray()
+    environment = {k: v for k, v in os.environ.items() if k.startswith(TRAVEL)}
+    with _connected(ray, address, {"env_vars": environment}):
+        gpus, _, cpus = _able(ray.nodes(), 1, gpus)
+        if not gpus:
+            return None
+        task = ray.remote(max_calls=1)(_memory).options(num_cpus=cpus, num_gpus=gpus)
+        return _result(ray, task.remote())
+
+
+def _memory() -> int:
+    return torch.cuda.get_device_properties(0).total_memory
 
 
 _made: tuple[str, Callable | None] = ("", None)
@@ -133,9 +156,9 @@ def _connected(ray: Any, address: str, environment: dict[str, Any]) -> Iterator[
 
 
 def _able(
-    nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float | None
-) -> tuple[float, list[Mapping[str, Any]]]:
-    """GPUs a task, and the nodes that have room for one."""
+    nodes: Sequence[Mapping[str, Any]], cpus: float | None, gpus: float | None, threads: int = 1
+) -> tuple[float, list[Mapping[str, Any]], float]:
+    """GPUs of a task, the nodes that have room for one, and its CPUs."""
     alive = [node for node in nodes if node["Alive"]]
 
     def most(kind: str) -> float:
@@ -143,6 +166,10 @@ def _able(
 
     if gpus is None:
         gpus = 1 if most("GPU") >= 1 else 0
+    if cpus is None:
+        have = [n["Resources"] for n in alive if gpus and n["Resources"].get("GPU", 0) >= gpus]
+        shares = [int(resources["CPU"] * gpus / resources["GPU"]) for resources in have]
+        cpus = max(1, min([threads, *shares]))
     asked = {"CPU": cpus, "GPU": gpus}
     able = [n for n in alive if all(n["Resources"].get(k, 0) >= v for k, v in asked.items())]
     if not able:
@@ -150,7 +177,16 @@ def _able(
             f"CPUS_PER_CELL is {cpus:g} and GPUS_PER_CELL {gpus:g}; allowed: what one node of "
             f"this cluster has, of {most('CPU'):g} CPUs and {most('GPU'):g} GPUs at the most"
         )
-    return gpus, able
+    return gpus, able, cpus
+
+
+def _max_calls(gpus: float, nodes: Sequence[Mapping[str, Any]]) -> int:
+    """Tasks that a worker process does before it ends; 0 is any number.
+
+    A process keeps the GPU that it began with, whatever Ray lends it next: where a node has
+    others, each task has a process of its own.
+    """
+    return int(bool(gpus) and any(n["Resources"].get("GPU", 0) > max(1, gpus) for n in nodes))
 
 
 def _hiding(gpus: float, nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:

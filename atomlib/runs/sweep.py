@@ -4,7 +4,6 @@ Worker processes write to the same store: a cell that was killed resumes from it
 wherever it is started again. The results are then read from the store, in the grid's order.
 """
 
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -120,18 +119,10 @@ def _fill(
 def _maker(folder: Path, packed: Mapping[tuple[str, str], Sequence], threads: int) -> Callable:
     """What a worker does with each task."""
     torch.set_num_threads(threads)
-    _take_own_gpu()
     store = Store(folder, progress=False)
     # One object a data set and worker: what is pre-processed is kept by object.
     data = {key: _unpacked(*parts) for key, parts in packed.items()}
     return lambda task: task.make(store, data[task.data])
-
-
-def _take_own_gpu() -> None:
-    """Of several GPUs, the one of this worker's number; Ray shows a worker only its own."""
-    number = multiprocessing.current_process().name.rpartition("-")[2]  # of SpawnProcess-3
-    if number.isdigit() and torch.cuda.device_count() > 1:
-        torch.cuda.set_device(int(number) % torch.cuda.device_count())
 
 
 def _name(data: ImageData) -> tuple[str, str]:

@@ -3,18 +3,15 @@
 import ctypes
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Protocol
 
 import torch
 
 from atomlib.errors import SettingError
-
-# Compiling costs up to a minute where the cache is cold and saves half to three quarters of
-# the arithmetic's time. A run of fewer operations than this is over sooner without.
-COMPILE_FROM = 2e12
+from atomlib.runtime import compiling
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
@@ -50,7 +47,8 @@ class Execution:
     """The chosen way to run steps of ``total_operations`` operations in all.
 
     ``compiled(f)`` is f, compiled where that pays; ``autocast()`` is the context in which
-    convolutions and matrix products take ``dtype``.
+    convolutions and matrix products take ``dtype``; ``step()`` is the context of a whole step.
+    ``str()`` says what really runs: "compiled bfloat16 on cpu", "eager tf32 on cuda".
     """
 
     def __init__(self, config: Arithmetic, device: torch.device, total_operations: float):
@@ -58,12 +56,19 @@ class Execution:
         if device.type == "cpu":
             keep_freed_memory()
         # The other networks take minutes to compile, and have less to fuse.
-        worth = total_operations >= COMPILE_FROM and config.model == "convnet"
-        self.compile = config.compile == "on" or (config.compile == "auto" and worth)
+        wanted = config.compile == "on" or (
+            config.compile == "auto"
+            and config.model == "convnet"
+            and compiling.pays(total_operations, device)
+        )
+        self.compile = wanted and compiling.works(device.type)
         # bfloat16 without fusion spends in conversions what it saves in products.
         fast = config.precision == "auto" and self.compile and has_bfloat16(device)
         narrow = fast or config.precision == "bfloat16"
         self.dtype = torch.bfloat16 if narrow else torch.float32
+        # Of float32's 23 bits TF32 multiplies 10. torch's own default is to have convolutions
+        # do so; here it is what "auto" does, and "float32" is float32.
+        self.tf32 = config.precision == "auto" and not narrow and has_tf32(device)
         self.graphs = config.graphs and self.compile and device.type == "cuda"
 
     def autocast(self) -> torch.autocast:
@@ -71,42 +76,30 @@ class Execution:
 
     def compiled(self, function: Callable) -> Callable:
         mode = "reduce-overhead" if self.graphs else "default"
-        return _Compiled(function, mode) if self.compile else function
+        if not self.compile:
+            return function
+        return compiling.Compiled(function, mode, on_failure=self._goes_on_eager)
 
-    def begin_step(self) -> None:
-        """Say that nothing computed in the step before is read from now on, as CUDA graphs need."""
+    def _goes_on_eager(self) -> None:
+        self.compile = False
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """All that one step does: from here on, nothing computed in the step before is read (as
+        CUDA graphs need), and convolutions take TF32 or do not. Matrix products never do: DSA's
+        sampling grid is one."""
+        if self.device.type == "cpu":
+            yield
+            return
         if self.graphs:
             torch.compiler.cudagraph_mark_step_begin()
+        with tf32(convolutions=self.tf32, products=False):
+            yield
 
     def __str__(self) -> str:
         how = "compiled" if self.compile else "eager"
-        return f"{how} {str(self.dtype).removeprefix('torch.')} on {self.device.type}"
-
-
-class _Compiled:
-    """A compiled function that goes on uncompiled, saying so, where no compiler works."""
-
-    def __init__(self, function: Callable, mode: str):
-        self.plain = function
-        self.fast = torch.compile(function, dynamic=False, mode=mode)
-
-    def __call__(self, *args):
-        if self.fast is None:
-            return self.plain(*args)
-        try:
-            return self.fast(*args)
-        except Exception as error:
-            # Raised while compiling (a missing C++ compiler or Python.h, an old GPU), under
-            # names that differ between releases of torch; anything else is not ours to hide.
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            first, *more = str(error).strip().splitlines()
-            reason = " ".join((first, *more[:1])) if first.endswith(":") else first
-            print(
-                f"torch.compile is not to be had here ({reason}); going on without", file=sys.stderr
-            )
-            self.fast = None
-            return self.plain(*args)
+        number = "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
+        return f"{how} {number} on {self.device.type}"
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -115,6 +108,23 @@ def has_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether the device multiplies float32 in TF32 where it may."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@contextmanager
+def tf32(*, convolutions: bool, products: bool) -> Iterator[None]:
+    """Where a GPU may take TF32 for float32; afterwards as it was before."""
+    convolution, product = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolution.allow_tf32, product.allow_tf32
+    convolution.allow_tf32, product.allow_tf32 = convolutions, products
+    try:
+        yield
+    finally:
+        convolution.allow_tf32, product.allow_tf32 = before
 
 
 @cache

@@ -1,0 +1,168 @@
+"""torch.compile: whether it works here, and from how long a run on it pays."""
+
+import hashlib
+import math
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from atomlib.runtime.files import cache_folder
+
+PAYS_ON_A_CPU = 2e12
+"""Operations of a run: compiling costs up to a minute where the cache is cold, and saves half to
+three quarters of the arithmetic's time. Measured on one processor, and the same number on all of
+them, so that they choose alike."""
+
+FORMS = 1 << 20
+"""Compiled forms that a process may hold of one function: all that it needs. torch stops at eight
+and runs the ninth uncompiled, so that a result would depend on those made before it."""
+
+
+class Compiled:
+    """A compiled function; where compiling it fails, the function itself, with a line on stderr."""
+
+    def __init__(self, function: Callable, mode: str, on_failure: Callable[[], None]):
+        limits = torch._dynamo.config
+        # By the names that torch 2.6 and 2.11 both have.
+        for name in ("cache_size_limit", "accumulated_cache_size_limit"):
+            setattr(limits, name, max(getattr(limits, name), FORMS))
+        self.plain, self.on_failure = function, on_failure
+        self.fast = torch.compile(function, dynamic=False, mode=mode)
+
+    def __call__(self, *args):
+        if self.fast is None:
+            return self.plain(*args)
+        try:
+            return self.fast(*args)
+        except Exception as error:
+            # Raised while compiling, under names that differ between releases of torch; anything
+            # else is not ours to hide.
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            print(f"a step cannot be compiled ({_reason(error)}); it runs eager", file=sys.stderr)
+            self.fast = None
+            self.on_failure()
+            return self.plain(*args)
+
+
+@cache
+def works(kind: str) -> bool:
+    """Whether torch.compile works on a "cpu" or "cuda" device, tried once with a small function.
+
+    Where it does not (no C++ compiler, no Python.h, an old GPU), one line on stderr says why.
+    """
+    try:
+        torch.compile(_small, dynamic=False)(torch.ones(16, device=kind))
+    except Exception as error:
+        print(
+            f"torch.compile does not work here ({_reason(error)}); steps run eager", file=sys.stderr
+        )
+        return False
+    return True
+
+
+def _small(x: Tensor) -> Tensor:
+    return x + 1
+
+
+def _reason(error: Exception) -> str:
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join((first, *more[:1])) if first.endswith(":") else first
+
+
+def pays(operations: float, device: torch.device) -> bool:
+    """Whether a run of so many floating point operations ends sooner compiled.
+
+    On a GPU that is measured, which takes up to a minute, and kept in the cache folder for this
+    GPU and this torch. A run that would not pay on a CPU does not pay on a GPU, which is faster.
+    """
+    if operations < PAYS_ON_A_CPU or device.type == "cpu":
+        return operations >= PAYS_ON_A_CPU
+    return operations >= pays_from(device)
+
+
+class Trial(NamedTuple):
+    """A step tried both ways."""
+
+    operations: float
+    eager_s: float
+    compiled_s: float
+    compiling_s: float
+
+
+STEPS_COMPILED = 2
+"""Graphs of the trial's size that a run compiles: of real and of synthetic images, or of training
+and of testing."""
+
+
+def pays_from(device: torch.device) -> float:
+    """Operations from which a run pays for being compiled on this GPU; infinite where none does."""
+    name = torch.cuda.get_device_name(device)
+    key = hashlib.sha256(f"{name} {torch.__version__}".encode()).hexdigest()[:16]
+    path = cache_folder() / "compiling" / f"{key}.json"
+    with suppress(DamagedError, OSError):  # not measured yet, or damaged: measured now
+        return float(read_record(path)["pays_from"])
+    print(f"measuring from how long a run on compiling pays on {name}", file=sys.stderr)
+    tried = trial(device)
+    saved = tried.eager_s - tried.compiled_s
+    steps = STEPS_COMPILED * tried.compiling_s / saved if saved > 0 else math.inf
+    found = steps * tried.operations
+    about = {"gpu": name, "torch": torch.__version__, "pays_from": str(found)}  # maybe infinite
+    write_record(path, {**about, **tried._asdict()})
+    return found
+
+
+WIDTH, DEPTH, SIDE = 128, 3, 32
+
+
+def trial(device: torch.device, images: int = 256) -> Trial:
+    """The paper's ConvNet forward on some images and backward to them, as steps run it here:
+    eager, and compiled, in bfloat16 where the device has it."""
+    weights, x = [], torch.randn(images, 3, SIDE, SIDE, device=device)
+    for block in range(DEPTH):
+        shape = (WIDTH, WIDTH if block else 3, 3, 3)
+        weights.append(torch.randn(shape, device=device) / math.sqrt(9 * shape[1]))
+    narrow = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+    def forward(x: Tensor) -> Tensor:
+        for weight in weights:
+            x = F.avg_pool2d(F.relu(F.group_norm(F.conv2d(x, weight, padding=1), WIDTH)), 2)
+        return x.square().mean()
+
+    def narrow_forward(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+            return forward(x)
+
+    def seconds(function: Callable, repeats: int) -> float:
+        taken = []
+        for _ in range(repeats):
+            synchronize(device)
+            start = time.perf_counter()
+            function(x.clone().requires_grad_()).backward()
+            synchronize(device)
+            taken.append(time.perf_counter() - start)
+        return sorted(taken)[repeats // 2]
+
+    seconds(forward, 3)
+    eager_s = seconds(forward, 7)
+    compiled = torch.compile(narrow_forward, dynamic=False)
+    first_s = seconds(compiled, 1)
+    seconds(compiled, 2)
+    compiled_s = seconds(compiled, 7)
+    # Two operations a product, and a backward to the images is a forward more.
+    pixels = [(SIDE >> block) ** 2 for block in range(DEPTH)]
+    products = sum(w.numel() * p for w, p in zip(weights, pixels, strict=True))
+    return Trial(2 * 2 * products * images, eager_s, compiled_s, first_s - compiled_s)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
