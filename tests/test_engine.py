@@ -32,8 +32,10 @@ def small_grid(data):
     for method, seed in asked:
         learns = {"iterations": 3, "real_batch": 4} if method != "random" else {}
         asked_for = METHODS[method](seed=seed, width=16, compile="off", **learns)
-        grid.append(Cell(data, asked_for.resolve(data), evaluation.resolve(data)))
-    return [*grid, Cell(data, grid[0].method, grid[0].evaluation.but(model="vit"))]
+        how = evaluation.resolve(data)
+        grid.append(Cell(data, asked_for.resolve(data), how, how))
+    other = grid[0].evaluation.but(model="vit")
+    return [*grid, Cell(data, grid[0].method, other, other)]
 
 
 def checkpoints(cell):
