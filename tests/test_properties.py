@@ -20,7 +20,7 @@ from atomlib.distill import DivergedError, distill
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
-from atomlib.methods import METHODS, Method, RandomImages
+from atomlib.methods import ATOM, DM, METHODS, DataDAM, Herding, KCenter, RandomImages
 from atomlib.runs import profiles as parameters
 from atomlib.runs.grid import DISAGREEMENTS, cells, disagreements
 from atomlib.runs.profiles import read_profile
@@ -87,7 +87,7 @@ DSA = {
         lambda v: (
             isinstance(v, list | tuple) and all(type(s) is str and s in STRATEGIES for s in v)
         ),
-    ),
+    ).or_none(),
     "brightness": real(0, 100),
     "saturation": real(0, 100),
     "contrast": real(0, 1),
@@ -114,6 +114,7 @@ NETWORK = {
     "pooling": choice("none", "max", "average"),
     "precision": choice("auto", "float32", "bfloat16"),
     "graphs": SWITCH,
+    "recipe": choice("text", "code"),
     "seed": SEED,
     "dsa": Kind(
         st.builds(DSAConfig)
@@ -121,10 +122,10 @@ NETWORK = {
         allows_dsa,
     ),
 }
+MATCHING_AND_CHOOSING = (RandomImages, Herding, KCenter, DM, DataDAM, ATOM)
 MODELS = ("convnet", "alexnet", "vgg11", "resnet18", "vit")
 DISTILL = NETWORK | {
     "model": choice(*MODELS),
-    "method": choice(*METHODS),
     "ipc": whole(1, 4),
     "variant": Kind(
         st.from_regex(r"[a-z0-9.+]{0,9}", fullmatch=True),
@@ -139,9 +140,9 @@ DISTILL = NETWORK | {
     "feature_epochs": whole(1, 2),
     "init": choice("real", "noise"),
     "zca": SWITCH.or_none(),
-    "spatial": SWITCH.or_none(),
-    "channel": SWITCH.or_none(),
-    "output": SWITCH.or_none(),
+    "spatial": SWITCH,
+    "channel": SWITCH,
+    "output": SWITCH,
     "spatial_power": real(1, 16),
     "channel_power": real(1, 16),
     "attention_norm": choice("l2", "none"),
@@ -178,12 +179,12 @@ QUICK_EVAL = QUICK | {"networks": 1, "epochs": 1}
 
 
 @st.composite
-def mixtures(draw, kinds):
+def mixtures(draw, kinds, unknown=UNKNOWN):
     """(settings, which of them are bad): mostly good ones, and now and then a bad one or two."""
     names = draw(st.lists(st.sampled_from(sorted(kinds)), unique=True, max_size=12))
     mixture = {name: draw(kinds[name].good) for name in names}
     bad = set()
-    for name in draw(st.lists(st.sampled_from([*sorted(kinds), *UNKNOWN]), max_size=2)):
+    for name in draw(st.lists(st.sampled_from([*sorted(kinds), *unknown]), max_size=2)):
         if draw(st.integers(0, 2)):
             continue
         allows = kinds[name].allows if name in kinds else lambda _: False
@@ -237,11 +238,19 @@ def names_a_setting(sentence, config):
 
 @pytest.mark.torture
 @tries(500, 60)
-@given(mixture=mixtures(DISTILL), shape=st.sampled_from(sorted(SHAPES)))
-def test_any_distillation_is_a_set_or_one_sentence(data_of, tally, mixture, shape):
+@given(
+    drawn=st.data(),
+    method=st.sampled_from(MATCHING_AND_CHOOSING),
+    shape=st.sampled_from(sorted(SHAPES)),
+)
+def test_any_distillation_is_a_set_or_one_sentence(data_of, tally, drawn, method, shape):
     tally("random distillation settings, run or refused")
-    data, (given_settings, bad) = data_of(shape), mixture
-    config = built(Method, QUICK_DISTILL | given_settings, bad)
+    own = {name: kind for name, kind in DISTILL.items() if name in method.model_fields}
+    others = sorted(DISTILL.keys() - own.keys())  # another method's settings are none of this one
+    given_settings, bad = drawn.draw(mixtures(own, (*UNKNOWN, *others)))
+    data = data_of(shape)
+    quick = {name: value for name, value in QUICK_DISTILL.items() if name in own}
+    config = built(method, QUICK | quick | given_settings, bad)
     if config is None:
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -249,7 +258,7 @@ def test_any_distillation_is_a_set_or_one_sentence(data_of, tally, mixture, shap
             made = distill(data, config, device="cpu", progress=False)
             path = made.save(Path(folder, f"{made.stem}.safetensors"))
         except SettingError as error:
-            assert names_a_setting(is_one_sentence(error), Method), error
+            assert names_a_setting(is_one_sentence(error), method), error
             assert not list(Path(folder).iterdir())
             return
         assert list(Path(folder).iterdir()) == [path]
@@ -260,7 +269,7 @@ def test_any_distillation_is_a_set_or_one_sentence(data_of, tally, mixture, shap
     assert (made.images >= 0).all() and (made.images <= 1).all()
     assert torch.equal(read.images, made.images) and torch.equal(read.trained, made.trained)
     assert read.method == made.method == config.resolve(data)
-    assert len(made.history) == made.method.iterations
+    assert len(made.history) == made.method.length
 
 
 @pytest.mark.torture
@@ -291,7 +300,7 @@ def test_any_evaluation_is_accuracies_or_one_sentence(data_of, tally, mixture, s
 
 LISTS = {
     "datasets": st.just(["digits"]),
-    "methods": st.lists(st.sampled_from(METHODS), min_size=1, max_size=2),
+    "methods": st.lists(st.sampled_from(sorted(METHODS)), min_size=1, max_size=2),
     "ipcs": st.lists(st.integers(1, 3), min_size=1, max_size=2),
     "seeds": st.lists(st.integers(0, 3), min_size=1, max_size=2),
 }
@@ -301,7 +310,7 @@ MAPS = {
     ),
     "evaluation": st.dictionaries(st.sampled_from(["epochs", "lr", "model"]), ODD, max_size=2),
     "method_settings": st.dictionaries(
-        st.sampled_from(METHODS) | ODD.filter(lambda v: getattr(v, "__hash__", None)),
+        st.sampled_from(sorted(METHODS)) | ODD.filter(lambda v: getattr(v, "__hash__", None)),
         st.dictionaries(st.sampled_from(["ipc", "layers"]), ODD, max_size=1) | ODD,
         max_size=2,
     ),
@@ -335,7 +344,7 @@ def test_any_grid_is_cells_or_one_sentence(tally, data):
     variants = asked.get("variants") or {"": {}}
     assert len(made) == math.prod(len(asked[name]) for name in LISTS) * len(variants)
     for cell in made:
-        assert cell.distill == cell.distill.resolve(cell.data)
+        assert cell.method == cell.method.resolve(cell.data)
 
 
 @pytest.mark.torture
