@@ -134,4 +134,4 @@ def test_the_notebooks_keep_their_promises():
 @pytest.mark.parametrize("path", sorted((ROOT / PROFILES).glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_profiles_of_the_package_fit_its_notebooks(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert "01_main_table" in read_profile(path.stem)
+    assert read_profile(path.stem)

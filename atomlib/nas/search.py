@@ -45,6 +45,7 @@ from atomlib.runs.store import counts
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, memory, pick_device
 from atomlib.runtime.files import check_writable, is_intact, lock, sealed
+from atomlib.runtime.layout import Layout
 from atomlib.runtime.provenance import (
     Facts,
     commit,
@@ -164,7 +165,7 @@ def evaluate_candidates(
     device, room = _where(device, engine)
     asked = config or EvalConfig()
     config = _check(proxy, candidates, data, asked, zca, workers, device)
-    unfinished = check_writable(keep.parent / "unfinished").absolute()
+    unfinished = check_writable(Layout.of_candidates(keep).unfinished).absolute()
     of_each = {candidate: config.but(**asdict(candidate)) for candidate in candidates}
     wanted = {candidate.name: _facts(proxy, each) for candidate, each in of_each.items()}
     with lock(unfinished / keep.name):

@@ -21,6 +21,7 @@ from atomlib.methods import Method
 from atomlib.preprocess import fitted
 from atomlib.report.records import data_label, label, lasts
 from atomlib.runtime.files import atomic_write
+from atomlib.runtime.layout import FIGURE_KINDS, Layout
 
 _PALETTE = sns.color_palette("colorblind")
 
@@ -30,7 +31,7 @@ def write_figure(figure: Figure, folder: str | Path, name: str) -> Path:
 
     Equal figures give equal bytes. Returns the PNG's path.
     """
-    places = {kind: Path(folder) / "figures" / f"{name}.{kind}" for kind in ("svg", "pdf", "png")}
+    places = {kind: Layout(folder).figure(name, kind) for kind in FIGURE_KINDS}
     for kind, path in places.items():
         # The dates and versions that matplotlib adds would change the bytes of equal pictures,
         # and so would the random names that it gives to the parts of an SVG.

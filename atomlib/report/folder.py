@@ -22,6 +22,7 @@ from atomlib.report.records import (
     recipe_of,
 )
 from atomlib.runtime.files import DamagedError, read_record
+from atomlib.runtime.layout import Layout
 
 _AS_READ = {
     "data": lambda row: row["label"] + (", reduced" if row.get("reduced") is True else ""),
@@ -38,7 +39,7 @@ class ReportFolder:
     """A profile's report: executed notebooks, tables, and the records of its runs."""
 
     name: str
-    folder: Path
+    layout: Layout
     notebooks: dict[str, nbformat.NotebookNode]
     tables: dict[str, pd.DataFrame]
     """By name, every column, numbers as numbers."""
@@ -54,33 +55,33 @@ class ReportFolder:
     @classmethod
     def read(cls, folder: Path) -> "ReportFolder":
         """Raises SettingError where a notebook or a table is not one."""
-        records, unreadable = {}, []
-        for path in sorted((folder / "results").glob("*.json")):
+        layout, records, unreadable = Layout(folder), {}, []
+        for path in layout.records():
             try:
                 records[path.stem] = {**read_record(path), "name": path.stem}
             except DamagedError:
-                unreadable.append(path.relative_to(folder).as_posix())
-        tables = {path.stem: _csv(path) for path in sorted(folder.glob("*.csv"))}
+                unreadable.append(layout.within(path))
+        tables = {path.stem: _csv(path) for path in layout.tables()}
         for table in tables.values():
             table.attrs["labels"] = labels_of(records.values())
         return cls(
             folder.name,
-            folder,
-            {p.stem: _notebook(p) for p in sorted((folder / "notebooks").glob("*.ipynb"))},
+            layout,
+            {path.stem: _notebook(path) for path in layout.notebooks()},
             tables,
-            {name: _text(folder / f"{name}.md") for name in tables},
+            {name: _text(layout.table(name, "md")) for name in tables},
             records,
-            sorted({path.stem for path in (folder / "figures").glob("*.png")}),
+            [path.stem for path in layout.figures()],
             unreadable,
         )
 
     def sets(self) -> Iterable[DistilledSet]:
         """The distilled sets, one by one: together they may not fit into memory."""
-        for path in sorted((self.folder / "distilled").glob("*.safetensors")):
+        for path in self.layout.all_distilled():
             try:
                 yield DistilledSet.load(path)
             except DamagedError:
-                self.unreadable.append(path.relative_to(self.folder).as_posix())
+                self.unreadable.append(self.layout.within(path))
 
     @property
     def evaluated(self) -> list[dict[str, Any]]:

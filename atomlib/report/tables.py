@@ -40,6 +40,7 @@ from atomlib.report.records import (
     with_spread,
 )
 from atomlib.runtime.files import atomic_write
+from atomlib.runtime.layout import TABLE_KINDS, Layout
 from atomlib.training import EvalConfig
 
 
@@ -437,8 +438,7 @@ def write_table(
     ``read`` turns the table into its form for a reader; ``note`` stands below the Markdown, with
     what the signs of published figures mean.
     """
-    folder = Path(folder)
-    csv, markdown, latex = (folder / f"{name}.{kind}" for kind in ("csv", "md", "tex"))
+    csv, markdown, latex = (Layout(folder).table(name, kind) for kind in TABLE_KINDS)
     with atomic_write(csv) as partial:
         # Ten digits: all that is measured, without the noise of floating point.
         table.to_csv(partial, index=False, float_format="%.10g")

@@ -35,6 +35,7 @@ from atomlib.runtime.files import (
     set_aside,
     write_record,
 )
+from atomlib.runtime.layout import Layout
 from atomlib.runtime.provenance import hardware, versions
 from atomlib.training import EvalConfig
 
@@ -73,29 +74,28 @@ def judge(
     }
     if folder is None:
         return {**about, **_described(made), **_measured(made, data, config, None, progress)}
-    of, unfinished = stem(name), Path(folder) / "unfinished"
+    layout, of = Layout(folder), stem(name)
     run = f"{of}-{protocol_name}"
-    check_writable(unfinished)
-    thumbnail(made, Path(folder) / f"{of}.png")
-    with lock(unfinished / run):
+    check_writable(layout.unfinished)
+    thumbnail(made, layout.thumbnail(of))
+    with lock(layout.bookmark(run)):
         # Under another name for the same settings, too: the DSA protocol is ours.
-        for path in sorted(Path(folder).glob(f"{of}-*.json")):
-            kept = _kept(path, unfinished)
+        for path in layout.judgements(of):
+            kept = _kept(path, layout)
             if {**about, "protocol": kept.get("protocol")}.items() <= kept.items():
                 return {**kept, "protocol": protocol_name}
-        bookmark = Bookmark(unfinished / f"{run}.safetensors")
-        measured = _measured(made, data, config, bookmark, progress)
+        measured = _measured(made, data, config, Bookmark(layout.bookmark(run)), progress)
         record = {**about, **_described(made), **measured}
-        write_record(Path(folder) / f"{run}.json", record)
+        write_record(layout.judgement(run), record)
         return record
 
 
-def _kept(path: Path, unfinished: Path) -> dict[str, Any]:
+def _kept(path: Path, layout: Layout) -> dict[str, Any]:
     """A record, where there is one that counts."""
     try:
         return read_record(path) if counts(path) else {}
     except DamagedError as error:
-        set_aside(path, unfinished / "damaged", error)
+        set_aside(path, layout.damaged, error)
         return {}
 
 

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from atomlib.errors import SettingError, check_choice, check_kind, did_you_mean, shown
 from atomlib.runs.engine import Engine
 from atomlib.runtime.files import atomic_write, check_writable
+from atomlib.runtime.layout import Layout
 
 NOTEBOOKS = Path("notebooks")
 
@@ -89,19 +90,19 @@ def run_profile(
         known = pm.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
         for parameter in changes:
             check_choice(f"parameter of {notebook}", parameter, known)
-    reports = check_writable(Path("reports") / name)
-    build = check_writable(Path("build") / name)
-    started = build / "started"  # when the first run began in this clone
-    if not started.exists():
-        started.touch()
-    os.environ["ATOM_MADE_SINCE"] = "0" if reuse else str(started.stat().st_mtime)
+    layout = Layout.of_profile(name)
+    reports = check_writable(layout.folder)
+    check_writable(layout.build)
+    if not layout.started.exists():
+        layout.started.touch()
+    os.environ["ATOM_MADE_SINCE"] = "0" if reuse else str(layout.started.stat().st_mtime)
     for notebook in only or sorted(profile):
         parameters = {"output": f"../{reports.as_posix()}", **profile[notebook]}
         for key, value in (changes or {}).items():
             old = parameters.get(key)
             both = isinstance(old, dict) and isinstance(value, dict)
             parameters[key] = old | value if both else value
-        running = build / f"{notebook}.ipynb"
+        running = layout.running(notebook)
         print(f"{notebook} ({name})", file=sys.stderr)
         try:
             pm.execute_notebook(
@@ -118,7 +119,7 @@ def run_profile(
             raise SettingError(
                 f"{notebook} stopped: {error.ename}: {error.evalue} (see {running})"
             ) from None
-        _keep(running, reports / "notebooks" / f"{notebook}.ipynb")
+        _keep(running, layout.notebook(notebook))
     return reports
 
 
@@ -158,8 +159,9 @@ def run(given: argparse.Namespace) -> None:
     os.environ["ATOM_DATA"] = str(Path(os.environ.get("ATOM_DATA") or "data").absolute())
     profile = given.profile or (LAB if given.notebooks else "quick")
     reports = run_profile(profile, given.notebooks or None, given.changes, reuse=given.reuse)
+    layout = Layout(reports)
     print(f"\nreport: {reports}/")
-    print(f"  tables: {', '.join(path.name for path in sorted(reports.glob('*.md')))}")
+    print(f"  tables: {', '.join(path.name for path in layout.tables('md'))}")
     for part in sorted(path for path in reports.iterdir() if path.is_dir()):
         count = sum(path.is_file() and path.name[0] != "." for path in part.rglob("*"))
         print(f"  {part.name}/: {count} files")

@@ -21,6 +21,7 @@ from atomlib.nas import search
 from atomlib.nas.search import facts_of_line
 from atomlib.runs.store import facts_of_record, facts_of_set
 from atomlib.runtime.files import DamagedError, is_intact, lock_file, read_about, read_record
+from atomlib.runtime.layout import Layout, set_of
 from atomlib.runtime.provenance import differences
 from atomlib.training import EvalConfig
 
@@ -44,16 +45,16 @@ def status(folder: str | Path, since: float = 0.0) -> list[Line]:
     ``since``, in seconds since 1970, is when this clone's first run began: a result older than
     that came with the clone. Raises SettingError where there is no such folder.
     """
-    folder = Path(folder)
+    folder, layout = Path(folder), Layout(folder)
     if not folder.is_dir():
         raise SettingError(f"folder {folder} is not there; allowed: one that a run has written to")
     sets, lines = {}, []
-    for path in sorted(folder.glob("distilled/*.safetensors")):
+    for path in layout.all_distilled():
         lines.append(_of_set(path, since, sets))
-    for path in sorted(folder.glob("results/*.json")):
+    for path in layout.records():
         lines += _of_record(path, since, sets)
-    lines += _of_candidates(folder / "nas.jsonl", since)
-    lines += _unfinished(folder / "unfinished")
+    lines += _of_candidates(layout.candidates, since)
+    lines += _unfinished(layout.unfinished)
     return sorted(lines, key=lambda line: (STATES.index(line.state), line.name))
 
 
@@ -81,7 +82,7 @@ def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Itera
             return
         then, given = facts_of_record(record), record["evaluation"]["given"]
         now = then.today(revision=training.REVISION, defaults=EvalConfig(), given=given)
-        stem = _stem(path.stem)
+        stem = set_of(path.stem, record["evaluate"]["model"])
         if stem in sets:
             now = replace(now, trained_on=sets[stem].digest())
         reasons = differences(then, now)
@@ -93,11 +94,6 @@ def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Itera
         yield Line(name, "damaged", f"{path} lacks {error}; the next run makes it again")
     else:
         yield _judged(name, path, since, reasons, f"{len(record['accuracies'])} networks")
-
-
-def _stem(name: str) -> str:
-    """The set that a record is of: "digits-atom-ipc1-seed0" of "...-seed0-on-vit"."""
-    return name.partition("-on-")[0]
 
 
 def _judged(name: str, path: Path, since: float, reasons: list[str], what: str) -> Line:
@@ -177,7 +173,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """A line for each result and each run, and how many of each state."""
-    started = Path("build") / given.folder.name / "started"
+    started = Layout(given.folder).started
     # Without it nothing was run in this clone: all that is there came with it.
     since = started.stat().st_mtime if started.exists() else float("inf")
     lines = status(given.folder, since)

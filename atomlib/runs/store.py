@@ -4,14 +4,7 @@ A notebook asks for a result; one that was made before from the same facts (data
 revision, libraries: atomlib.runtime.provenance) is read, anything else is made and kept as it ends.
 So an interrupted run resumes at the cell where it stopped. Results older than ATOM_MADE_SINCE
 (seconds since 1970, set by ``profiles``) are ignored: what came with a clone is made again, not
-read.
-
-    <folder>/distilled/<stem>.safetensors    the set, or what it was after so many iterations
-    <folder>/results/<stem>.json             accuracies of each network, settings, times
-    <folder>/results/<stem>-on-<model>.json  the same for another network than the ConvNet
-    <folder>/results/<dataset>-whole.json    the same for the full data
-    <folder>/unfinished/                     where runs are, or were when they were killed
-    <folder>/unfinished/damaged/             files whose checksum differs, set aside
+read. Where everything lies is in atomlib.runtime.layout.
 
 Of two processes that ask for one result, one holds the lock and makes it; the other waits, and
 reads it. ``make status`` lists what is there and what of it is stale.
@@ -40,6 +33,7 @@ from atomlib.runtime.files import (
     set_aside,
     write_record,
 )
+from atomlib.runtime.layout import Layout, full_data_name, record_name
 from atomlib.runtime.provenance import (
     Facts,
     commit,
@@ -58,12 +52,16 @@ class Store:
 
     def __init__(self, folder: str | Path, *, progress: bool = True):
         """Raises SettingError where the folder cannot be written."""
-        self.folder = check_writable(Path(folder))
+        self.layout = Layout(check_writable(Path(folder)))
         self.progress = progress
 
     def distilled(self, data: ImageData, method: Method) -> DistilledSet:
         """The distilled set for these settings, read where it was made before."""
         return self.trajectory(data, method)[-1]
+
+    @property
+    def folder(self) -> Path:
+        return self.layout.folder
 
     def trajectory(
         self, data: ImageData, method: Method, at: Sequence[int] = ()
@@ -88,15 +86,15 @@ class Store:
             old = found[step]
             if old is not None and old.digest() == distilled.digest():
                 continue  # as it was, with what was measured on it
-            distilled.save(self._set_path(data, distilled.method))
+            distilled.save(self.layout.distilled(distilled.stem))
             self._record(distilled, distilled.stem, distillation=_run_of(distilled, kept.seconds))
             found[step] = distilled
         return list(found.values())
 
     def _unfinished(self, name: str) -> Path:
-        """The path of a run's bookmark."""
-        (self.folder / "unfinished").mkdir(exist_ok=True)
-        return self.folder / "unfinished" / f"{name}.safetensors"
+        """The path of a run's bookmark, in a folder that is there."""
+        self.layout.unfinished.mkdir(exist_ok=True)
+        return self.layout.bookmark(name)
 
     def _bookmark(self, name: str) -> Bookmark:
         """The same, to go on from; what came with a clone is no run of this one."""
@@ -106,7 +104,7 @@ class Store:
         return Bookmark(path)
 
     def _find(self, data: ImageData, method: Method) -> DistilledSet | None:
-        path = self._set_path(data, method)
+        path = self.layout.distilled(stem(data.name, method))
         if not counts(path):
             return None
         try:
@@ -118,7 +116,7 @@ class Store:
         return None if differences(facts_of_set(found), now) else found
 
     def _set_aside(self, path: Path, error: DamagedError) -> None:
-        set_aside(path, self.folder / "unfinished" / "damaged", error)
+        set_aside(path, self.layout.damaged, error)
 
     def accuracies(
         self, distilled: DistilledSet, data: ImageData, config: EvalConfig
@@ -132,9 +130,7 @@ class Store:
         config = config.resolve(data)
         check_same_data(distilled, data)
         now = _asked(config, data, distilled.digest())
-        name = distilled.stem
-        if config.model != "convnet":  # another network than it was made with: a record of its own
-            name += f"-on-{config.model}"
+        name = record_name(distilled.stem, config.model)
         with lock(self._unfinished(f"{name}-evaluation")):
             record = self._read(name)
             if _same(record, now):
@@ -147,7 +143,7 @@ class Store:
     def full_data(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
         """The record of networks trained on the full data: method and IPC "whole"."""
         config = config.resolve(data)
-        name = f"{data.name}-whole"
+        name = full_data_name(data.name)
         now = _asked(config, data, zca=zca)
         with lock(self._unfinished(name)):
             record = self._read(name)
@@ -168,11 +164,8 @@ class Store:
             about |= _measured(config, found, time.perf_counter() - start)
             return self._write(name, about)
 
-    def _set_path(self, data: ImageData, method: Method) -> Path:
-        return self.folder / "distilled" / f"{stem(data.name, method)}.safetensors"
-
     def _read(self, name: str) -> dict[str, Any]:
-        path = self.folder / "results" / f"{name}.json"
+        path = self.layout.record(name)
         if not counts(path):
             return {}
         try:
@@ -198,7 +191,7 @@ class Store:
         return self._write(name, {**before, **about, **entries})
 
     def _write(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
-        write_record(self.folder / "results" / f"{name}.json", record)
+        write_record(self.layout.record(name), record)
         return record
 
 

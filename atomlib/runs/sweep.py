@@ -21,6 +21,7 @@ from atomlib.runs.engine import Engine
 from atomlib.runs.grid import Cell, FullDataCell
 from atomlib.runs.processes import as_tensor
 from atomlib.runs.store import Store
+from atomlib.runtime.layout import full_data_name
 from atomlib.training import EvalConfig
 
 
@@ -95,7 +96,7 @@ def _fill(
     data = {_name(cell.data): cell.data for cell in (*grid, *ceilings)}
     # The ceilings first: they are long, and none should run by itself at the end.
     tasks = [
-        _Whole(f"{cell.data.name}-whole", _name(cell.data), [cell.evaluation], cell.zca)
+        _Whole(full_data_name(cell.data.name), _name(cell.data), [cell.evaluation], cell.zca)
         for cell in ceilings
     ]
     sets: dict[Any, _Set] = {}

@@ -25,6 +25,7 @@ from atomlib.methods import find
 from atomlib.report.findings import compare
 from atomlib.runs.store import facts_of_record
 from atomlib.runtime.files import read_record
+from atomlib.runtime.layout import Layout
 from atomlib.runtime.provenance import differences, hardware, versions
 from atomlib.training import REVISION, EvalConfig
 
@@ -75,7 +76,7 @@ def verify(
     else:
         method = find(then["method"]).from_json(json.dumps(then["distill"]))
         made = distill(data, method, progress=progress)
-        beside = path.parents[1] / "distilled" / f"{stem(data.name, method)}.safetensors"
+        beside = Layout.of_record(path).distilled(stem(data.name, method))
         if beside.is_file():
             kept = DistilledSet.load(beside)
             same_images = kept.digest() == made.digest() and torch.equal(kept.images, made.images)

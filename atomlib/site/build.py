@@ -24,6 +24,7 @@ from atomlib.errors import SettingError, check_choice
 from atomlib.report.folder import ReportFolder
 from atomlib.report.records import data_of, labels_of, plain
 from atomlib.runtime.files import atomic_folder
+from atomlib.runtime.layout import Layout
 from atomlib.site import contact_sheets
 from atomlib.site.front_page import published_count
 from atomlib.site.notebook_page import code, slug, title_of
@@ -46,7 +47,7 @@ def build(
     or an ``out`` that holds something else.
     """
     reports, out = Path(reports), Path(out)
-    there = sorted(p.parent.name for p in reports.glob("*/notebooks") if any(p.glob("*.ipynb")))
+    there = Layout.with_notebooks(reports)
     for name in profiles or ():
         check_choice("profile", name, there)
     if not there:

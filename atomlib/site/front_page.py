@@ -75,9 +75,8 @@ def _main_table(pages: "ReportPages", dataset: str, part: pd.DataFrame) -> dict[
         found = [r["ipcs"][column] for r in rows if r["ipcs"][column] and not r["whole"]]
         if found:
             max(found, key=lambda cell: cell["mean"])["highest"] = True
-    latex = (
-        [("LaTeX", f"{root}main_table.tex")] if (report.folder / "main_table.tex").exists() else []
-    )
+    written = report.layout.table("main_table", "tex").exists()
+    latex = [("LaTeX", f"{root}main_table.tex")] if written else []
     return {
         "id": f"main-{slug(report.name)}-{slug(dataset)}",
         "caption": f"{data_label(part, dataset)}{', reduced' if part.reduced.any() else ''}",

@@ -18,11 +18,11 @@ def rows(pages: "ReportPages") -> list[dict[str, Any]]:
     shown = published_sets.readable(table)
     found = []
     for (_, cells), (_, values) in zip(shown.iterrows(), table.iterrows(), strict=True):
-        thumbnail = f"judged/{published_sets.stem(values['set'])}.png"
-        there = (report.folder / thumbnail).exists()
+        picture = report.layout.judged.thumbnail(published_sets.stem(values["set"]))
+        thumbnail = quote(report.layout.within(picture)) if picture.exists() else ""
         found.append(
             {
-                "thumbnail": f"{quote(report.name)}/{quote(thumbnail)}" if there else "",
+                "thumbnail": thumbnail and f"{quote(report.name)}/{thumbnail}",
                 "alt": f"The first image of each class of {values['set']}",
                 "cells": {name: str(cell) for name, cell in cells.items()},
             }

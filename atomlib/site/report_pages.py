@@ -15,6 +15,7 @@ from atomlib.datasets import known
 from atomlib.report.folder import ReportFolder
 from atomlib.report.records import changes, is_reduced, label, with_spread
 from atomlib.report.tables import to_latex
+from atomlib.runtime.layout import FIGURE_KINDS, Layout
 from atomlib.site import contact_sheets
 from atomlib.site.front_page import front
 from atomlib.site.notebook_page import Part, Table, parts, slug
@@ -67,10 +68,11 @@ class ReportPages:
         """Where a table or figure was made: its place on a notebook's page, by file's name."""
 
     def write(self) -> None:
+        unfinished = self.report.layout.unfinished.name
         shutil.copytree(
-            self.report.folder,
+            self.report.layout.folder,
             self.out,
-            ignore=shutil.ignore_patterns(".*", "unfinished", "*.lock", "*.partial"),
+            ignore=shutil.ignore_patterns(".*", unfinished, "*.lock", "*.partial"),
         )
         sheets = [
             contact_sheets.draw(made, self.out / "images" / f"{made.stem}.png")
@@ -92,8 +94,8 @@ class ReportPages:
         if self.report.unreadable:
             count, first = len(self.report.unreadable), self.report.unreadable[0]
             print(
-                f"{self.report.folder}: {count} files are damaged or of another version, and left "
-                f"out: {first}{' and others' if count > 1 else ''}",
+                f"{self.report.layout.folder}: {count} files are damaged or of another version, "
+                f"and left out: {first}{' and others' if count > 1 else ''}",
                 file=sys.stderr,
             )
 
@@ -161,7 +163,7 @@ class ReportPages:
 
         The vector is shown where there is one, and all forms are offered.
         """
-        folder, links = self.report.folder, self.origin(name, root, notebook)
+        layout, links = self.report.layout, self.origin(name, root, notebook)
         stem = name.removeprefix("gallery_")
         caption = FIGURES.get(name, name.replace("_", " "))
         if name.startswith("gallery_") and stem in self.sheets:
@@ -169,20 +171,21 @@ class ReportPages:
             links.append(("one by one", f"{root}gallery.html#{quote(self.shown_at[stem])}"))
             if stem in self.report.records:
                 links.append(("run", f"{root}runs.html#{quote(slug(stem))}"))
-            links.append(("images as data", f"{root}distilled/{quote(stem)}.safetensors"))
+            links.append(("images as data", root + _link(layout, layout.distilled(stem))))
         elif name.endswith("loss"):
             links.append(("runs, and their losses as CSV", f"{root}runs.html"))
         elif name in self.report.tables and "networks" in self.report.tables[name]:
             links.append(("runs", f"{root}runs.html"))
         for kind, shown in (("csv", "CSV"), ("tex", "LaTeX")):
-            if (folder / f"{name}.{kind}").exists():
-                links.append((shown, f"{root}{quote(name)}.{kind}"))
-        kinds = [k for k in ("svg", "pdf", "png") if (folder / "figures" / f"{name}.{k}").exists()]
-        links += [(k.upper(), f"{root}figures/{quote(name)}.{k}") for k in kinds]
+            if layout.table(name, kind).exists():
+                links.append((shown, root + _link(layout, layout.table(name, kind))))
+        kinds = [kind for kind in FIGURE_KINDS if layout.figure(name, kind).exists()]
+        of_kind = {kind: root + _link(layout, layout.figure(name, kind)) for kind in kinds}
+        links += [(kind.upper(), place) for kind, place in of_kind.items()]
         shown = "svg" if "svg" in kinds and not name.startswith("gallery_") else "png"
         return {
             "id": slug(f"{root}{name}"),
-            "source": f"{root}figures/{quote(name)}.{shown}",
+            "source": root + _link(layout, layout.figure(name, shown)),
             "caption": caption,
             "alt": caption,
             "links": links,
@@ -317,6 +320,10 @@ class ReportPages:
 
 
 _STAGES = {"distillation": "distilled", "evaluation": "evaluated"}
+
+
+def _link(layout: Layout, path: Path) -> str:
+    return quote(layout.within(path))
 
 
 def _box(

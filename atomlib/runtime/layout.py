@@ -1,0 +1,159 @@
+"""Where everything of a report lies: the folder reports/<profile>/, and how its files are named.
+
+reports/<profile>/
+  <table>.csv, .md, .tex             tables
+  figures/<figure>.svg, .pdf, .png
+  notebooks/<notebook>.ipynb         executed
+  distilled/<set>.safetensors        the set, or what it was after so many iterations
+  results/<set>.json                 accuracies of each network, settings, times
+  results/<set>-on-<model>.json      the same for another network than the ConvNet
+  results/<dataset>-whole.json       the same for the full data
+  nas.jsonl                          results of the search, one candidate per line
+  judged/<set>-<protocol>.json       results of published sets
+  unfinished/<run>.safetensors       bookmarks of runs that go on, or were killed; their locks
+  unfinished/damaged/                files whose checksum differs, set aside
+build/<profile>/
+  started                            made when the first run in this clone began
+  <notebook>.ipynb                   a notebook that is running, or has failed
+"""
+
+from pathlib import Path
+from typing import Self
+
+FIGURE_KINDS = ("svg", "pdf", "png")
+
+TABLE_KINDS = ("csv", "md", "tex")
+
+
+class Layout:
+    """The places of one report; nothing is made, read or written here."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    @classmethod
+    def of_profile(cls, name: str) -> Self:
+        """The report of a profile."""
+        return cls(Path("reports") / name)
+
+    @classmethod
+    def of_record(cls, record: str | Path) -> Self:
+        """The report that a record, <folder>/results/<name>.json, is of."""
+        return cls(Path(record).parents[1])
+
+    @classmethod
+    def of_candidates(cls, lines: str | Path) -> Self:
+        """The report that the search's file of results, <folder>/nas.jsonl, is of."""
+        return cls(Path(lines).parent)
+
+    @classmethod
+    def with_notebooks(cls, reports: Path) -> list[str]:
+        """Names of the folders of ``reports`` that hold an executed notebook."""
+        return sorted(f.name for f in reports.glob("*") if cls(f).notebooks())
+
+    def within(self, path: Path) -> str:
+        """A path of this report as a link from its folder has it."""
+        return path.relative_to(self.folder).as_posix()
+
+    # Tables, figures and notebooks
+
+    def table(self, name: str, kind: str) -> Path:
+        """The file of a table, ``kind`` being one of TABLE_KINDS."""
+        return self.folder / f"{name}.{kind}"
+
+    def tables(self, kind: str = "csv") -> list[Path]:
+        return sorted(self.folder.glob(f"*.{kind}"))
+
+    def figure(self, name: str, kind: str) -> Path:
+        """The file of a figure, ``kind`` being one of FIGURE_KINDS."""
+        return self.folder / "figures" / f"{name}.{kind}"
+
+    def figures(self) -> list[Path]:
+        return sorted((self.folder / "figures").glob("*.png"))
+
+    def notebook(self, name: str) -> Path:
+        return self.folder / "notebooks" / f"{name}.ipynb"
+
+    def notebooks(self) -> list[Path]:
+        return sorted((self.folder / "notebooks").glob("*.ipynb"))
+
+    # Results
+
+    def distilled(self, stem: str) -> Path:
+        """The file of a distilled set."""
+        return self.folder / "distilled" / f"{stem}.safetensors"
+
+    def all_distilled(self) -> list[Path]:
+        return sorted((self.folder / "distilled").glob("*.safetensors"))
+
+    def record(self, name: str) -> Path:
+        return self.folder / "results" / f"{name}.json"
+
+    def records(self) -> list[Path]:
+        return sorted((self.folder / "results").glob("*.json"))
+
+    @property
+    def candidates(self) -> Path:
+        """The results of the search."""
+        return self.folder / "nas.jsonl"
+
+    @property
+    def judged(self) -> Self:
+        """The folder of results of published sets."""
+        return type(self)(self.folder / "judged")
+
+    def judgement(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def judgements(self, name: str) -> list[Path]:
+        """Those of a published set, under every protocol."""
+        return sorted(self.folder.glob(f"{name}-*.json"))
+
+    def thumbnail(self, name: str) -> Path:
+        """The picture of a published set."""
+        return self.folder / f"{name}.png"
+
+    # Runs
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder of bookmarks and locks."""
+        return self.folder / "unfinished"
+
+    def bookmark(self, run: str) -> Path:
+        """Where a run keeps where it is; the lock on it is beside it."""
+        return self.unfinished / f"{run}.safetensors"
+
+    @property
+    def damaged(self) -> Path:
+        """The folder of files that were set aside."""
+        return self.unfinished / "damaged"
+
+    @property
+    def build(self) -> Path:
+        """The folder of what is no result."""
+        return Path("build") / self.folder.name
+
+    @property
+    def started(self) -> Path:
+        """A file as old as the first run in this clone."""
+        return self.build / "started"
+
+    def running(self, notebook: str) -> Path:
+        """A notebook while it is executed."""
+        return self.build / f"{notebook}.ipynb"
+
+
+def record_name(stem: str, model: str) -> str:
+    """The name of the record of a set and the network that was trained on it."""
+    return stem if model == "convnet" else f"{stem}-on-{model}"
+
+
+def set_of(record: str, model: str) -> str:
+    """The set that a record is of: "digits-atom-ipc1-seed0" of "...-seed0-on-vit" and "vit"."""
+    return record.removesuffix(f"-on-{model}")
+
+
+def full_data_name(dataset: str) -> str:
+    """The name of the record of networks trained on the full data."""
+    return f"{dataset}-whole"

@@ -1,0 +1,77 @@
+"""Where a report's files lie is said in one module, and names are read back as they were given."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from atomlib.runtime.layout import Layout, record_name, set_of
+from tests.test_environment import ROOT
+
+PACKAGE = ROOT / "atomlib"
+OWNER = PACKAGE / "runtime" / "layout.py"
+PLACES = ("distilled", "results", "figures", "unfinished", "judged", "nas.jsonl", "started")
+
+
+def joined(path):
+    """Strings of a module that are joined to a path: by /, in an f-string, or as a pattern."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            parts = [node.left, node.right]
+        elif isinstance(node, ast.JoinedStr):
+            parts = node.values
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("glob", "joinpath"):
+            parts = node.args
+        else:
+            continue
+        yield from (p.value for p in parts if isinstance(p, ast.Constant) and type(p.value) is str)
+
+
+def names_a_place(text):
+    words = text.split(" ")[0].strip("/").split("/")
+    return len(text.split(" ")) == 1 and any(place in words for place in PLACES)
+
+
+def test_only_the_layout_joins_the_names_of_its_places_to_a_path():
+    found = {
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in PACKAGE.rglob("*.py")
+        for text in joined(path)
+        if path != OWNER and names_a_place(text)
+    }
+    assert not found
+
+
+def test_such_a_join_is_seen(tmp_path):
+    path = tmp_path / "module.py"
+    for line in ('folder / "results" / name', 'f"{root}/nas.jsonl"', 'folder.glob("distilled/*")'):
+        path.write_text(line)
+        assert any(names_a_place(text) for text in joined(path)), line
+    assert all(names_a_place(text) for text in PLACES)
+    owner = {word for text in joined(OWNER) for word in text.split("/")}
+    assert {*PLACES} <= owner
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cats-on-mats"])
+@pytest.mark.parametrize("model", ["convnet", "vit", "resnet18"])
+def test_a_records_set_is_the_one_it_was_named_after(dataset, model):
+    stem = f"{dataset}-atom-ipc1-seed0"
+    assert set_of(record_name(stem, model), model) == stem
+
+
+def test_a_report_is_found_from_its_files():
+    layout = Layout("reports/quick")
+    assert Layout.of_record(layout.record("digits-whole")).folder == layout.folder
+    assert Layout.of_candidates(layout.candidates).folder == layout.folder
+    assert layout.within(layout.figure("main", "svg")) == "figures/main.svg"
+    assert layout.started == Path("build/quick/started")
+    assert Layout.of_profile("quick").folder == layout.folder
+
+
+def test_reports_without_an_executed_notebook_are_none(tmp_path):
+    assert Layout.with_notebooks(tmp_path) == []
+    for name in ("b", "a", "empty"):
+        Layout(tmp_path / name).notebook("x").parent.mkdir(parents=True)
+    for name in ("b", "a"):
+        Layout(tmp_path / name).notebook("x").touch()
+    assert Layout.with_notebooks(tmp_path) == ["a", "b"]
