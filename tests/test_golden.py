@@ -20,9 +20,9 @@ from atomlib.distill import distill
 from atomlib.evaluate import evaluate
 from atomlib.full_data import full_data_accuracies, trained_network
 from atomlib.methods import METHODS, Method
-from atomlib.nas import REVISION as nas_revision
 from atomlib.nas import Candidate, Proxy, evaluate_candidates
 from atomlib.preprocess import test_images as inputs_of
+from atomlib.runs.lines import REVISION as search_revision
 from atomlib.training import REVISION as training_revision
 from atomlib.training import EvalConfig
 
@@ -158,7 +158,7 @@ REVISIONS = {
     **{name: (f"{of.__name__}.revision", of.revision) for name, of in METHODS.items()},
     "evaluation": ("training.REVISION", training_revision),
     "full_data": ("training.REVISION", training_revision),
-    "nas": ("nas.REVISION", nas_revision),
+    "nas": ("runs.lines.REVISION", search_revision),
 }
 """What each file is of: the name of its revision, and the revision of today."""
 

@@ -23,6 +23,7 @@ from atomlib.nas.search import Proxy, evaluate_candidates, halves
 from atomlib.nas.space import AXES, Candidate, sample, search_space
 from atomlib.preprocess import Preprocess
 from atomlib.randomness import stream
+from atomlib.runs import lines as store_of_lines
 from atomlib.runtime.device import Execution
 from atomlib.runtime.files import sealed
 from atomlib.training import EvalConfig, Trainer
@@ -417,7 +418,7 @@ def test_a_line_changed_by_a_digit_is_named_and_trained_again(search, trained, t
 
 def test_another_revision_trains_anew(search, trained, monkeypatch):
     search()
-    monkeypatch.setattr(nas, "REVISION", 2)
+    monkeypatch.setattr(store_of_lines, "REVISION", 2)
     search(), search()
     assert len(trained) == 2 * len(SMALL)
 

@@ -12,7 +12,8 @@ from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
 from atomlib.methods import ATOM
 from atomlib.methods.method import Learner
-from atomlib.nas import Proxy, evaluate_candidates, sample, search, search_space
+from atomlib.nas import Proxy, evaluate_candidates, sample, search_space
+from atomlib.runs import lines
 from atomlib.runs import status as module
 from atomlib.runs.status import status
 from atomlib.runs.store import Store
@@ -98,7 +99,7 @@ def test_candidates_of_the_search_are_told(results, data, new_default, monkeypat
         keep=results.folder / "nas.jsonl",
     )  # fmt: skip
     assert told(results)["nas atom"] == ("done", "2 candidates")
-    monkeypatch.setattr(search, "REVISION", 2)
+    monkeypatch.setattr(lines, "REVISION", 2)
     new_default(EvalConfig, "lr", 0.5)
     state, why = told(results)["nas atom"]
     assert state == "stale"

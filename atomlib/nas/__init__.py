@@ -1,11 +1,10 @@
 """Neural architecture search (NAS): 720 ConvNets ranked by training on a small proxy set."""
 
 from atomlib.nas.ranking import rank_table
-from atomlib.nas.search import REVISION, Proxy, evaluate_candidates
+from atomlib.nas.search import Proxy, evaluate_candidates
 from atomlib.nas.space import Candidate, sample, search_space
 
 __all__ = [
-    "REVISION",
     "Candidate",
     "Proxy",
     "evaluate_candidates",

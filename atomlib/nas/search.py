@@ -11,8 +11,6 @@ interrupted search resumes.
 """
 
 import hashlib
-import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,19 +36,19 @@ from atomlib.models.build import build_model, operations
 from atomlib.nas.space import Candidate, fits, search_space
 from atomlib.nas.together import Group, MixedEnsemble, cost, pack
 from atomlib.randomness import stream
+from atomlib.runs import lines
 from atomlib.runs.engine import Engine
 from atomlib.runs.processes import as_tensor, in_processes, named, processors, threads
 from atomlib.runs.ray_cluster import in_cluster, memory_of_a_task
 from atomlib.runs.store import counts
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, memory, pick_device
-from atomlib.runtime.files import check_writable, is_intact, lock, sealed
+from atomlib.runtime.files import check_writable, lock
 from atomlib.runtime.layout import Layout
 from atomlib.runtime.provenance import (
     Facts,
     commit,
     differences,
-    flat,
     given,
     libraries,
     settings_of,
@@ -62,9 +60,6 @@ from atomlib.training import (
     say_smaller,
     short_of_memory,
 )
-
-REVISION = 1
-"""Of what the search gives: raised when, and only when, its numbers change (tests/golden/)."""
 
 MEASURED = ("validation", "test", "seconds")
 
@@ -169,7 +164,7 @@ def evaluate_candidates(
     of_each = {candidate: config.but(**asdict(candidate)) for candidate in candidates}
     wanted = {candidate.name: _facts(proxy, each) for candidate, each in of_each.items()}
     with lock(unfinished / keep.name):
-        _append(keep, b"")
+        lines.append(keep)
         kept = _read(keep, wanted)
         pending = [candidate for candidate in candidates if candidate.name not in kept]
         if pending:
@@ -177,7 +172,7 @@ def evaluate_candidates(
             # What goes to a cluster need not be on this machine's GPU first.
             here = torch.device("cpu") if engine.name == "ray" else device
             tensors = _tensors(proxy, data, config, here)
-            run = f"{proxy.digest} {REVISION} {config.model_dump_json()}"
+            run = f"{proxy.digest} {lines.REVISION} {config.model_dump_json()}"
             bench = _Bench(tensors, config, data.num_classes, unfinished, run)
             if engine.name == "processes":
                 default = engine.workers if engine.workers > 1 else processors(device)
@@ -196,7 +191,7 @@ def evaluate_candidates(
                         kept[candidate.name] = measured
                         about = {"proxy": proxy.name, "name": candidate.name}
                         about |= _line(proxy, of_each[candidate]) | measured
-                        _append(keep, json.dumps(sealed(about)).encode() + b"\n")
+                        lines.append(keep, about)
                     done += len(found)
                     bar.set_postfix(candidates=f"{done}/{len(pending)}", refresh=False)
                     bar.update(cost(group, costs))
@@ -284,7 +279,7 @@ def _check(
 def _facts(proxy: Proxy, config: EvalConfig) -> Facts:
     """What a candidate's result depends on, by its own settings."""
     about = settings_of(config), proxy.data_fingerprint, libraries(), proxy.digest
-    return Facts("the search", REVISION, *about)
+    return Facts("the search", lines.REVISION, *about)
 
 
 def _line(proxy: Proxy, config: EvalConfig) -> dict[str, Any]:
@@ -294,20 +289,10 @@ def _line(proxy: Proxy, config: EvalConfig) -> dict[str, Any]:
         "set": proxy.digest,
         "settings": config.model_dump(mode="json"),
         "given": given(config),
-        "revision": REVISION,
+        "revision": lines.REVISION,
         "libraries": libraries(),
         **commit(),
     }
-
-
-def facts_of_line(record: Mapping[str, Any]) -> Facts:
-    """The facts of a line; settings that it lacks are at today's default.
-
-    Raises KeyError, TypeError or AttributeError for a line of another form.
-    """
-    settings = settings_of(EvalConfig()) | flat(record["settings"])
-    about = record["revision"], settings, record["data"], record["libraries"], record["set"]
-    return Facts("the search", *about)
 
 
 def _costs(
@@ -462,38 +447,17 @@ def _measure_on(arrays: Mapping[str, np.ndarray], *about: Any) -> Callable:
     return _Bench(tensors, *about).measure
 
 
-def _append(path: Path, line: bytes) -> None:
-    try:
-        with open(path, "ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise SettingError(
-            f"keep is {str(path)!r}, which cannot be written ({error.strerror}); allowed: a file "
-            "in a writable folder with room"
-        ) from None
-
-
 def _read(path: Path, wanted: Mapping[str, Facts]) -> dict[str, dict[str, float]]:
-    """What was measured of the same facts, by candidate.
-
-    A line that was cut, or changed since, is passed over.
-    """
+    """What was measured of the same facts, by candidate; a damaged line is passed over."""
     if not counts(path):
         path.unlink(missing_ok=True)
         return {}
-    kept, text = {}, path.read_bytes()
-    if text and not text.endswith(b"\n"):
-        _append(path, b"\n")  # or the next line would be lost with the one that was cut
-    for number, line in enumerate(text.split(b"\n"), start=1):
+    kept = {}
+    for number, record in lines.read(path):
         try:
-            record = json.loads(line) if line.strip() else {}
-            if record and not is_intact(record):
-                raise ValueError
-            now = wanted.get(record["name"]) if record else None
-            if now and not differences(facts_of_line(record), now):
+            now = wanted.get(record["name"])
+            if now and not differences(lines.facts_of_line(record), now):
                 kept[record["name"]] = {name: float(record[name]) for name in MEASURED}
-        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             print(f"line {number} of {path} is damaged; it is passed over", file=sys.stderr)
     return kept

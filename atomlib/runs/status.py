@@ -4,12 +4,10 @@
 """
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from filelock import Timeout
 
@@ -17,10 +15,10 @@ from atomlib import training
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
 from atomlib.methods import Method
-from atomlib.nas import search
-from atomlib.nas.search import facts_of_line
+from atomlib.runs import lines
+from atomlib.runs.lines import facts_of_line
 from atomlib.runs.store import facts_of_record, facts_of_set
-from atomlib.runtime.files import DamagedError, is_intact, lock_file, read_about, read_record
+from atomlib.runtime.files import DamagedError, lock_file, read_about, read_record
 from atomlib.runtime.layout import Layout, set_of
 from atomlib.runtime.provenance import differences
 from atomlib.training import EvalConfig
@@ -48,14 +46,14 @@ def status(folder: str | Path, since: float = 0.0) -> list[Line]:
     folder, layout = Path(folder), Layout(folder)
     if not folder.is_dir():
         raise SettingError(f"folder {folder} is not there; allowed: one that a run has written to")
-    sets, lines = {}, []
+    sets, found = {}, []
     for path in layout.all_distilled():
-        lines.append(_of_set(path, since, sets))
+        found.append(_of_set(path, since, sets))
     for path in layout.records():
-        lines += _of_record(path, since, sets)
-    lines += _of_candidates(layout.candidates, since)
-    lines += _unfinished(layout.unfinished)
-    return sorted(lines, key=lambda line: (STATES.index(line.state), line.name))
+        found += _of_record(path, since, sets)
+    found += _of_candidates(layout.candidates, since)
+    found += _unfinished(layout.unfinished)
+    return sorted(found, key=lambda line: (STATES.index(line.state), line.name))
 
 
 def _of_set(path: Path, since: float, sets: dict[str, DistilledSet]) -> Line:
@@ -110,31 +108,19 @@ def _of_candidates(path: Path, since: float) -> Iterator[Line]:
     found: Counter[str] = Counter()
     stale: dict[str, Counter[str]] = {}
     damaged = 0
-    for line in path.read_bytes().split(b"\n"):
-        record = _parsed(line)
+    for _, record in lines.read(path):
         try:
-            if not line.strip():
-                continue
-            if not is_intact(record):
-                raise ValueError
-            then = facts_of_line(record)
-            now = then.today(revision=search.REVISION, defaults=EvalConfig(), given=record["given"])
-            found[record["proxy"]] += 1
-            stale.setdefault(record["proxy"], Counter()).update(differences(then, now))
-        except (AttributeError, KeyError, TypeError, ValueError):
+            then, proxy, given = facts_of_line(record), record["proxy"], record["given"]
+            now = then.today(revision=lines.REVISION, defaults=EvalConfig(), given=given)
+            found[proxy] += 1
+            stale.setdefault(proxy, Counter()).update(differences(then, now))
+        except (AttributeError, KeyError, TypeError):
             damaged += 1
     if damaged:
         yield Line("nas", "damaged", f"{damaged} lines of {path}; the next run passes them over")
     for proxy, count in found.items():
         reasons = [f"{why} ({times} of {count})" for why, times in stale[proxy].items()]
         yield _judged(f"nas {proxy}", path, since, reasons, f"{count} candidates")
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _unfinished(folder: Path) -> Iterator[Line]:
@@ -176,8 +162,8 @@ def run(given: argparse.Namespace) -> None:
     started = Layout(given.folder).started
     # Without it nothing was run in this clone: all that is there came with it.
     since = started.stat().st_mtime if started.exists() else float("inf")
-    lines = status(given.folder, since)
-    for line in lines:
+    found = status(given.folder, since)
+    for line in found:
         print(f"{line.state:14}  {line.name:50}  {line.why}")
-    counts = Counter(line.state for line in lines)
+    counts = Counter(line.state for line in found)
     print(", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "nothing")
