@@ -110,7 +110,8 @@ def draw(
 
 
 def uniforms(groups: int, *generators: torch.Generator) -> Float[Tensor, "11 generators groups"]:
-    """The uniform numbers that draws are made of, each generator's as it would draw them alone."""
+    """The uniform numbers that draws are made of, each generator's the same as it would draw by
+    itself."""
     device = generators[0].device
     drawn = [torch.rand(11, groups, generator=one, device=device) for one in generators]
     return torch.stack(drawn, dim=1) if len(drawn) > 1 else drawn[0][:, None]

@@ -1,4 +1,4 @@
-"""The loop of every method: a start, iterations, checkpoints, and going on after a kill.
+"""The distillation loop of every method: start, iterations, checkpoints, resumption after a kill.
 
 What an iteration does is the method's own (atomlib.methods); here it is one call.
 """
@@ -36,11 +36,11 @@ def distill(
 ) -> DistilledSet:
     """Make a distilled set of ``data`` by a method, such as ``ATOM(ipc=1)``.
 
-    With ``resume``, a file, a run that was killed goes on from where it was; see
+    With ``resume``, a file, a run that was killed resumes from its bookmark; see
     ``runtime.bookmark``. The same arguments give the same bytes on one machine's CPU. ``device``
     None is the GPU where there is one; there, gradients are summed in no fixed order. Raises
-    SettingError, before any work, for settings that the data cannot serve, and DivergedError at
-    the first loss that is not finite.
+    SettingError, before any work, for settings that the data cannot serve, and DivergedError at the
+    first loss that is not finite.
     """
     *_, made = trajectory(data, method, device=device, progress=progress, resume=resume)
     return made
@@ -57,10 +57,10 @@ def trajectory(
 ) -> Iterator[DistilledSet]:
     """The distilled set after each number of iterations in ``at``, then after all of them.
 
-    One run makes them all. What is there after k of them is the set that ``iterations=k``
-    makes, so a checkpoint is a DistilledSet with those settings (its variant ends in "it<k>").
-    A run does not go on from a file ``resume`` that is past an iteration in ``at``. Raises as
-    ``distill`` does, and SettingError for an iteration that the run does not reach.
+    One run makes them all. What is there after k of them is the set that ``iterations=k`` makes, so
+    a checkpoint is a DistilledSet with those settings (its variant ends in "it<k>"). A bookmark
+    ``resume`` that is past an iteration in ``at`` is ignored. Raises as ``distill`` does, and
+    SettingError for an iteration that the run does not reach.
     """
     check_kind("data", data, ImageData, "what load_dataset returns")
     check_kind("method", method, Method, "an object of atomlib.methods, such as ATOM(ipc=1)")
@@ -127,7 +127,7 @@ def _state(learner: Learner, losses: list[float]) -> dict[str, Tensor]:
 
 
 def _go_on(kept: Bookmark, learner: Learner, at: set[int]) -> list[float]:
-    """Put all as it was when it was kept; the losses until then, none where a run starts anew."""
+    """Restore the state of a bookmark; returns the losses until then, none for a new run."""
     state = kept.read(like=learner.state())
     if not state or any(iteration <= len(state["losses"]) for iteration in at):
         kept.before = 0.0

@@ -198,7 +198,7 @@ class DistilledSet(Dataset):
         if layout == "png":
             return png_folder(*images, folder)
         about = (
-            f"{len(self)} images that stand in for {self.data_name}: {self.ipc} a class, made by "
+            f"{len(self)} images that stand in for {self.data_name}: {self.ipc} per class, made by "
             f"{self.method.label} (atomlib {self.versions.get('atomlib', '')})."
         )
         return hugging_face_folder(*images, folder, about=about)

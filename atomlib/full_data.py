@@ -98,7 +98,8 @@ def _trained(
     check_room(config, data, device, min(config.batch_size, len(data.train_labels)), 1)
     execution = Execution(config, device, work)
     trainer = Trainer(network_for(config, data).to(device), config, execution)
-    # Whole-set networks train one by one; how many there are, or go together, decides nothing.
+    # Networks on the full data train one by one; how many there are, or go together, decides
+    # nothing.
     settings = settings_of(config.but(networks=1, together=None))
     settings |= {"zca": zca, "network": index, "how": str(execution)}
     facts = Facts("training", REVISION, settings, data.fingerprint, libraries())

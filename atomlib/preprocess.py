@@ -88,7 +88,7 @@ def fitted(data: ImageData, zca: ZCA, device: torch.device) -> Preprocess:
 # Two of them: with and without ZCA. At CIFAR's size each is 600 MB of float32.
 @lru_cache(maxsize=2)
 def training_images(data: ImageData, zca: ZCA, device: torch.device) -> Tensor:
-    """The whole training split as network inputs, resident on ``device``: float32 [n, c, h, w]."""
+    """The full training split as network inputs, resident on ``device``: float32 [n, c, h, w]."""
     return fitted(data, zca, device)(data.train_images.to(device))
 
 

@@ -99,8 +99,8 @@ class Trainer:
     ) -> Iterator[int]:
         """The same with a stop after each pass, which gives how many are done.
 
-        ``state`` is what ``state()`` gave at such a stop of the same training: it goes on from
-        there. One generator a network, for its initialisation, order and DSA.
+        ``state`` is what ``state()`` gave at such a stop of the same training: it resumes from
+        there. One generator per network, for its initialisation, order and DSA.
         """
         config = self.config
         self.generators, self.epoch = generators, 0
@@ -267,7 +267,7 @@ def side_by_side(config: EvalConfig, data: ImageData, device: torch.device, imag
 
 @contextmanager
 def short_of_memory(alone: bool) -> Iterator[None]:
-    """Leave the block where the GPU's memory is short, unless one network alone was trained."""
+    """Leave the block where the GPU's memory is short, unless only one network was trained."""
     try:
         yield
     except torch.OutOfMemoryError:

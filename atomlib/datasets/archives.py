@@ -1,10 +1,9 @@
-"""The files that a folder or an archive holds, by name, read within bounds.
+"""Reads folders and archives (zip, tar) safely: sizes are bounded, nothing is unpacked to disk.
 
 An archive is never unpacked to disk: members are read by name into memory, so no name in it leads
-anywhere. Nothing in it is believed: what is read is bounded before memory is taken for it. Plain
-files alone are read from archives; of a folder, links to files too, as the programs of its owner
-would, but not links to folders, which could go in circles. Names come first, so that it can be
-decided which files are needed at all.
+anywhere. Headers are not trusted: sizes are checked before memory is allocated. From archives only
+plain files are read; in a folder links to files are followed, but not links to folders, which could
+form a cycle. Names come first, so that it can be decided which files are needed at all.
 """
 
 import bz2
@@ -237,7 +236,7 @@ class _Zip(Listing):
                 "allowed in a .zip: deflate (8) or none (0)"
             )
         content = bytearray()
-        # In pieces, since read() unfolds all there is before it goes by what the header says.
+        # In pieces, since read() decompresses everything before it looks at the size in the header.
         with archive.open(member) as file:
             while piece := file.read(1 << 16):
                 content += piece
@@ -350,7 +349,7 @@ class _Bounded:
         self.stream, self.path, self.room = stream, path, _room(path)
 
     def read(self, size: int) -> bytes:
-        # tarfile reads what a header says, be it of a name alone.
+        # tarfile reads as much as a header says, even for a name only.
         if size > FILE_BYTES or self.tell() + size > self.room + (1 << 20):
             raise _unfolds(self.path)
         return self.stream.read(size)

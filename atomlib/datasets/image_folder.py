@@ -1,4 +1,4 @@
-"""Folders and archives of images, decoded once into a cache and memory-mapped after that.
+"""Folders and archives of images as data sets: decoded once into a cache, then memory-mapped.
 
 Two layouts are read: {train,test|val}/<class>/<image>, at any depth below the top, and
 TinyImageNet's (see ``layout``). Nothing in them is believed: what is read (see ``archives``) and

@@ -148,8 +148,8 @@ def find(fingerprint: str) -> Known | None:
 def of(name: str, fingerprint: str | None) -> Known:
     """What a data set of that name and fingerprint brings, as a record or a file tells them.
 
-    A name alone, without a fingerprint, is taken at its word. A stranger's label is its name, as
-    is what its published figures are listed under, unless that is a known data set's name.
+    Only a name, without a fingerprint, is taken at its word. A stranger's label is its name, as is
+    what its published figures are listed under, unless that is a known data set's name.
     """
     if fingerprint is None:
         every = (*OFFICIAL, *AS_LOADED, TINYIMAGENET)

@@ -60,7 +60,7 @@ def hugging_face_folder(
 def example_folder(folder: str | Path, *, train: int = 30, test: int = 10) -> Path:
     """Write a data set as a folder of images, {train,test}/<class>/<number>.png, to try with.
 
-    It holds scikit-learn's digits, so many of each class, and is what ``load_dataset`` reads as
+    It holds scikit-learn's digits, a few per class, and is what ``load_dataset`` reads as
     "folder:<folder>". Where it is there already, it stays as it is.
     """
     if (folder := Path(folder)).is_dir() and any(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""Coresets: real images chosen, class by class, by the features of a trained network.
+"""Herding and K-Center: real images chosen per class by the features of a trained network.
 
 Features are the flattened outputs of the feature extractor of a ConvNet trained on the full data
 (docs/facts.md, "Coresets").

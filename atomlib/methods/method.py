@@ -100,7 +100,7 @@ class Method(NetworkConfig):
     ) -> Float[Tensor, "k ipc c s s"]:
         """Network inputs that a resolved method starts from: those of its ``rows``."""
         chosen = self.rows(data, device, progress=progress)
-        # Transformed by themselves, so that a random baseline needs no transform of the whole set.
+        # Transformed by themselves, so that a random baseline needs no transform of the full data.
         pixels = data.train_images[chosen.flatten()].to(device)
         images = preprocess.fitted(data, self.zca, device)(pixels)
         return images.unflatten(0, (data.num_classes, self.ipc))

@@ -268,8 +268,8 @@ def _check(
             f"{data.name} has {len(data.test_labels)} test images; allowed: 2 or more, for a "
             "half that ranks and a half that is reported"
         )
-    # Uncompiled: each candidate has shapes of its own, and compiling one costs as much as
-    # training it on a small proxy. Other number types pay uncompiled on a GPU alone.
+    # Uncompiled: each candidate has shapes of its own, and compiling one costs as much as training
+    # it on a small proxy. Other number types pay uncompiled only on a GPU.
     precision = config.precision if device.type == "cuda" else "float32"
     fixed = {"epochs": proxy.epochs, "networks": 1, "compile": "off", "precision": precision}
     # How many train together decides nothing.
@@ -331,7 +331,7 @@ class _Bench:
     config: EvalConfig
     num_classes: int
     unfinished: Path
-    """Where a training keeps where it is."""
+    """The bookmark of a training."""
     run: str
     """What all trainings have in common."""
 

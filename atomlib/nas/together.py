@@ -138,10 +138,10 @@ def pack(
 ) -> list[Group]:
     """All candidates of ``costs`` in groups, the expensive groups first.
 
-    So that no expensive one is left running alone at the end. ``config.together`` is how many
-    train together at most. None is 1 on a CPU, where stacked convolutions are slow; on a GPU,
-    as many as keep it busy and as fit a quarter of ``room``, the bytes of it that are ours.
-    ``images`` are those of a step.
+    So that no expensive one runs by itself at the end. ``config.together`` is how many train
+    together at most. None is 1 on a CPU, where stacked convolutions are slow; on a GPU, as many as
+    keep it busy and as fit a quarter of ``room``, the bytes of it that are ours. ``images`` are
+    those of a step.
     """
     shapes: dict[tuple, list[Candidate]] = defaultdict(list)
     for candidate in costs:

@@ -82,7 +82,7 @@ def _soft(
 
 
 def check_classes(labels: Tensor, classes: int, name: str, data_name: str) -> None:
-    """Raise SettingError where labels are not of so many classes, each of them there."""
+    """Raise SettingError where labels are not of ``classes`` classes, each of them there."""
     if labels.ndim == 2:
         if labels.shape[1] != classes:
             raise SettingError(

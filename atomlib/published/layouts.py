@@ -45,7 +45,7 @@ class Found:
     """As in the file; None where it has none."""
     lr: float | None = None
     experiment: int | None = None
-    """Which of a file's sets this is, from 0; None where there is one alone."""
+    """Which of a file's sets this is, from 0; None where there is only one."""
     experiments: int = 1
     claims: dict[str, list[float]] = field(default_factory=dict)
     """Accuracies, in percent, that the file says were measured on this set, by network."""
@@ -160,7 +160,7 @@ def _accuracies(tree: Any) -> dict[str, list[float]]:
 
 
 def _beside(images: Tensor, path: Path) -> Found:
-    """Images alone, with labels and a rate in files beside them that are named alike."""
+    """Only images, with labels and a rate in files beside them that are named alike."""
     labels = _companion(path, "labels")
     rate = _companion(path, "lr")
     notes = []

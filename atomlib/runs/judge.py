@@ -57,7 +57,7 @@ def judge(
 
     ``claimed`` is an accuracy that is told of the set elsewhere than in its file. With ``folder``
     the record is kept there, <name>-<protocol>.json, beside a thumbnail, and read where the set,
-    the data and the settings are the same; an evaluation that was killed goes on. Raises
+    the data and the settings are the same; an evaluation that was killed resumes. Raises
     SettingError for an unknown protocol, or a set that was not read with ``data``.
     """
     check_kind("set", made, PublishedSet, "what read_published returns")

@@ -139,7 +139,7 @@ def _unfinished(folder: Path) -> Iterator[Line]:
         if _is_held(path):
             yield Line(f"run {path.stem}", "running", why)
         elif path.exists():
-            yield Line(f"run {path.stem}", "interrupted", f"{why}; the next run goes on")
+            yield Line(f"run {path.stem}", "interrupted", f"{why}; the next run resumes it")
 
 
 def _is_held(path: Path) -> bool:
