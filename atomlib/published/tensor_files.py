@@ -229,6 +229,8 @@ def _storages(stream: BinaryIO, extra: tuple) -> Iterator[tuple[str, int]]:
             if argument not in NAMES:
                 raise _Unwelcome(f"names {argument.replace(' ', '.')[:100]}, which is not read")
             stack.append(argument)
+        elif name == "PROTO" and argument != 2:
+            raise _Unwelcome(f"is pickled by protocol {argument}, where torch.save's is 2")
         elif name in CONSTANTS:
             stack.append(argument)
         elif name in ("BINPUT", "LONG_BINPUT"):

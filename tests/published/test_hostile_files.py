@@ -199,6 +199,8 @@ def mutate(content, chance):
     """Bytes changed, cut out, doubled or cut off."""
     content = bytearray(content)
     for _ in range(chance.choice([1, 1, 2, 8])):
+        if not content:
+            break
         place = chance.randrange(len(content))
         kind = chance.choice(["byte", "byte", "head", "cut", "end", "double", "number"])
         if kind == "byte":

@@ -76,6 +76,14 @@ def test_a_published_set_is_judged_as_our_own_is(tmp_path, data):
     assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("layout", ["png", "hugging-face"])
+def test_our_pictures_are_read_back(tmp_path, data, layout):
+    made = distill(data, RandomImages(ipc=2, zca=False), progress=False)
+    read = read_published(made.export(tmp_path / "set", layout=layout), data)
+    assert torch.allclose(read.images, made.images, atol=1e-5)
+    assert torch.equal(read.labels, made.labels)
+
+
 def test_hand_on_undoes_whitening(tmp_path, data, complains):
     """The field's files are normalised; of a whitened set that takes the data."""
     made = distill(data, RandomImages(ipc=2, zca=True), progress=False)
