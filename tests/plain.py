@@ -164,3 +164,38 @@ def plain_epoch(network, loader, optimizer, augmented) -> None:
         optimizer.zero_grad()
         F.cross_entropy(network(augmented(images)), labels).backward()
         optimizer.step()
+
+
+def plain_distance(real: list, synthetic: list) -> Tensor:
+    """The distance of two networks' gradients, one row of one layer at a time."""
+    total = 0.0
+    for one, other in zip(real, synthetic, strict=True):
+        if one.dim() == 1:
+            continue
+        for a, b in zip(one, other, strict=True):
+            a, b = a.reshape(-1), b.reshape(-1)
+            total = total + 1 - torch.dot(a, b) / (a.norm() * b.norm() + 1e-6)
+    return total
+
+
+def plain_gradient_step(network, real: Tensor, synthetic: Tensor, drawn, dsa_config) -> Tensor:
+    """One image step's loss of DC, or of DSA where ``drawn`` is not None, a class at a time."""
+    loss = torch.zeros((), dtype=synthetic.dtype, device=synthetic.device)
+    weights = [weight.detach().requires_grad_() for weight in network.parameters()]
+    names = [name for name, _ in network.named_parameters()]
+
+    def gradients(images: Tensor, k: int, keep: bool) -> tuple:
+        labels = torch.full((len(images),), k, device=images.device)
+        scores = torch.func.functional_call(
+            network, dict(zip(names, weights, strict=True)), (images,)
+        )
+        return torch.autograd.grad(F.cross_entropy(scores, labels), weights, create_graph=keep)
+
+    for k in range(len(synthetic)):
+        one, other = real[k], synthetic[k]
+        if drawn is not None:
+            one = augment(one, group(drawn, k), dsa_config)
+            other = augment(other, group(drawn, k), dsa_config)
+        wanted = [gradient.detach().clone() for gradient in gradients(one, k, keep=False)]
+        loss = loss + plain_distance(wanted, list(gradients(other, k, keep=True)))
+    return loss

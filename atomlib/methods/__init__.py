@@ -6,16 +6,20 @@ from typing import Any
 
 from atomlib.errors import SettingError, did_you_mean, shown
 from atomlib.methods.atom import ATOM
+from atomlib.methods.cafe import CAFE, CAFEDSA
 from atomlib.methods.check import check_method
 from atomlib.methods.datadam import DataDAM
+from atomlib.methods.dc import DC
 from atomlib.methods.dm import DM
+from atomlib.methods.dsa import DSA
 from atomlib.methods.herding import Herding
 from atomlib.methods.k_center import KCenter
 from atomlib.methods.method import NAME, Learner, Method, UnknownMethod
 from atomlib.methods.random_images import RandomImages
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (RandomImages, Herding, KCenter, DM, DataDAM, ATOM)
+    method.name: method
+    for method in (RandomImages, Herding, KCenter, DC, DSA, CAFE, CAFEDSA, DM, DataDAM, ATOM)
 }
 """By name, in the order of every table and figure."""
 
@@ -82,7 +86,11 @@ def _checked(found: Any, given: str) -> type[Method]:
 
 __all__ = [
     "ATOM",
+    "CAFE",
+    "CAFEDSA",
+    "DC",
     "DM",
+    "DSA",
     "METHODS",
     "DataDAM",
     "Herding",

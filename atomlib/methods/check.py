@@ -19,6 +19,11 @@ QUICK = {
     "iterations": 4,
     "real_batch": 4,
     "feature_epochs": 1,
+    "outer": 2,
+    "inner": 1,
+    "window": 2,
+    "most_steps": 3,
+    "most_epochs": 2,
     "precision": "float32",
     "compile": "off",
 }

@@ -11,70 +11,21 @@ the distance is taken, so that the real side, which needs no gradient, can be co
 of pieces and thrown away.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, Self
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from atomlib import preprocess
-from atomlib.augmentation import DSA, Draw, DSAConfig, as_draw, augment, indices, uniforms
-from atomlib.datasets.image_data import ImageData, rows_by_class
-from atomlib.methods.method import Learner, Method, smallest_class
-from atomlib.models.build import FlatWeights, check_room, given_out, network_for, operations
+from atomlib.augmentation import Draw, as_draw, augment, indices, uniforms
+from atomlib.datasets.image_data import ImageData
+from atomlib.methods.learned_images import LearnedImages, RealSampler, class_chunks, part_of
+from atomlib.methods.method import Learner
+from atomlib.models.build import FlatWeights, check_room, network_for, operations
 from atomlib.randomness import stream
-from atomlib.runtime.device import Execution, memory
-from atomlib.settings import MOST, Positive, Rate, Weight
-
-
-class LearnedImages(Method):
-    """The settings of every method that learns pixels by SGD."""
-
-    iterations: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        default=8000, description="random networks, one step on the images each"
-    )
-    real_batch: Positive = Field(
-        default=128,
-        description="real images per class and iteration; capped at the smallest class",
-    )
-    init: Literal["real", "noise"] = Field(default="real", description="what the images start from")
-    image_lr: Rate | None = Field(
-        default=None, description="SGD on images; None is 1 up to IPC 50, 10 above"
-    )
-    image_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.5, description="SGD on images"
-    )
-    image_weight_decay: Weight = Field(default=0.0, description="SGD on images")
-    dsa: DSA = DSAConfig()
-
-    @property
-    def length(self) -> int:
-        return self.iterations
-
-    def resolve(self, data: ImageData) -> Self:
-        return (
-            super()
-            .resolve(data)
-            .but(
-                real_batch=min(self.real_batch, smallest_class(data)[0]),
-                image_lr=self.default_rate() if self.image_lr is None else self.image_lr,
-                dsa=self.dsa.resolve(data.augmentations),
-            )
-        )
-
-    def default_rate(self) -> float:
-        """The rate of SGD on the images where none is given (supplement, Table 1)."""
-        return 1.0 if self.ipc <= 50 else 10.0
-
-    def start(
-        self, data: ImageData, device: torch.device, *, progress: bool = True
-    ) -> Float[Tensor, "k ipc c s s"]:
-        if self.init == "real":
-            return super().start(data, device, progress=progress)
-        shape = (data.num_classes, self.ipc, data.channels, data.image_size, data.image_size)
-        return torch.randn(shape, generator=stream(self.seed, "init")).to(device)
+from atomlib.runtime.device import Execution
+from atomlib.settings import Rate
 
 
 class FeatureMatching(LearnedImages):
@@ -195,22 +146,46 @@ class FeatureMatcher(Learner):
         """The loss of a fresh network; where ``images`` ask for a gradient, it is in their
         ``grad`` afterwards."""
         self.weights.redraw(self.networks)
-        drawn = None
-        if self.method.dsa.on:
-            drawn = uniforms(self.data.num_classes, self.draws)
-            if not self.execution.compile:  # else it is part of what is compiled
-                drawn = self._draw(drawn)
+        return self.matched(images)
+
+    def matched(self, images: Float[Tensor, "k ipc c s s"]) -> Float[Tensor, ""]:
+        """As ``loss``, of the network as it stands."""
+        drawn = self.drawn()
+        real = self.real_side(drawn)
+        return self.in_chunks(
+            images,
+            lambda part, chunk: self._loss(
+                part, part_of(drawn, chunk), [term[chunk] for term in real]
+            ),
+        )
+
+    def drawn(self) -> Draw | Tensor | None:
+        """One draw of DSA per class; None where there is no augmentation."""
+        if not self.method.dsa.on:
+            return None
+        drawn = uniforms(self.data.num_classes, self.draws)
+        # Else it is part of what is compiled.
+        return drawn if self.execution.compile else self._draw(drawn)
+
+    @torch.no_grad()
+    def real_side(self, drawn: Draw | Tensor | None) -> ClassMeans:
+        """Class means of real images that are drawn for this step."""
         rows = self.sampler.draw()
-        with torch.no_grad():
-            pieces = [
-                self._real(self.sampler.images[rows[chunk]], part_of(drawn, chunk))
-                for chunk in self.real_chunks
-            ]
-            real = [self._joined(term) for term in zip(*pieces, strict=True)]
+        pieces = [
+            self._real(self.sampler.images[rows[chunk]], part_of(drawn, chunk))
+            for chunk in self.real_chunks
+        ]
+        return [self._joined(term) for term in zip(*pieces, strict=True)]
+
+    def in_chunks(
+        self, images: Float[Tensor, "k ipc c s s"], loss_of: Callable[[Tensor, slice], Tensor]
+    ) -> Float[Tensor, ""]:
+        """The sum of ``loss_of`` each chunk of the images; where they ask for a gradient, it is
+        in their ``grad`` afterwards."""
         losses, gradients = [], []
         for chunk in self.synthetic_chunks:
             part = images[chunk].detach().requires_grad_(images.requires_grad)
-            loss = self._loss(part, part_of(drawn, chunk), [term[chunk] for term in real])
+            loss = loss_of(part, chunk)
             losses.append(loss.detach())
             if images.requires_grad:
                 loss.backward()
@@ -223,8 +198,8 @@ class FeatureMatcher(Learner):
         return {"networks": self.networks, "dsa": self.draws, "real": self.sampler.generator}
 
     def _joined(self, pieces: Sequence[Tensor]) -> Tensor:
-        """The pieces of all chunks. A single one is copied only where a CUDA graph wrote it, in
-        memory that its next replay takes."""
+        """The pieces of all chunks. One alone is copied only where a CUDA graph wrote it, in memory
+        that its next replay takes."""
         return torch.cat(pieces) if len(pieces) > 1 or self.execution.graphs else pieces[0]
 
     def _draw(self, drawn: Tensor) -> Draw:
@@ -237,76 +212,18 @@ class FeatureMatcher(Learner):
     def _means(
         self, images: Float[Tensor, "k m c s s"], drawn: Draw | Tensor | None
     ) -> tuple[list[float], ClassMeans]:
-        if isinstance(drawn, Tensor):
-            drawn = self._draw(drawn)
-        if drawn is not None:
-            images = augment(images, drawn, self.method.dsa)
+        images = self._augmented(images, drawn)
         with self.execution.autocast():
             maps, output = self.network.features(images.flatten(0, 1))
             return class_means(self.method, maps, output, len(images))
 
+    def _augmented(
+        self, images: Float[Tensor, "k m c s s"], drawn: Draw | Tensor | None
+    ) -> Float[Tensor, "k m c s s"]:
+        if isinstance(drawn, Tensor):
+            drawn = self._draw(drawn)
+        return images if drawn is None else augment(images, drawn, self.method.dsa)
+
     def _distance(self, images: Tensor, drawn: Draw | Tensor | None, real: ClassMeans) -> Tensor:
         weights, synthetic = self._means(images, drawn)
         return matching_loss(weights, real, synthetic, self.method.loss_scale)
-
-
-class RealSampler:
-    """The training images on the device, and which of them each iteration sees.
-
-    Without ZCA they are kept as uint8, a quarter of float32; with it, as network inputs, because
-    whitening costs a fifth of the network's own arithmetic.
-    """
-
-    def __init__(self, data: ImageData, method: LearnedImages, device: torch.device):
-        self.transform = None if method.zca else preprocess.fitted(data, False, device)
-        if method.zca:
-            self.images = preprocess.training_images(data, True, device)
-        else:
-            self.images = data.train_images.to(device)
-        rows, present = rows_by_class(data)
-        self.alike = bool(present.all())
-        """Whether all classes have as many images, so that no row is a filler."""
-        self.rows, self.present = rows.to(device), present.to(device)
-        self.batch = method.real_batch
-        self.generator = stream(method.seed, "real", device=device)
-
-    def draw(self) -> Int[Tensor, "k b"]:
-        """B rows of each class, without replacement: the largest of one random number per image."""
-        score = torch.rand(self.rows.shape, generator=self.generator, device=self.rows.device)
-        if not self.alike:
-            score = score.masked_fill(~self.present, -1.0)
-        return self.rows.gather(1, score.topk(self.batch, dim=1).indices)
-
-    def as_inputs(self, images: Num[Tensor, "*shape c s s"]) -> Float[Tensor, "*shape c s s"]:
-        """Some of ``images`` as network inputs."""
-        return images if self.transform is None else self.transform(images)
-
-
-def class_chunks(
-    data: ImageData, method: Method, device: torch.device, per_class: int
-) -> list[slice]:
-    """Classes in one forward of ``per_class`` images each.
-
-    On a CPU a chunk's activations stay in its caches (256 images of 32 x 32); on a GPU it only
-    bounds memory. Chunks are equal, so that one compiled shape serves. Exact for norms within an
-    image; BatchNorm's statistics are those of all images in a forward, so it gets all classes at
-    once, whatever memory that takes.
-    """
-    pixels = per_class * data.image_size**2
-    most = (1 << 18) // pixels
-    if device.type != "cpu":
-        # An eighth of its memory: what layers give out and its gradient, in float32 at most.
-        held = 2 * 4 * given_out(method, data) * per_class
-        most = min((1 << 23) // pixels, memory(device) // 8 // held)
-    most = max(1, most)
-    if method.norm == "batch":
-        most = data.num_classes
-    size = max(n for n in range(1, data.num_classes + 1) if data.num_classes % n == 0 and n <= most)
-    return [slice(k, k + size) for k in range(0, data.num_classes, size)]
-
-
-def part_of(drawn: Draw | Tensor | None, chunk: slice) -> Draw | Tensor | None:
-    """The draws of some classes, or the uniform numbers that they are made of."""
-    if isinstance(drawn, Tensor):
-        return drawn[..., chunk]
-    return None if drawn is None else Draw(*(value[chunk] for value in drawn))

@@ -1,0 +1,22 @@
+"""DC, dataset condensation: the network gradients of real and synthetic images, matched by rows.
+
+L = sum_k D(g_k(real_k), g_k(synthetic_k)), with D and the steps of ``gradient_matching``; nothing
+is augmented.
+"""
+
+from typing import ClassVar
+
+from atomlib.augmentation import DSAConfig
+from atomlib.methods.gradient_matching import GradientMatching
+
+
+class DC(GradientMatching):
+    """Match weight gradients per class, in networks trained on the synthetic images."""
+
+    name: ClassVar[str] = "dc"
+    label: ClassVar[str] = "DC"
+    source: ClassVar[str] = "Zhao, Mopuri & Bilen, ICLR 2021, arXiv 2006.05929"
+    revision: ClassVar[int] = 1
+    colour: ClassVar[str] = "#56b4e9"
+
+    dsa: ClassVar[DSAConfig] = DSAConfig(strategies=())
