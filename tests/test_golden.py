@@ -80,6 +80,8 @@ def made_up() -> ImageData:
 def method(name: str, **settings) -> Method:
     """A method at its defaults, small enough for a test."""
     sizes = {"ipc": 2, "iterations": 3, "real_batch": 8, "feature_epochs": 2, "loss_scale": 100.0}
+    # Fewer than a stopping rule of CAFE looks at: no accuracy near a threshold decides.
+    sizes |= {"outer": 2, "inner": 2, "most_steps": 2, "most_epochs": 2}
     known = METHODS[name].model_fields
     return METHODS[name](**{k: v for k, v in (sizes | CPU | settings).items() if k in known})
 

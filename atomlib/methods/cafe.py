@@ -3,10 +3,10 @@
 With M(f) = sum_k ||mean f(real_k) - mean f(synthetic_k)||^2, the outputs R_i of all real images,
 their classes y_i, and s_k the mean output of the synthetic images of class k,
 
-    L = scale * [ sum_{l<L} 0.1 M(f_l) + 1 M(f_L) + 2 M(output) ] + 0.01 L_disc
+    L = sum_{l<N} 0.1 M(f_l) + 1 M(f_N) + 2 M(output) + 0.01 L_disc
     L_disc = sum_i CE((<R_i, s_1>, ..., <R_i, s_K>), y_i)
 
-over the maps f_l of blocks 1 to L. One iteration, a network's life: draw a fresh network; then
+over the maps f_l of blocks 1 to N. One iteration, a network's life: draw a fresh network; then
 repeat: one image step, and epochs on the synthetic images. Accuracy on training images decides when
 to stop: with the last ten accuracies after image steps within 0.04 of each other the life ends,
 with the last ten after epochs more than 0.03 apart the next image step comes.
@@ -61,6 +61,8 @@ class FeatureAlignment(TrainsWithin, FeatureMatching):
     )
     image_lr: Rate = Field(default=0.1, description="SGD on images, at first")
     zca: bool = Field(default=False, description="ZCA whitening")
+    loss_scale: ClassVar[float] = 1.0
+
     layer_weights: tuple[Weight, ...] | None = Field(
         default=None,
         strict=False,
@@ -141,7 +143,10 @@ class FeatureAlignment(TrainsWithin, FeatureMatching):
         return forward * data.num_classes * (images + queries)
 
     def advice(self) -> str:
-        return f"{super().advice()}, or network_lr (now {self.network_lr:g})"
+        return (
+            f"try a smaller image_lr (now {self.image_lr:g}) or network_lr "
+            f"(now {self.network_lr:g})"
+        )
 
 
 class CAFE(FeatureAlignment):
