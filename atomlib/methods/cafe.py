@@ -30,7 +30,6 @@ from atomlib.methods.feature_matching import (
     FeatureMatcher,
     FeatureMatching,
     class_means,
-    in_chunks,
     matching_loss,
 )
 from atomlib.methods.inner_training import InnerTraining, TrainsWithin
@@ -238,7 +237,9 @@ class FeatureAligner(FeatureMatcher):
         reset_parameters(self.network, self.networks)
         rule = self._rule()
         for step in range(method.most_steps):
-            yield self.matched(images)
+            with self.execution.step():
+                loss = self.matched(images)
+            yield loss
             self._count("image steps")
             spread = rule.spread(self.query())
             if spread is not None and spread < method.outer_spread:
@@ -262,17 +263,15 @@ class FeatureAligner(FeatureMatcher):
         self._count("epochs cut")
 
     def matched(self, images: Float[Tensor, "k ipc c s s"]) -> Float[Tensor, ""]:
-        self.execution.begin_step()
         drawn = self.drawn()
         *real, outputs = self.real_side(drawn)
         with torch.no_grad():
             pieces = [self._centres(images[c], part_of(drawn, c)) for c in self.synthetic_chunks]
-        centres = torch.cat(pieces).requires_grad_()
+        centres = self._joined(pieces).requires_grad_()
         coupled = self.method.discrimination * discrimination(outputs, self.labels, centres)
         (pull,) = torch.autograd.grad(coupled, centres)
-        loss = in_chunks(
+        loss = self.in_chunks(
             images,
-            self.synthetic_chunks,
             lambda part, chunk: self._loss(
                 part, part_of(drawn, chunk), [term[chunk] for term in real], pull[chunk]
             ),
@@ -283,12 +282,12 @@ class FeatureAligner(FeatureMatcher):
     def query(self) -> float:
         """Share right of training images drawn anew, not augmented."""
         indices = self.sampler.draw(self.method.query)
-        self.execution.begin_step()
         self.network.eval()
-        found = [
-            self._scores(self.sampler.images[indices[chunk]]).argmax(dim=1)
-            for chunk in self.query_chunks
-        ]
+        with self.execution.step():
+            found = [
+                self._scores(self.sampler.images[indices[chunk]]).argmax(dim=1)
+                for chunk in self.query_chunks
+            ]
         self.network.train()
         return (torch.cat(found) == self.asked).double().mean().item()
 
@@ -324,7 +323,7 @@ class FeatureAligner(FeatureMatcher):
         halvings = sum(done >= after for after in self.method.halve_after)
         self.optimizer.param_groups[0]["lr"] = self.method.image_lr * 0.5**halvings
 
-    def _real_means(self, images: Tensor, drawn: Draw | None) -> ClassMeans:
+    def _real_means(self, images: Tensor, drawn: Draw | Tensor | None) -> ClassMeans:
         """Class means of every term, and the outputs themselves, which are the last term."""
         images = self._augmented(self.sampler.as_inputs(images), drawn)
         with self.execution.autocast():
@@ -332,11 +331,15 @@ class FeatureAligner(FeatureMatcher):
             _, means = class_means(self.method, maps, output, len(images))
         return [*means, output.float() if output.dtype.itemsize < 4 else output]
 
-    def _class_means(self, images: Tensor, drawn: Draw | None) -> Float[Tensor, "k f"]:
+    def _class_means(self, images: Tensor, drawn: Draw | Tensor | None) -> Float[Tensor, "k f"]:
         return self._means(images, drawn)[1][-1]
 
     def _distance(
-        self, images: Tensor, drawn: Draw | None, real: ClassMeans, pull: Float[Tensor, "k f"]
+        self,
+        images: Tensor,
+        drawn: Draw | Tensor | None,
+        real: ClassMeans,
+        pull: Float[Tensor, "k f"],
     ) -> Tensor:
         weights, synthetic = self._means(images, drawn)
         coupled = (synthetic[-1] * pull).sum()

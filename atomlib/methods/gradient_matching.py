@@ -222,16 +222,16 @@ class GradientMatcher(Learner):
         indices, drawn = self.sampler.draw(), self.drawn()
         losses, gradients = [], []
         for k in range(len(images)):
-            self.execution.begin_step()
             one, label = slice(k, k + 1), self.labels[k : k + 1]
-            mine = part_of(drawn, one)
-            real = self._real(self.sampler.images[indices[one]], mine, label)
             part = images[one].detach().requires_grad_(images.requires_grad)
-            loss = self._loss(part, mine, label, real)
-            losses.append(loss.detach().clone())
-            if images.requires_grad:
-                loss.backward()
-                gradients.append(part.grad.clone())
+            with self.execution.step():
+                mine = part_of(drawn, one)
+                real = self._real(self.sampler.images[indices[one]], mine, label)
+                loss = self._loss(part, mine, label, real)
+                if images.requires_grad:
+                    loss.backward()
+                    gradients.append(part.grad.clone())
+                losses.append(loss.detach().clone())  # what a CUDA graph writes over
         if gradients:
             images.grad = torch.cat(gradients)
         return torch.stack(losses).sum()

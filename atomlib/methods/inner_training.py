@@ -50,10 +50,10 @@ class InnerTraining:
             if self.method.dsa.on:
                 about = len(rows), images.shape[-1], self.method.dsa, self.generator
                 drawn = draw(*about, one_strategy=True)
-            self.execution.begin_step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self._loss(images[rows], self.labels[rows], drawn).backward()
-            self.optimizer.step()
+            with self.execution.step():
+                self.optimizer.zero_grad(set_to_none=True)
+                self._loss(images[rows], self.labels[rows], drawn).backward()
+                self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.network.requires_grad_(False)
 
