@@ -198,8 +198,8 @@ class FeatureMatcher(Learner):
         return {"networks": self.networks, "dsa": self.draws, "real": self.sampler.generator}
 
     def _joined(self, pieces: Sequence[Tensor]) -> Tensor:
-        """The pieces of all chunks. One alone is copied only where a CUDA graph wrote it, in memory
-        that its next replay takes."""
+        """The pieces of all chunks. A single one is copied only where a CUDA graph wrote it, in
+        memory that its next replay takes."""
         return torch.cat(pieces) if len(pieces) > 1 or self.execution.graphs else pieces[0]
 
     def _draw(self, drawn: Tensor) -> Draw:

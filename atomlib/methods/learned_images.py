@@ -66,8 +66,8 @@ class LearnedImages(Method):
 class RealSampler:
     """The training images on the device, and which of them each iteration sees.
 
-    Without ZCA they rest there as the uint8 that they are, a quarter of float32; with it, as
-    network inputs, because whitening costs a fifth of the network's own arithmetic.
+    Without ZCA they are kept as uint8, a quarter of float32; with it, as network inputs, because
+    whitening costs a fifth of the network's own arithmetic.
     """
 
     def __init__(self, data: ImageData, method: LearnedImages, device: torch.device):
@@ -103,10 +103,10 @@ def class_chunks(
 ) -> list[slice]:
     """Classes in one forward of ``per_class`` images each.
 
-    On a CPU a chunk's activations stay near its caches (256 images of 32 x 32); on a GPU it
-    only bounds memory. Chunks are equal, so that one compiled shape serves. Exact for norms
-    within an image; BatchNorm's statistics are those of all images in a forward, so it gets
-    all classes at once, whatever memory that takes.
+    On a CPU a chunk's activations stay in its caches (256 images of 32 x 32); on a GPU it only
+    bounds memory. Chunks are equal, so that one compiled shape serves. Exact for norms within an
+    image; BatchNorm's statistics are those of all images in a forward, so it gets all classes at
+    once, whatever memory that takes.
     """
     pixels = per_class * data.image_size**2
     most = (1 << 18) // pixels
