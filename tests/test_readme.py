@@ -68,20 +68,19 @@ def test_commands_that_only_tell_run(command):
 
 
 def test_one_notebook_runs_with_another_parameter(tmp_path):
-    (command,) = re.findall(r"^cd notebooks && .*$", README, re.MULTILINE)
+    (command,) = re.findall(r"^\.venv/bin/python -m atomlib run .*$", README, re.MULTILINE)
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
-    (tmp_path / "build").mkdir()
     (tmp_path / ".venv").symlink_to(sys.prefix)
     done = subprocess.run(
         command,
         shell=True,
         cwd=tmp_path,
-        env={**os.environ, "TQDM_DISABLE": "1"},
+        env={**os.environ, "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    sets = [path.name for path in (tmp_path / "build" / "two" / "distilled").iterdir()]
+    sets = [path.name for path in (tmp_path / "reports" / "lab" / "distilled").iterdir()]
     assert sets and all("ipc2" in name for name in sets)
 
 
