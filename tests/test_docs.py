@@ -79,3 +79,18 @@ def test_links_between_the_documents_resolve(page):
     cited = re.findall(r"\]\((\w+)\.md\), ((?:\"[^\"]+\"(?: and )?)+)", text)
     for name, quoted in cited:
         assert set(re.findall('"([^"]+)"', quoted)) <= headings(name)
+
+
+def test_the_files_that_the_design_names_are_there():
+    text = (ROOT / "docs" / "design.md").read_text()
+    tree = text[text.index("    atomlib/\n") : text.index("To read the method")]
+    inside = [line for line in tree.splitlines() if line.startswith(" " * 6)]
+    named = [name for line in inside for name in re.findall(r"\b\w+(?:\.py|/)", line[:54])]
+    assert len(named) > 15
+    assert not [name for name in named if not (ROOT / "atomlib" / name).exists()]
+    rooms = {
+        f"{path.name}/" for path in (ROOT / "atomlib").iterdir() if (path / "__init__.py").exists()
+    }
+    assert rooms <= set(named)
+    rebuilt = set(re.findall(r"^\| `(\d\d_\w+)` \|", text, re.MULTILINE))
+    assert rebuilt == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
