@@ -12,7 +12,7 @@ BIN  := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := quick
-.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data published-sets ddranking site data test golden status verify torture bench lab notebooks lint lock clean
+.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data published-sets ddranking site data test golden status verify torture bench gpu lab notebooks lint lock clean
 
 quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table, figures, distilled sets in reports/quick/
 	$(BIN)/python -m atomlib run --profile quick
@@ -76,11 +76,11 @@ data: $(READY)  ## download DATASET=cifar10|cifar100|tinyimagenet into ATOM_DATA
 test: $(READY)  ## everything that guards the package: style, oracles, notebooks (nbval)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest
 	@# On a copy, so that nothing is read from results of before, nor a user's results touched.
 	rm -rf build/nbval && mkdir -p build/nbval/reports && cp -R notebooks build/nbval/
 	ln -s ../../../reports/quick build/nbval/reports/quick
-	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env build/nbval/notebooks
+	CUDA_VISIBLE_DEVICES= TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env build/nbval/notebooks
 
 golden: $(READY)  ## write tests/golden/ anew where a revision was raised (and nowhere else)
 	@$(BIN)/python -m tests.test_golden
@@ -93,6 +93,9 @@ verify: $(READY)  ## make RESULT=reports/.../results/....json again from its rec
 
 torture: $(READY)  ## kills, full disks, damaged files, random settings, lost cluster nodes: as many as the README counts
 	ATOM_TORTURE=1 $(BIN)/python -m pytest -m torture
+
+gpu: $(READY)  ## on a machine with a GPU: its tests, a profiled step, bench, cifar10-gpu; one file to send back
+	$(BIN)/python -m tests.gpu_report
 
 bench: $(READY)  ## time and memory of a step and an evaluation beside plain loops, in one run, into reports/bench/
 	$(BIN)/python -m tests.bench

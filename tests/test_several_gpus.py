@@ -9,6 +9,7 @@ import torch
 from atomlib.nas import Proxy, search, search_space
 from atomlib.runs import processes, ray_cluster
 from atomlib.runs.engine import Engine
+from atomlib.runtime.provenance import hardware, on_a_cpu
 from atomlib.training import EvalConfig
 from tests.gpu import pretend_gpu
 
@@ -96,6 +97,12 @@ def test_workers_are_numbered_from_nought():
     """By its name, such as SpawnProcess-1:3, a child of a child has no number."""
     items = [SimpleNamespace(name=name) for name in "abcd"]
     assert {number for _, number in processes.in_processes(items, 2, telling, ())} == {0, 1}
+
+
+def test_a_record_from_the_other_kind_of_device_is_said_to_be_another_sample():
+    assert on_a_cpu(hardware())
+    with pretend_gpu():
+        assert not on_a_cpu(hardware())
 
 
 # On a cluster

@@ -1,8 +1,9 @@
 """Verifies a committed result: makes it again from its record only, and compares.
 
 On the machine that made it, with the same versions and number of threads, a CPU gives the same
-bytes. Elsewhere rounding errors grow over a run, and the test is whether the accuracies differ by
-more than those of the networks among themselves.
+bytes. On another CPU rounding errors grow over a run, and a GPU draws other random numbers than a
+CPU; there the test is whether the accuracies differ by more than those of the networks among
+themselves.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from atomlib.report.findings import compare
 from atomlib.runs.store import facts_of_record
 from atomlib.runtime.files import read_record
 from atomlib.runtime.layout import Layout
-from atomlib.runtime.provenance import differences, hardware, versions
+from atomlib.runtime.provenance import differences, hardware, on_a_cpu, versions
 from atomlib.training import REVISION, EvalConfig
 
 
@@ -115,6 +116,8 @@ def _changed(then: dict[str, Any]) -> list[str]:
     pairs = {"hardware": (made["hardware"], hardware())}
     pairs |= {name: (made["versions"].get(name), now) for name, now in versions().items()}
     found = [f"{name} was {old}, is {new}" for name, (old, new) in pairs.items() if old != new]
+    if on_a_cpu(made["hardware"]) != on_a_cpu(hardware()):
+        found.append("a GPU draws other random numbers than a CPU: networks and batches differ too")
     evaluation = facts_of_record(then)
     found += differences(evaluation, evaluation.today(revision=REVISION))
     if then["method"] != "whole":

@@ -123,6 +123,11 @@ def hardware() -> str:
     return f"{name}, {len(affinity(0)) if affinity else os.cpu_count()} cores"
 
 
+def on_a_cpu(hardware: str) -> bool:
+    """Whether this is what ``hardware`` says where there is no GPU."""
+    return hardware.endswith(" cores")
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
