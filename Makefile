@@ -2,7 +2,8 @@
 PYTHON  ?= python3
 PROFILE ?= quick
 PORT    ?= 8888
-export ATOM_DATA := $(abspath $(or $(ATOM_DATA),data))
+# Not by abspath, which takes a path with spaces for several; Python knows what ~ is.
+export ATOM_DATA := $(if $(filter /% ~%,$(firstword $(ATOM_DATA))),$(ATOM_DATA),$(CURDIR)/$(or $(ATOM_DATA),data))
 
 ifdef ATOM_SETS
 export ATOM_SETS := $(abspath $(ATOM_SETS))
@@ -23,43 +24,43 @@ help:  ## this list
 	@echo "  where cells run: WORKERS=processes, or ENGINE=ray RAY_ADDRESS=host:port (README)"
 
 reports: $(READY)  ## all notebooks of PROFILE=..., continuing where a run was cut
-	$(BIN)/python -m atomlib run --profile $(PROFILE)
+	$(BIN)/python -m atomlib run --profile "$(PROFILE)"
 
 quickstart: $(READY)  ## the method on one data set, equations beside the code
-	$(BIN)/python -m atomlib run 00_quickstart --profile $(PROFILE)
+	$(BIN)/python -m atomlib run 00_quickstart --profile "$(PROFILE)"
 
 table1: $(READY)  ## the main table of PROFILE=... alone
-	$(BIN)/python -m atomlib run 01_main_table --profile $(PROFILE)
+	$(BIN)/python -m atomlib run 01_main_table --profile "$(PROFILE)"
 
 cross-architecture: $(READY)  ## one distilled set, five networks
-	$(BIN)/python -m atomlib run 02_cross_architecture --profile $(PROFILE)
+	$(BIN)/python -m atomlib run 02_cross_architecture --profile "$(PROFILE)"
 
 ablation: $(READY)  ## the terms of the loss, on and off
-	$(BIN)/python -m atomlib run 03_ablation --profile $(PROFILE)
+	$(BIN)/python -m atomlib run 03_ablation --profile "$(PROFILE)"
 
 power: $(READY)  ## spatial and channel powers
-	$(BIN)/python -m atomlib run 04_power --profile $(PROFILE)
+	$(BIN)/python -m atomlib run 04_power --profile "$(PROFILE)"
 
 cost: $(READY)  ## seconds an iteration and peak memory, by method and IPC
-	$(BIN)/python -m atomlib run 05_cost --profile $(PROFILE)
+	$(BIN)/python -m atomlib run 05_cost --profile "$(PROFILE)"
 
 nas: $(READY)  ## the search over 720 networks, ranked by proxy
-	$(BIN)/python -m atomlib run 06_nas --profile $(PROFILE)
+	$(BIN)/python -m atomlib run 06_nas --profile "$(PROFILE)"
 
 gallery: $(READY)  ## the distilled images
-	$(BIN)/python -m atomlib run 07_gallery --profile $(PROFILE)
+	$(BIN)/python -m atomlib run 07_gallery --profile "$(PROFILE)"
 
 disagreements: $(READY)  ## the text's settings against the official code's
-	$(BIN)/python -m atomlib run 08_disagreements --profile $(PROFILE)
+	$(BIN)/python -m atomlib run 08_disagreements --profile "$(PROFILE)"
 
 learning-curve: $(READY)  ## accuracy and loss over iterations
-	$(BIN)/python -m atomlib run 09_learning_curve --profile $(PROFILE)
+	$(BIN)/python -m atomlib run 09_learning_curve --profile "$(PROFILE)"
 
 your-data: $(READY)  ## a folder of your images, distilled (parameters in notebooks/10_your_data.ipynb)
-	$(BIN)/python -m atomlib run 10_your_data --profile $(PROFILE)
+	$(BIN)/python -m atomlib run 10_your_data --profile "$(PROFILE)"
 
 published-sets: $(READY)  ## distilled sets of other authors, read and judged (ATOM_SETS=folder, PROFILE=published_sets)
-	$(BIN)/python -m atomlib run 11_published_sets --profile $(PROFILE)
+	$(BIN)/python -m atomlib run 11_published_sets --profile "$(PROFILE)"
 
 ddranking: $(READY)  ## DD-Ranking's own package trains on what we hand on; installed apart, into build/
 	$(PYTHON) -m venv build/ddranking
@@ -71,7 +72,7 @@ site: $(READY)  ## the reports as a static site in build/site/, to be read offli
 	@$(BIN)/python -m atomlib site
 
 data: $(READY)  ## download DATASET=cifar10|cifar100|tinyimagenet into ATOM_DATA and check it
-	$(BIN)/python -m atomlib data $(or $(DATASET),cifar10)
+	$(BIN)/python -m atomlib data "$(or $(DATASET),cifar10)"
 
 test: $(READY)  ## everything that guards the package: style, oracles, notebooks (nbval)
 	$(BIN)/ruff check .
@@ -86,10 +87,10 @@ golden: $(READY)  ## write tests/golden/ anew where a revision was raised (and n
 	@$(BIN)/python -m tests.test_golden
 
 status: $(READY)  ## what reports/PROFILE holds: done, running, interrupted, stale, damaged, and why
-	@$(BIN)/python -m atomlib status reports/$(PROFILE)
+	@$(BIN)/python -m atomlib status "reports/$(PROFILE)"
 
 verify: $(READY)  ## make RESULT=reports/.../results/....json again from its record alone, and compare
-	$(BIN)/python -m atomlib verify $(RESULT)
+	$(BIN)/python -m atomlib verify "$(RESULT)"
 
 torture: $(READY)  ## kills, full disks, damaged files, random settings, lost cluster nodes: as many as the README counts
 	ATOM_TORTURE=1 $(BIN)/python -m pytest -m torture

@@ -20,6 +20,7 @@ from atomlib.methods import Learner, Method, find
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import pick_device
 from atomlib.runtime.provenance import given, versions
+from atomlib.runtime.torch_state import under_torch_defaults
 
 
 class DivergedError(SettingError):
@@ -46,6 +47,7 @@ def distill(
     return made
 
 
+@under_torch_defaults
 def trajectory(
     data: ImageData,
     method: Method,
@@ -76,6 +78,7 @@ def trajectory(
     return _run(data, method, {*at} - {method.length}, device, progress, resume)
 
 
+@under_torch_defaults
 def _run(
     data: ImageData,
     method: Method,

@@ -23,6 +23,7 @@ from atomlib.models.ensemble import Ensemble
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, pick_device
+from atomlib.runtime.torch_state import under_torch_defaults
 from atomlib.training import (
     REVISION,
     EnsembleTrainer,
@@ -34,6 +35,7 @@ from atomlib.training import (
 )
 
 
+@under_torch_defaults
 def evaluate(
     distilled: DistilledSet | PublishedSet,
     data: ImageData,

@@ -33,12 +33,14 @@ from atomlib.runtime.files import (
     write_tensors,
 )
 from atomlib.runtime.provenance import Facts, differences, libraries, settings_of
+from atomlib.runtime.torch_state import under_torch_defaults
 from atomlib.training import REVISION, TEST_BATCH, EvalConfig, Trainer
 
 FULL_DATA_EPOCHS = 200
 """Epochs of training on the full data in the field (docs/facts.md, 'NAS protocol')."""
 
 
+@under_torch_defaults
 def full_data_accuracies(
     data: ImageData,
     config: EvalConfig,
@@ -57,6 +59,7 @@ def full_data_accuracies(
     return torch.tensor([trainer.accuracies(test, labels)[0] for trainer in trainers])
 
 
+@under_torch_defaults
 def trained_network(
     data: ImageData,
     config: EvalConfig,
@@ -69,6 +72,7 @@ def trained_network(
     return _trained(data, config, zca, 0, pick_device(device), progress).network.eval()
 
 
+@under_torch_defaults
 def features_of(
     data: ImageData, config: EvalConfig, zca: bool, device: torch.device, *, progress: bool = True
 ) -> Float[Tensor, "n f"]:

@@ -16,7 +16,10 @@ from torch import Tensor
 
 from atomlib.datasets import known
 from atomlib.datasets.image_data import ImageData
+from atomlib.errors import SettingError
+from atomlib.runtime.device import memory
 from atomlib.runtime.files import DamagedError, cache_folder, read_tensors, set_aside, write_tensors
+from atomlib.runtime.torch_state import under_torch_defaults
 
 STATISTICS = {k.name: k.statistics for k in (*known.OFFICIAL, known.TINYIMAGENET)}
 """Mean and standard deviation per channel, of pixels in [0, 1], as the field uses them."""
@@ -38,6 +41,7 @@ class Preprocess:
     zca: ZCAWhitening | None = None
 
     @classmethod
+    @under_torch_defaults
     def fit(cls, data: ImageData, *, zca: ZCA) -> Self:
         """Fit on the training split. ZCA matrices are cached by the data's fingerprint."""
         mean, std = data.statistics or _statistics(data.train_images)
@@ -80,6 +84,7 @@ class Preprocess:
 
 
 @lru_cache(maxsize=4)
+@under_torch_defaults
 def fitted(data: ImageData, zca: ZCA, device: torch.device) -> Preprocess:
     """The transform for ``data`` on ``device``, fitted or read once per process."""
     return Preprocess.fit(data, zca=zca).to(device)
@@ -87,12 +92,14 @@ def fitted(data: ImageData, zca: ZCA, device: torch.device) -> Preprocess:
 
 # Two of them: with and without ZCA. At CIFAR's size each is 600 MB of float32.
 @lru_cache(maxsize=2)
+@under_torch_defaults
 def training_images(data: ImageData, zca: ZCA, device: torch.device) -> Tensor:
     """The full training split as network inputs, resident on ``device``: float32 [n, c, h, w]."""
     return fitted(data, zca, device)(data.train_images.to(device))
 
 
 @lru_cache(maxsize=2)
+@under_torch_defaults
 def test_images(data: ImageData, zca: ZCA, device: torch.device) -> Tensor:
     """The whole test split as network inputs, resident on ``device``: float32 [m, c, h, w]."""
     return fitted(data, zca, device)(data.test_images.to(device))
@@ -114,8 +121,26 @@ def _statistics(images: Tensor) -> tuple[list[float], list[float]]:
     return means, stds
 
 
+def _check_zca(data: ImageData) -> None:
+    """Raise SettingError where ZCA cannot be fitted: too few images, or too large ones."""
+    if len(data.train_images) < 2:
+        raise SettingError(
+            f"zca is on, and {data.name} has one training image; allowed with ZCA: two or more"
+        )
+    numbers = data.channels * data.image_size**2
+    # The covariance, its two factors, the transform and its inverse: each a square of ``numbers``.
+    needed, room = 5 * 4 * numbers**2, memory(torch.device("cpu"))
+    if needed > room:
+        raise SettingError(
+            f"zca is on, and takes {needed / 1e9:,.0f} GB for images of {data.image_size} x "
+            f"{data.image_size} x {data.channels} as those of {data.name}; allowed: what the "
+            f"{room / 1e9:,.0f} GB of this machine hold, with a smaller resize, or zca off"
+        )
+
+
 def _fit_zca(data: ImageData, plain: Preprocess) -> ZCAWhitening:
     """kornia's ZCA (eps 0.1, unbiased covariance) on training images as ``plain`` makes them."""
+    _check_zca(data)
     zca = ZCAWhitening(dim=0, eps=ZCA_EPS, compute_inv=True)
     about = f"{data.fingerprint} {plain.mean.flatten().tolist()} {plain.std.flatten().tolist()}"
     key = hashlib.sha256(about.encode()).hexdigest()[:16]

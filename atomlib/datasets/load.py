@@ -25,10 +25,12 @@ from atomlib.datasets.image_data import BROUGHT, ImageData
 from atomlib.datasets.image_folder import SUFFIXES, folder_state, load_folder
 from atomlib.errors import DataError, MissingDataError, check_choice, shown
 from atomlib.runtime.files import sha256_file
+from atomlib.runtime.torch_state import under_torch_defaults
 
 DATASETS = ("digits", "digits32", "cifar10", "cifar100", "tinyimagenet")
 
 
+@under_torch_defaults
 def load_dataset(
     name: str,
     *,

@@ -4,7 +4,7 @@ import math
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
@@ -21,6 +21,7 @@ from atomlib.models.convnet import (
 )
 from atomlib.recipes import RECIPES
 from atomlib.runtime.device import memory
+from atomlib.runtime.torch_state import name_account
 from atomlib.settings import Settings
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -30,6 +31,11 @@ MODELS: dict[str, type[nn.Module]] = {
     "resnet18": ResNet18,
     "vit": ViT,
 }
+
+
+def _word(value: object) -> object:
+    """YAML reads on and off as true and false."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 class NetworkConfig(Settings):
@@ -48,7 +54,7 @@ class NetworkConfig(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of convolutions; auto is bfloat16 where the processor has it"
     )
-    compile: Literal["auto", "on", "off"] = Field(
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_word)] = Field(
         "auto", description="torch.compile the step; auto is on where the run is long enough"
     )
     graphs: bool = Field(False, description="replay compiled steps as CUDA graphs, on a GPU")
@@ -190,6 +196,7 @@ def network_for(
 
 def operations(config: NetworkConfig, data: ImageData) -> int:
     """Floating point operations of one image's forward, counted without computing it."""
+    name_account()
     from torch.utils.flop_counter import FlopCounterMode  # slow to import: it looks for a GPU
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

@@ -53,6 +53,7 @@ from atomlib.runtime.provenance import (
     libraries,
     settings_of,
 )
+from atomlib.runtime.torch_state import under_torch_defaults
 from atomlib.training import (
     EnsembleTrainer,
     EvalConfig,
@@ -123,6 +124,7 @@ class Proxy:
         return digest.hexdigest()
 
 
+@under_torch_defaults
 def evaluate_candidates(
     proxy: Proxy,
     candidates: Sequence[Candidate],

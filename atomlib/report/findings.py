@@ -3,7 +3,7 @@ and measured against published.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +60,7 @@ def against_published(cell: Any) -> Verdict:
     """
     n, spread = (cell.seeds, cell.seed_std) if cell.seeds > 1 else (cell.networks, cell.std)
     theirs = 0.0 if pd.isna(cell.published_std) else _sample(cell.published_std, PUBLISHED_NETWORKS)
-    if n < 2 or not (spread > 0 or theirs > 0):
+    if n < 2 or not (spread > ROUNDING or theirs > 0):
         return Verdict("not tested", None)
     ours = _sample(spread, n)
     if theirs:
@@ -88,25 +88,38 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     gap = float(np.mean(a) - np.mean(b))
     if min(len(a), len(b)) < 2:
         return f"{first} and {second} are {points(gap)} points apart; one network is not tested."
-    return _verdict(
-        first,
-        second,
-        gap,
-        _welch(ours, theirs),
-        f"Welch's t-test over {len(a)} and {len(b)} networks of one seed",
-    )
+    p = _welch(ours, theirs)
+    test = f"Welch's t-test over {len(a)} and {len(b)} networks of one seed"
+    if p is None:
+        return (
+            f"{first} and {second} are {points(gap)} points apart; not tested, since neither's "
+            f"{len(a)} and {len(b)} networks differ from each other."
+        )
+    return _verdict(first, second, gap, p, test)
 
 
-def _welch(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
-    """p of Welch's t-test over networks, two at the least on each side."""
-    return float(
-        scipy.stats.ttest_ind(ours["accuracies"], theirs["accuracies"], equal_var=False).pvalue
-    )
+def has_spread(values: Sequence[float]) -> bool:
+    """Whether accuracies differ by more than rounding: without, no test says anything."""
+    return len(values) > 1 and float(np.ptp(values)) > ROUNDING
+
+
+ROUNDING = 1e-3
+"""Points of accuracy: less than one image of a test set of 10,000 by ten times."""
+
+
+def _welch(ours: dict[str, Any], theirs: dict[str, Any]) -> float | None:
+    """p of Welch's t-test over networks, two at the least on each side; None without spread."""
+    a, b = ours["accuracies"], theirs["accuracies"]
+    if not (has_spread(a) or has_spread(b)):
+        return None
+    return float(scipy.stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
 def _p(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    alone = min(len(ours["accuracies"]), len(theirs["accuracies"])) < 2
-    return "no p with one network" if alone else f"p = {_welch(ours, theirs):.2g}"
+    if min(len(ours["accuracies"]), len(theirs["accuracies"])) < 2:
+        return "no p with one network"
+    p = _welch(ours, theirs)
+    return "no p without spread" if p is None else f"p = {p:.2g}"
 
 
 def findings(records: Iterable[dict[str, Any]], method: str = ATOM.name) -> list[str]:
@@ -139,6 +152,12 @@ def _compare_seeds(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> 
     if len(seeds) < 2:
         return compare(ours[0], theirs[0])
     a, b = ([mean[seed] for seed in seeds] for mean in means)
+    if not has_spread(np.subtract(a, b)):
+        first, second = (label(records[0]["method"]) for records in (ours, theirs))
+        return (
+            f"{first} and {second} are {points(float(np.mean(a) - np.mean(b)))} points apart at "
+            f"each of {len(seeds)} distillation seeds; not tested, since that has no spread."
+        )
     p = float(scipy.stats.ttest_rel(a, b).pvalue)
     return _verdict(
         label(ours[0]["method"]), label(theirs[0]["method"]), float(np.mean(a) - np.mean(b)),

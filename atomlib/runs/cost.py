@@ -24,8 +24,10 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.methods import Method
 from atomlib.runtime.device import pick_device
 from atomlib.runtime.device import tf32 as number_type
+from atomlib.runtime.torch_state import under_torch_defaults
 
 
+@under_torch_defaults
 def costs(
     data: ImageData,
     methods: Sequence[Method],
@@ -48,6 +50,7 @@ def costs(
     return pd.DataFrame(rows)
 
 
+@under_torch_defaults
 def step_cost(
     data: ImageData, method: Method, device: torch.device, repeats: int = 5
 ) -> dict[str, Any]:

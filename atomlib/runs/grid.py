@@ -84,6 +84,7 @@ def cells(
     _check_settings(methods, settings, variants)
     made = []
     loaded = [load_dataset(name, resize=resize) for name in datasets]
+    _check_same_names(loaded, datasets)
     combined = product(networks, loaded, recipes, ipcs, methods, variants, seeds)
     for network, data, recipe, ipc, method, variant, seed in combined:
         change = variants[variant]
@@ -105,6 +106,18 @@ def cells(
         operations(cell.method, data), operations(cell.evaluation, data)  # both can be built
         made.append(cell)
     return made
+
+
+def _check_same_names(loaded: Sequence[ImageData], asked: Sequence[str]) -> None:
+    """Raise SettingError for two data sets of one name, which tables and files go by."""
+    for data in loaded:
+        same = next(other for other in loaded if other.name == data.name)
+        if same.fingerprint != data.fingerprint:
+            raise SettingError(
+                f"datasets has two of the name {data.name!r} with other images "
+                f"({', '.join(map(shown, asked))}); allowed: one name each, which tables and files "
+                "have to tell them apart (rename a folder)"
+            )
 
 
 def _check_maps(

@@ -6,6 +6,7 @@ executes each notebook with its parameters; what it made lands in reports/<name>
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any, Union, get_args, get_origin
 import nbformat
 import papermill as pm
 import yaml
+from jupyter_client.kernelspec import NoSuchKernel
+from nbclient.exceptions import DeadKernelError
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from atomlib.errors import SettingError, check_choice, check_kind, did_you_mean, shown
@@ -35,7 +38,7 @@ def read_profile(name: str) -> dict[str, dict[str, Any]]:
     check_choice("profile", name, sorted(path.stem for path in PROFILES.glob("*.yaml")))
     path = PROFILES / f"{name}.yaml"
     try:
-        profile = yaml.safe_load(path.read_text())
+        profile = yaml.load(path.read_text(), _Loader)
     # ValueError: bytes that are no text, or a date that there is none of; RecursionError: nested
     # a thousand deep.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -55,6 +58,32 @@ def read_profile(name: str) -> dict[str, dict[str, Any]]:
         for parameter in parameters:
             check_choice(f"parameter of {notebook} in profile {name!r}", parameter, known)
     return profile
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-3 is a number, and a key that is given twice an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        given = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = [name for name in given if name != "<<" and given.count(name) > 1]
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice[0]!r} is given twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        value = super().construct_yaml_float(node)
+        # 1e3 counts as well as 1000 does, where a whole number is asked for.
+        return int(value) if "." not in node.value and value == value // 1 else value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),  # YAML 1.1 asks for a dot and a sign
+    list("-+0123456789"),
+)
 
 
 def _notebooks() -> list[str]:
@@ -119,6 +148,16 @@ def run_profile(
             raise SettingError(
                 f"{notebook} stopped: {error.ename}: {error.evalue} (see {running})"
             ) from None
+        except DeadKernelError:
+            raise SettingError(
+                f"{notebook} stopped: its kernel died, as one that runs out of memory does (see "
+                f"{running}); allowed: smaller settings, such as real_batch or width"
+            ) from None
+        except NoSuchKernel:
+            raise SettingError(
+                "kernel 'python3' is not installed; allowed: after python -m ipykernel install "
+                "--sys-prefix"
+            ) from None
         _keep(running, layout.notebook(notebook))
     return reports
 
@@ -156,7 +195,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> None:
     """Execute notebooks, and say where what they made is."""
     # Kernels run in notebooks/; a relative data folder is meant from here.
-    os.environ["ATOM_DATA"] = str(Path(os.environ.get("ATOM_DATA") or "data").absolute())
+    os.environ["ATOM_DATA"] = str(
+        Path(os.environ.get("ATOM_DATA") or "data").expanduser().absolute()
+    )
     profile = given.profile or (LAB if given.notebooks else "quick")
     reports = run_profile(profile, given.notebooks or None, given.changes, reuse=given.reuse)
     layout = Layout(reports)
@@ -182,7 +223,7 @@ def take(given: argparse.Namespace, more: list[str]) -> None:
                 f"argument is {option!r}; allowed: notebooks first, then --PARAMETER VALUE"
             )
         try:
-            given.changes[name] = yaml.safe_load(value or words.pop(0))
+            given.changes[name] = yaml.load(value or words.pop(0), _Loader)
         except yaml.YAMLError:
             raise SettingError(f"parameter {name} is no YAML; allowed: such as [1, 10]") from None
 
@@ -202,11 +243,14 @@ def check(names: Mapping[str, Any]) -> None:
     when a cell is run again, checks types only.
     """
     global _first_call
+    before = _of_startup()
     types = names.get("__annotations__", {})
     allowed = ", ".join(f"{name} ({_type_name(kind)})" for name, kind in types.items())
     if _first_call:
         for name, value in names.items():
             if name in types or name.startswith("_") or name in ("In", "Out"):
+                continue
+            if name in before and before[name] is value:
                 continue
             if isinstance(value, PLAIN):
                 raise SettingError(
@@ -224,6 +268,12 @@ def check(names: Mapping[str, Any]) -> None:
                 f"parameter {name} is {shown(names[name])}, which is not {_type_name(kind)}; "
                 f"allowed: {allowed}"
             ) from None
+
+
+def _of_startup() -> Mapping[str, Any]:
+    """What the user's own Jupyter has defined before the notebook: start-up files, pylab."""
+    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    return getattr(shell, "user_ns_hidden", {})
 
 
 def _type_name(kind: Any) -> str:

@@ -148,6 +148,8 @@ def _is_held(path: Path) -> bool:
         lock.acquire(blocking=False)
     except Timeout:
         return True
+    except (OSError, NotImplementedError):  # no locks are granted there
+        return False
     lock.release()
     return False
 

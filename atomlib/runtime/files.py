@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +120,28 @@ def lock(path: Path) -> Iterator[None]:
     except Timeout:
         print(f"{path.name}: another process holds the lock; waiting", file=sys.stderr)
         held.acquire()
+    except (OSError, NotImplementedError) as error:
+        _tell_of_no_locks(path.parent, getattr(error, "strerror", None) or str(error))
     try:
         yield
     finally:
         held.release()
 
 
+@cache
+def _tell_of_no_locks(folder: Path, reason: str) -> None:
+    """Once per folder: a file system of a network, say, whose server grants no locks."""
+    print(
+        f"{folder} grants no locks ({reason}); going on without, so let one process at a time "
+        "write there, or two may do the same work",
+        file=sys.stderr,
+    )
+
+
 def lock_file(path: Path) -> FileLock:
-    """The lock on making ``path``, not held yet: a file beside it."""
-    return FileLock(path.with_name(f".{path.name}.lock"))
+    """The lock on making ``path``, not held yet: a file beside it, which all may take who share
+    the folder."""
+    return FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)
 
 
 def check_writable(folder: Path) -> Path:
@@ -153,8 +167,30 @@ def sha256_file(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """The cache of data, ZCA matrices and networks: ATOM_CACHE, else ~/.cache/atomlib."""
-    return Path(os.environ.get("ATOM_CACHE") or Path.home() / ".cache" / "atomlib")
+    """The cache of data, ZCA matrices and networks: ATOM_CACHE, else ~/.cache/atomlib.
+
+    Without ATOM_CACHE, an account that has no home, or one that cannot be written, gets a folder
+    of its own among the temporary ones.
+    """
+    chosen = os.environ.get("ATOM_CACHE")
+    return Path(chosen).expanduser() if chosen else _default_cache(os.environ.get("HOME", ""))
+
+
+@cache
+def _default_cache(_: str) -> Path:
+    with suppress(OSError, RuntimeError):  # RuntimeError: no home is known
+        folder = Path.home() / ".cache" / "atomlib"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    folder = Path(tempfile.gettempdir()) / f"atomlib-{os.getuid()}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat() if folder.exists() else None
+    if about is None or about.st_uid != os.getuid() or not os.access(folder, os.W_OK):
+        folder = Path(tempfile.mkdtemp(prefix="atomlib-"))  # that name is somebody else's
+    print(f"no home to write to: the cache is {folder} (ATOM_CACHE sets it)", file=sys.stderr)
+    return folder
 
 
 MOST_BYTES = 1 << 34
