@@ -68,7 +68,7 @@ def test_the_environment_is_read(monkeypatch):
     values = ("ray", "3", "host:6379", "2", "0.25")
     for name, value in zip(VARIABLES, values, strict=True):
         monkeypatch.setenv(name, value)
-    assert Engine.chosen() == Engine("ray", 3, "host:6379", 2, 0.25)
+    assert Engine.chosen() == Engine("ray", 3, "host:6379", 2, 0.25, cpus_asked=2)
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,10 @@ class Engine:
     address: str
     cpus: int
     """Threads of a cell."""
-    cpus_asked: int | None
     gpus: float | None
     """None: one where nodes have any."""
+    cpus_asked: int | None = None
+    """CPUS_PER_CELL, where it is set."""
 
     @classmethod
     def chosen(cls) -> Self:
@@ -58,8 +59,8 @@ class Engine:
             _number("WORKERS", int, lambda n: n >= 1, "1 or more") or 1,
             os.environ.get("RAY_ADDRESS") or "auto",
             cpus or torch.get_num_threads(),
-            cpus,
             gpus,
+            cpus,
         )
 
     @property
