@@ -199,3 +199,30 @@ def plain_gradient_step(network, real: Tensor, synthetic: Tensor, drawn, dsa_con
         wanted = [gradient.detach().clone() for gradient in gradients(one, k, keep=False)]
         loss = loss + plain_distance(wanted, list(gradients(other, k, keep=True)))
     return loss
+
+
+def plain_alignment_step(
+    network, real: Tensor, synthetic: Tensor, drawn, dsa_config, layers, last: float, tell: float
+) -> Tensor:
+    """One image step's loss of CAFE: ``layers`` weigh the maps, ``last`` the output, ``tell`` the
+    discrimination, which is summed image by image."""
+    loss = torch.zeros((), dtype=synthetic.dtype, device=synthetic.device)
+    outputs, means = [], []
+    for k in range(len(synthetic)):
+        one, other = real[k], synthetic[k]
+        if drawn is not None:
+            one = augment(one, group(drawn, k), dsa_config)
+            other = augment(other, group(drawn, k), dsa_config)
+        with torch.no_grad():
+            real_maps, real_output = network.features(one)
+        maps, output = network.features(other)
+        for weight, r, s in zip(layers, real_maps, maps, strict=True):
+            loss = loss + weight * (r.mean(dim=0) - s.mean(dim=0)).square().sum()
+        loss = loss + last * (real_output.mean(dim=0) - output.mean(dim=0)).square().sum()
+        outputs.append(real_output)
+        means.append(output.mean(dim=0))
+    for k, rows in enumerate(outputs):
+        for row in rows:
+            scores = torch.stack([torch.dot(row, mean) for mean in means])
+            loss = loss + tell * (scores.logsumexp(dim=0) - scores[k])
+    return loss
