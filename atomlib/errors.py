@@ -39,7 +39,11 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
     """' (did you mean ...?)' where some allowed name is near, else the empty string."""
     # A name is short; comparing takes the square of its length.
     named = isinstance(value, str) and len(value) <= 100
-    near = get_close_matches(value, list(allowed), n=1, cutoff=0.5) if named else []
+    allowed = list(allowed)
+    # As papers write it: CIFAR-10, DataDAM.
+    plain = "".join(sign for sign in value.lower() if sign.isalnum()) if named else ""
+    near = [plain] if plain in allowed else []
+    near = near or (get_close_matches(value, allowed, n=1, cutoff=0.5) if named else [])
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 

@@ -17,13 +17,14 @@ import torch
 import yaml
 from PIL import Image
 
-from atomlib.datasets import ImageData, load_dataset
+from atomlib.datasets import ImageData, load_dataset, png_folder
 from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import DataError, SettingError
 from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, RandomImages
 from atomlib.preprocess import Preprocess
+from atomlib.report import figures
 from atomlib.report.findings import compare
 from atomlib.runs import Store, cells, profiles
 from atomlib.runs.status import status
@@ -648,3 +649,27 @@ def test_home_is_known_in_atom_data(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     pets(tmp_path / "data" / "x")
     assert load_dataset("folder:x", root="~/data").name == "x"
+
+
+# Names in pictures and exports
+
+
+@pytest.mark.parametrize("name", ["$$", "a$b$c", "$x_", "cash $"])
+def test_dollars_in_a_class_name_are_drawn(tmp_path, name):
+    made = distill(load(pets(tmp_path / "x", (name, "b"))), RandomImages(), progress=False)
+    path = figures.write_figure(figures.distilled_grid(made, title=name), tmp_path / "out", "grid")
+    assert path.stat().st_size > 0
+
+
+def test_more_classes_than_digits_keep_their_order():
+    names = png_folder._folder_names(map(str, range(1001)))
+    assert names == sorted(names) and len(set(names)) == 1001
+    assert png_folder._folder_names(["a"]) == ["000_a"]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("CIFAR10", "cifar10"), ("CIFAR-100", "cifar100"), ("Digits", "digits")]
+)
+def test_names_as_papers_write_them_are_answered_with_ours(complains, written, meant):
+    with complains(f"did you mean {meant!r}"):
+        load_dataset(written)

@@ -103,9 +103,11 @@ def _new(folder: str | Path, images: Tensor) -> Path:
 
 
 def _folder_names(class_names: Iterable[str]) -> list[str]:
-    """Names that every file system takes, whatever the classes are called."""
+    """Names that every file system takes, whatever the classes are called, in their order."""
+    class_names = list(class_names)
+    digits = max(3, len(str(len(class_names) - 1)))  # or a reader would sort "1000" before "999"
     return [
-        f"{label:03d}_{re.sub(r'[^A-Za-z0-9_ .-]', '_', name)[:80]}"
+        f"{label:0{digits}d}_{re.sub(r'[^A-Za-z0-9_ .-]', '_', name)[:80]}"
         for label, name in enumerate(class_names)
     ]
 

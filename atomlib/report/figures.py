@@ -51,6 +51,11 @@ def style() -> None:
     plt.rcParams["pdf.fonttype"] = 42  # TrueType: publishers take no Type 3
 
 
+def _plain(text: str) -> str:
+    """A name that others gave, whose dollars are no mathematics."""
+    return text.replace("$", r"\$")
+
+
 WIDEST = 7.0
 """Inches: both columns of a paper."""
 
@@ -97,7 +102,7 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
             if not pd.isna(figures[method]):
                 axis.plot([x - 0.32, x + 0.32], [figures[method]] * 2, color="0.25", lw=1.5)
         axis.set_xticks(range(len(order)), [label(m) for m in order], rotation=30, ha="right")
-        axis.set(title=f"{data_label(table, dataset)}, IPC {ipc}", xlabel="", ylabel="")
+        axis.set(title=f"{_plain(data_label(table, dataset))}, IPC {ipc}", xlabel="", ylabel="")
     for first in axes[::3]:
         first.set_ylabel("test accuracy, %")
     if table.published.notna().any():
@@ -124,13 +129,13 @@ def image_grid(
     wide, high = max(2.6, columns * cell + 1.1), len(rows) * cell + (0.35 if title else 0.1)
     figure, axis = plt.subplots(figsize=(wide, high))
     axis.imshow(canvas.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axis.set_yticks([r * (height + gap) + height / 2 for r in range(len(rows))], rows)
+    axis.set_yticks([r * (height + gap) + height / 2 for r in range(len(rows))], map(_plain, rows))
     axis.set_xticks([])
     axis.tick_params(length=0)
     axis.grid(False)
     sns.despine(ax=axis, left=True, bottom=True)
     if title:
-        axis.set_title(title)
+        axis.set_title(_plain(title))
     return figure
 
 
@@ -159,7 +164,7 @@ def attention_figure(
         top, bottom = axes[:, column]
         top.imshow(pixels[column].permute(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1)
         bottom.imshow(spatial[column].view(side, side), cmap="magma")
-        top.set_title(data.class_names[column], fontsize=8)
+        top.set_title(_plain(data.class_names[column]), fontsize=8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
@@ -221,7 +226,7 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
                     *zip(*made.history, strict=True), color=methods.colour(made.method.name)
                 )
         by = "" if recipe == "text" else f", by the {recipe}"
-        top.set_title(f"{data_label(table, dataset)}, IPC {ipc}{by}")
+        top.set_title(f"{_plain(data_label(table, dataset))}, IPC {ipc}{by}")
         bottom.set(xlabel="iteration", yscale="log")
     axes[0][0].set_ylabel("test accuracy, %\n(mean, 95 % t-interval)")
     axes[1][0].set_ylabel("matching loss")
@@ -327,7 +332,7 @@ def forest_figure(table: pd.DataFrame, *bases: str) -> Figure:
                 axis.plot([reference.iloc[0]] * 2, ends, color="0.6", lw=1, ls="--", zorder=1)
         axis.set_yticks(rows, part.variant)
         bars = "" if part.low.isna().all() else "\n(mean, 95 % t-interval)"
-        axis.set(title=f"{data_label(table, dataset)}, IPC {ipc}")
+        axis.set(title=f"{_plain(data_label(table, dataset))}, IPC {ipc}")
         axis.set_xlabel(f"test accuracy, %{bars}")
     axes[0][0].invert_yaxis()
     return figure
@@ -348,7 +353,7 @@ def power_figure(table: pd.DataFrame) -> Figure:
             cbar_kws={"label": "test accuracy, %"},
         )  # fmt: skip
         axis.set(
-            title=f"{data_label(table, dataset)}, IPC {ipc}",
+            title=f"{_plain(data_label(table, dataset))}, IPC {ipc}",
             xlabel="channel power $p_c$",
             ylabel="spatial power $p_s$",
         )
