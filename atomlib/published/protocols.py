@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atomlib.errors import check_choice
+from atomlib.methods import DataDAM
 from atomlib.published.published_set import PublishedSet
 from atomlib.training import EvalConfig
 
@@ -32,7 +33,7 @@ PROTOCOLS = {
     "cafe": Protocol("CAFE", {"epochs": 600, **NO_AUGMENTATION}),
     "mtt": Protocol("MTT", learned_rate=True),
     "datm": Protocol("DATM", learned_rate=True),
-    "datadam": Protocol("DataDAM", {"epochs": 1800, "batch_size": 64}),
+    DataDAM.name: Protocol(DataDAM.label, {"recipe": "code"}),
 }
 
 

@@ -129,7 +129,7 @@ def test_protocols(tmp_path, data, complains):
     assert protocol("ours", made) == default
     assert protocol("dc", made) == default.but(epochs=300, dsa={"strategies": ()})
     assert protocol("mtt", made) == protocol("datm", made) == default.but(lr=0.0184)
-    assert protocol("datadam", made) == default.but(epochs=1800, batch_size=64)
+    assert protocol("datadam", made) == EvalConfig(recipe="code")
     made.lr = None
     assert protocol("mtt", made) == default
     assert protocol("ours", made, networks=2).networks == 2
