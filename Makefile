@@ -13,7 +13,7 @@ BIN  := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := quick
-.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data published-sets ddranking site data test golden status verify torture bench gpu lab notebooks lint lock clean
+.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data published-sets ddranking site data test golden status verify asked torture bench gpu lab notebooks lint lock clean
 
 quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table, figures, distilled sets in reports/quick/
 	$(BIN)/python -m atomlib run --profile quick
@@ -89,8 +89,11 @@ golden: $(READY)  ## write tests/golden/ anew where a revision was raised (and n
 status: $(READY)  ## what reports/PROFILE holds: done, running, interrupted, stale, damaged, and why
 	@$(BIN)/python -m atomlib status "reports/$(PROFILE)"
 
-verify: $(READY)  ## make RESULT=reports/.../results/....json again from its record alone, and compare
+verify: asked $(READY)  ## make RESULT=reports/.../results/....json again from its record alone, and compare
 	$(BIN)/python -m atomlib verify "$(RESULT)"
+
+asked:
+	@test -n "$(RESULT)" || { echo "error: RESULT is not given; allowed: make verify RESULT=reports/quick/results/NAME.json" >&2; exit 1; }
 
 torture: $(READY)  ## kills, full disks, damaged files, random settings, lost cluster nodes: as many as the README counts
 	ATOM_TORTURE=1 $(BIN)/python -m pytest -m torture

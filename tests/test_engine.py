@@ -1,6 +1,8 @@
 """Settings of where cells run, and that processes make what this one makes."""
 
 import importlib
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -122,6 +124,43 @@ def test_a_set_that_several_networks_are_trained_on_is_one_task(tmp_path, make_d
     grid = small_grid(make_data())
     module._fill(Store(tmp_path, progress=False), Recording(), grid, lambda cell: (), ())
     assert [len(task.evaluations) for task in asked] == [2, 1, 1, 1]
+
+
+def test_a_worker_has_data_with_all_that_it_brings(monkeypatch, tmp_path, make_data):
+    plain = make_data()
+    data = [plain, replace(plain, label="Toys", zca=True, augmentations=("color",))]
+    found = []
+
+    class Here:
+        cpus = 1
+
+        def side_by_side(self, items, make, tensors, arguments, _):
+            work = make(tensors, *arguments)
+            found.extend(work(item) for item in items)
+            return (pair for pair in ())
+
+    for kind in (module._Set, module._Whole):
+        monkeypatch.setattr(kind, "make", lambda task, store, data: data)
+    evaluation = small_grid(plain)[0].evaluation
+    ceilings = [FullDataCell(each, evaluation, False) for each in data]
+    module._fill(Store(tmp_path, progress=False), Here(), [], lambda cell: (), ceilings)
+    assert found == data and found[0] != found[1]
+    assert torch.equal(found[1].train_images, plain.train_images)
+
+
+def doubled(tensors, by):
+    return lambda item: (tensors["numbers"] * by + item.number).tolist()
+
+
+@pytest.mark.parametrize(("workers", "count"), [(1, 3), (2, 3), (2, 1)])
+def test_the_same_is_done_here_and_in_processes(monkeypatch, workers, count):
+    monkeypatch.setenv("WORKERS", str(workers))
+    both = torch.arange(4).reshape(2, 2)
+    items = [SimpleNamespace(name=str(n), number=n) for n in range(count)]
+    tensors = {"numbers": both[:, 0], "the same memory": both}
+    results = Engine.chosen().side_by_side(items, doubled, tensors, (2,))
+    found = {item.number: result for item, result in results}
+    assert found == {n: [n, 4 + n] for n in range(count)}
 
 
 def test_threads_are_those_asked_for_and_are_put_back(monkeypatch, tmp_path, make_data):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from atomlib.nas import Proxy, search, search_space
-from atomlib.runs import processes, ray_cluster
+from atomlib.runs import engine, processes, ray_cluster
 from atomlib.runs.engine import Engine
 from atomlib.runtime.provenance import hardware, on_a_cpu
 from atomlib.training import EvalConfig
@@ -22,16 +22,18 @@ def asked(monkeypatch):
     calls = []
 
     def side_by_side(groups, count, make, arguments):
-        calls.append(SimpleNamespace(where="processes", workers=count, device=arguments[-1]))
+        device = str(arguments[-1][0])
+        calls.append(SimpleNamespace(where="processes", workers=count, device=device))
         calls[-1].groups = groups
         yield from ((group, [DONE] * len(group.candidates)) for group in groups)
 
     def tasks(groups, make, arguments, **about):
-        calls.append(SimpleNamespace(where="cluster", device=arguments[-1], groups=groups, **about))
+        device = str(arguments[-1][0])
+        calls.append(SimpleNamespace(where="cluster", device=device, groups=groups, **about))
         yield from ((group, [DONE] * len(group.candidates)) for group in groups)
 
-    monkeypatch.setattr(search, "in_processes", side_by_side)
-    monkeypatch.setattr(search, "in_cluster", tasks)
+    monkeypatch.setattr(engine, "in_processes", side_by_side)
+    monkeypatch.setattr(engine, "in_cluster", tasks)
     for name in ("WORKERS", "ENGINE", "GPUS_PER_CELL", "CPUS_PER_CELL"):
         monkeypatch.delenv(name, raising=False)
     return calls
@@ -114,7 +116,7 @@ def on_ray(monkeypatch):
 
     def having(memory):
         monkeypatch.setenv("ENGINE", "ray")
-        monkeypatch.setattr(search, "memory_of_a_task", lambda *_: memory)
+        monkeypatch.setattr(engine, "memory_of_a_task", lambda *_: memory)
 
     return having
 

@@ -1,5 +1,8 @@
 """A result made again from its record alone: equal where nothing changed, told where not."""
 
+import shutil
+import subprocess
+
 import pytest
 
 from atomlib.cli import main
@@ -10,6 +13,7 @@ from atomlib.runs.store import Store
 from atomlib.runs.verify import verify
 from atomlib.runtime.files import read_record, write_record
 from atomlib.training import EvalConfig
+from tests.test_environment import ROOT
 
 SMALL = DM(iterations=2, width=16, real_batch=4, compile="off")
 BRIEF = EvalConfig(epochs=2, networks=3, width=16, compile="off")
@@ -99,3 +103,11 @@ def test_the_exit_status_says_whether_accuracies_hold(data, record, monkeypatch,
     assert main(["verify", str(record)]) == 1
     assert main(["verify", str(record.parent / "missing.json")]) == 1
     assert "missing.json is no record" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+def test_make_verify_without_a_result_says_how():
+    asked = {"cwd": ROOT, "capture_output": True, "text": True}
+    done = subprocess.run(["make", "--no-print-directory", "verify"], **asked)
+    assert done.returncode and not done.stdout
+    assert "make verify RESULT=reports/" in done.stderr

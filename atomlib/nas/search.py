@@ -11,20 +11,16 @@ interrupted search resumes.
 """
 
 import hashlib
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,21 +34,11 @@ from atomlib.nas.together import Group, MixedEnsemble, cost, pack
 from atomlib.randomness import stream
 from atomlib.runs import lines
 from atomlib.runs.engine import Engine
-from atomlib.runs.processes import as_tensor, in_processes, named, processors, threads
-from atomlib.runs.ray_cluster import in_cluster, memory_of_a_task
-from atomlib.runs.store import counts
+from atomlib.runs.processes import processors
 from atomlib.runtime.bookmark import Bookmark
-from atomlib.runtime.device import Execution, memory, pick_device
+from atomlib.runtime.device import Execution, pick_device
 from atomlib.runtime.files import check_writable, lock
 from atomlib.runtime.layout import Layout
-from atomlib.runtime.provenance import (
-    Facts,
-    commit,
-    differences,
-    given,
-    libraries,
-    settings_of,
-)
 from atomlib.runtime.torch_state import under_torch_defaults
 from atomlib.training import (
     EnsembleTrainer,
@@ -159,41 +145,38 @@ def evaluate_candidates(
     candidate or its group, where training failed.
     """
     keep, engine = Path(keep), Engine.chosen()
-    device, room = _where(device, engine)
+    device, room = engine.device(device)
     asked = config or EvalConfig()
     config = _check(proxy, candidates, data, asked, zca, workers, device)
     unfinished = check_writable(Layout.of_candidates(keep).unfinished).absolute()
-    of_each = {candidate: config.but(**asdict(candidate)) for candidate in candidates}
-    wanted = {candidate.name: _facts(proxy, each) for candidate, each in of_each.items()}
+    of_each = {candidate.name: config.but(**asdict(candidate)) for candidate in candidates}
+    about = proxy.data_fingerprint, proxy.digest
+    wanted = {name: lines.facts(own, *about) for name, own in of_each.items()}
     with lock(unfinished / keep.name):
-        lines.append(keep)
-        kept = _read(keep, wanted)
+        kept = lines.kept(keep, wanted, MEASURED)
         pending = [candidate for candidate in candidates if candidate.name not in kept]
         if pending:
-            costs = _costs(pending, data, config, proxy)
+            engine, room = _for_candidates(engine, workers, device, room)
             # What goes to a cluster need not be on this machine's GPU first.
-            here = torch.device("cpu") if engine.name == "ray" else device
-            tensors = _tensors(proxy, data, config, here)
-            run = f"{proxy.digest} {lines.REVISION} {config.model_dump_json()}"
-            bench = _Bench(tensors, config, data.num_classes, unfinished, run)
-            if engine.name == "processes":
-                default = engine.workers if engine.workers > 1 else processors(device)
-                workers = workers or default
-                room /= -(-workers // processors(device))  # of those that share a GPU
+            here = device if engine.name == "processes" else torch.device("cpu")
+            costs = _costs(pending, data, config, proxy)
             images = min(config.batch_size, proxy.storage)
             groups = pack(costs, asked, data, device, images=images, room=room)
+            tensors = _tensors(proxy, data, config, here)
+            run = f"{proxy.digest} {lines.REVISION} {config.model_dump_json()}"
+            work = (device, config, data.num_classes, unfinished, run)
+            results = engine.side_by_side(groups, _bench, tensors, work)
             quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
             # Counted in operations, not in candidates, for the time left to mean something.
             total, done = sum(costs.values()), 0
             bar = tqdm(total=total, desc=f"nas {proxy.name}", unit="FLOP", unit_scale=True, **quiet)
-            workers = min(len(groups), workers or 1)
-            with bar, closing(_measured(bench, groups, workers, engine, device)) as results:
+            with bar, closing(results):
                 for group, found in results:
                     for candidate, measured in zip(group.candidates, found, strict=True):
                         kept[candidate.name] = measured
-                        about = {"proxy": proxy.name, "name": candidate.name}
-                        about |= _line(proxy, of_each[candidate]) | measured
-                        lines.append(keep, about)
+                        names = {"proxy": proxy.name, "name": candidate.name}
+                        line = lines.as_line(of_each[candidate.name], *about)
+                        lines.append(keep, names | line | measured)
                     done += len(found)
                     bar.set_postfix(candidates=f"{done}/{len(pending)}", refresh=False)
                     bar.update(cost(group, costs))
@@ -203,23 +186,17 @@ def evaluate_candidates(
     )
 
 
-def _where(device: str | torch.device | None, engine: Engine) -> tuple[torch.device, float]:
-    """The device that candidates train on, and how many bytes of it, 0 for a CPU, are ours."""
-    asked = None if device is None else pick_device(device)
-    if engine.name == "processes":
-        device = pick_device(device)
-        return device, 0.0 if device.type == "cpu" else float(memory(device))
-    cpu = torch.device("cpu")
-    if asked == cpu:
-        return cpu, 0.0
-    # A task's GPU, which may be of another kind than this machine's, if this one has any.
-    found = None if engine.gpus == 0 else memory_of_a_task(engine.address, engine.gpus)
-    if found is not None:
-        return torch.device("cuda"), found * min(1.0, engine.gpus or 1.0)
-    if asked is not None:
-        why = "GPUS_PER_CELL is 0" if engine.gpus == 0 else "no node of the cluster has a GPU"
-        raise SettingError(f"device is {str(asked)!r}, but {why}; allowed: None or 'cpu'")
-    return cpu, 0.0
+def _for_candidates(
+    engine: Engine, workers: int | None, device: torch.device, room: float
+) -> tuple[Engine, float]:
+    """The engine with a thread per candidate and so many workers; the room that each has."""
+    gpus = engine.gpus if device.type == "cuda" else 0
+    engine = replace(engine, cpus=1, cpus_asked=1, gpus=gpus)
+    if engine.name != "processes":
+        return engine, room
+    default = engine.workers if engine.workers > 1 else processors(device)
+    engine = replace(engine, workers=workers or default)
+    return engine, room / -(-engine.workers // processors(device))  # of those that share a GPU
 
 
 def halves(labels: Int[Tensor, "m"], seed: int) -> tuple[Int[Tensor, "v"], Int[Tensor, "t"]]:
@@ -276,25 +253,6 @@ def _check(
     fixed = {"epochs": proxy.epochs, "networks": 1, "compile": "off", "precision": precision}
     # How many train together decides nothing.
     return config.but(**fixed, together=None).resolve(data)
-
-
-def _facts(proxy: Proxy, config: EvalConfig) -> Facts:
-    """What a candidate's result depends on, by its own settings."""
-    about = settings_of(config), proxy.data_fingerprint, libraries(), proxy.digest
-    return Facts("the search", lines.REVISION, *about)
-
-
-def _line(proxy: Proxy, config: EvalConfig) -> dict[str, Any]:
-    """The same, as a line of the file has it."""
-    return {
-        "data": proxy.data_fingerprint,
-        "set": proxy.digest,
-        "settings": config.model_dump(mode="json"),
-        "given": given(config),
-        "revision": lines.REVISION,
-        "libraries": libraries(),
-        **commit(),
-    }
 
 
 def _costs(
@@ -393,73 +351,7 @@ class _Bench:
         return EnsembleTrainer(MixedEnsemble(networks), config, execution)
 
 
-def _measured(
-    bench: _Bench, groups: Sequence[Group], workers: int, engine: Engine, device: torch.device
-) -> Iterator[tuple[Group, list[dict[str, float]]]]:
-    """What each group reached, as it ends. Leaving the loop early ends all workers."""
-    if engine.name == "ray":
-        yield from _in_cluster(bench, groups, engine, device)
-        return
-    if workers > 1:
-        yield from _in_processes(bench, groups, workers, device)
-        return
-    with threads(1):
-        for group in groups:
-            with named(group):
-                measured = bench.measure(group)
-            yield group, measured
-
-
-def _in_processes(
-    bench: _Bench, groups: Sequence[Group], workers: int, device: torch.device
-) -> Iterator[tuple[Group, list[dict[str, float]]]]:
-    with tempfile.TemporaryDirectory(prefix="atomlib-nas-") as folder:
-        # A file that workers map into memory: one copy for all of them, and no need for more
-        # shared memory than a container has (64 MB in many; CIFAR-10 needs 600).
-        path = Path(folder) / "tensors.safetensors"
-        save_file({name: t.cpu().contiguous() for name, t in bench.tensors.items()}, path)
-        # "cuda" without a number is each worker's own GPU.
-        about = (bench.config, bench.num_classes, bench.unfinished, bench.run)
-        arguments = (path, *about, str(device))
-        yield from in_processes(groups, workers, _measure_from, arguments)
-
-
-def _measure_from(path: Path, *about: Any) -> Callable:
-    """What a worker does with each group."""
-    *about, device = about
-    tensors = {name: tensor.to(device) for name, tensor in load_file(path).items()}
+def _bench(tensors: Mapping[str, Tensor], device: torch.device, *about: Any) -> Callable:
+    """What a worker does with each group; "cuda" without a number is its own GPU."""
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     return _Bench(tensors, *about).measure
-
-
-def _in_cluster(
-    bench: _Bench, groups: Sequence[Group], engine: Engine, device: torch.device
-) -> Iterator[tuple[Group, list[dict[str, float]]]]:
-    # Arrays, not tensors: Ray keeps one copy of them for all workers of a node.
-    arrays = {name: tensor.cpu().numpy() for name, tensor in bench.tensors.items()}
-    gpus = engine.gpus if device.type == "cuda" else 0
-    about = (bench.config, bench.num_classes, bench.unfinished, bench.run)
-    arguments = (arrays, *about, device.type)
-    return in_cluster(groups, _measure_on, arguments, address=engine.address, cpus=1, gpus=gpus)
-
-
-def _measure_on(arrays: Mapping[str, np.ndarray], *about: Any) -> Callable:
-    """The same on a node of a cluster."""
-    *about, device = about
-    tensors = {name: as_tensor(array).to(device) for name, array in arrays.items()}
-    return _Bench(tensors, *about).measure
-
-
-def _read(path: Path, wanted: Mapping[str, Facts]) -> dict[str, dict[str, float]]:
-    """What was measured of the same facts, by candidate; a damaged line is passed over."""
-    if not counts(path):
-        path.unlink(missing_ok=True)
-        return {}
-    kept = {}
-    for number, record in lines.read(path):
-        try:
-            now = wanted.get(record["name"])
-            if now and not differences(lines.facts_of_line(record), now):
-                kept[record["name"]] = {name: float(record[name]) for name in MEASURED}
-        except (AttributeError, KeyError, TypeError, ValueError):
-            print(f"line {number} of {path} is damaged; it is passed over", file=sys.stderr)
-    return kept

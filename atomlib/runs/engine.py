@@ -13,17 +13,23 @@ The number of threads changes the order of sums, so the bytes of a result; nothi
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+import numpy as np
 import torch
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
 from atomlib.errors import SettingError, check_choice
-from atomlib.runs.processes import in_processes, threads
-from atomlib.runs.ray_cluster import in_cluster
+from atomlib.runs.processes import as_tensor, in_processes, named, threads
+from atomlib.runs.ray_cluster import in_cluster, memory_of_a_task
+from atomlib.runtime.device import memory, pick_device
 
 ENGINES = ("processes", "ray")
 
@@ -72,24 +78,74 @@ class Engine:
         self,
         items: Sequence[Any],
         make: Callable[..., Callable],
+        tensors: Mapping[str, Tensor],
         arguments: tuple,
-        shared: Path,
+        shared: Path | None = None,
     ) -> Iterator[tuple[Any, Any]]:
-        """Each item and what ``make(*arguments)(item)`` gives, as it ends, from other processes.
+        """Each item and what ``make(tensors, *arguments)(item)`` gives, as it ends.
 
-        See ``processes.in_processes`` and ``ray_cluster.in_cluster``; on a cluster, all nodes must
-        see the folder ``shared``.
+        See ``processes.in_processes`` and ``ray_cluster.in_cluster``; what one worker does is done
+        here. ``tensors`` reach another process on the CPU, read-only: workers of one machine have
+        one copy between them. On a cluster, all nodes must see the folder ``shared``, if any.
         """
+        workers = min(self.workers, len(items))
+        if self.name == "processes" and workers == 1:
+            with self.threads():
+                work = make(tensors, *arguments)
+                for item in items:
+                    with named(item):
+                        result = work(item)
+                    yield item, result
+            return
+        arrays = {name: tensor.cpu().contiguous().numpy() for name, tensor in tensors.items()}
         if self.name == "processes":
-            return in_processes(items, min(self.workers, len(items)), make, arguments)
+            with TemporaryDirectory(prefix="atomlib-") as folder:
+                # A file that workers map into memory: no need for more shared memory than a
+                # container has (64 MB in many; CIFAR-10 needs 600).
+                path = Path(folder) / "tensors.safetensors"
+                save_file(arrays, path)
+                yield from in_processes(items, workers, _from_file, (path, make, arguments))
+            return
+        # Ray keeps one copy of arrays for all workers of a node.
         about = {"address": self.address, "cpus": self.cpus_asked, "gpus": self.gpus}
-        return in_cluster(items, make, arguments, **about, threads=self.cpus, shared=shared)
+        about |= {"threads": self.cpus, "shared": shared}
+        yield from in_cluster(items, _from_arrays, (arrays, make, arguments), **about)
+
+    def device(self, asked: str | torch.device | None) -> tuple[torch.device, float]:
+        """The device that an item is worked on, and how many bytes of it, 0 for a CPU, are ours.
+
+        "cuda" without a number is each worker's own GPU. On a cluster it is the GPU that a task
+        gets, which may be of another kind than this machine's, if this one has any. Raises
+        SettingError for a device that is not there.
+        """
+        device, cpu = pick_device(asked), torch.device("cpu")
+        if self.name == "processes":
+            return device, 0.0 if device.type == "cpu" else float(memory(device))
+        if asked is not None and device == cpu:
+            return cpu, 0.0
+        found = None if self.gpus == 0 else memory_of_a_task(self.address, self.gpus)
+        if found is not None:
+            return torch.device("cuda"), found * min(1.0, self.gpus or 1.0)
+        if asked is not None:
+            why = "GPUS_PER_CELL is 0" if self.gpus == 0 else "no node of the cluster has a GPU"
+            raise SettingError(f"device is {str(asked)!r}, but {why}; allowed: None or 'cpu'")
+        return cpu, 0.0
 
     @contextmanager
     def threads(self) -> Iterator[None]:
         """As many threads in this process as a cell has in another."""
         with threads(self.cpus):
             yield
+
+
+def _from_file(path: Path, make: Callable[..., Callable], arguments: tuple) -> Callable:
+    return make(load_file(path), *arguments)
+
+
+def _from_arrays(
+    arrays: Mapping[str, np.ndarray], make: Callable[..., Callable], arguments: tuple
+) -> Callable:
+    return make({name: as_tensor(array) for name, array in arrays.items()}, *arguments)
 
 
 def _number(

@@ -6,13 +6,23 @@ kill costs the line that is being written at most, and the next run passes that 
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from atomlib.errors import SettingError
+from atomlib.runs.store import counts
 from atomlib.runtime.files import is_intact, sealed, unsealed
-from atomlib.runtime.provenance import Facts, flat, settings_of
+from atomlib.runtime.provenance import (
+    Facts,
+    commit,
+    differences,
+    flat,
+    given,
+    libraries,
+    settings_of,
+)
 from atomlib.training import EvalConfig
 
 REVISION = 1
@@ -55,6 +65,32 @@ def _record(line: bytes) -> dict[str, Any] | None:
     return unsealed(record) if is_intact(record) else None
 
 
+def kept(
+    path: Path, wanted: Mapping[str, Facts], measured: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """What was ``measured`` of the facts wanted, both by name; a damaged line is passed over.
+
+    A file that came with a clone is none of this run's (see atomlib.runs.store), and goes.
+    """
+    if path.is_file() and not counts(path):
+        path.unlink()
+    append(path)  # shows that it can be written, and ends a line that was cut
+    found = {}
+    for number, record in read(path):
+        try:
+            now = wanted.get(record["name"])
+            if now and not differences(facts_of_line(record), now):
+                found[record["name"]] = {name: float(record[name]) for name in measured}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            print(f"line {number} of {path} is damaged; it is passed over", file=sys.stderr)
+    return found
+
+
+def facts(config: EvalConfig, data: str, trained_on: str) -> Facts:
+    """What a candidate's result depends on: its settings, fingerprint of data, digest of proxy."""
+    return Facts("the search", REVISION, settings_of(config), data, libraries(), trained_on)
+
+
 def facts_of_line(record: Mapping[str, Any]) -> Facts:
     """The facts of a line; settings that it lacks are at today's default.
 
@@ -63,3 +99,16 @@ def facts_of_line(record: Mapping[str, Any]) -> Facts:
     settings = settings_of(EvalConfig()) | flat(record["settings"])
     about = record["revision"], settings, record["data"], record["libraries"], record["set"]
     return Facts("the search", *about)
+
+
+def as_line(config: EvalConfig, data: str, trained_on: str) -> dict[str, Any]:
+    """The facts of ``facts``, as a line has them, and the commit."""
+    return {
+        "data": data,
+        "set": trained_on,
+        "settings": config.model_dump(mode="json"),
+        "given": given(config),
+        "revision": REVISION,
+        "libraries": libraries(),
+        **commit(),
+    }

@@ -6,12 +6,12 @@ wherever it is started again. The results are then read from the store, in the g
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from atomlib.datasets.image_data import ImageData
@@ -19,7 +19,6 @@ from atomlib.distilled_set import DistilledSet, stem
 from atomlib.methods import Method
 from atomlib.runs.engine import Engine
 from atomlib.runs.grid import Cell, FullDataCell
-from atomlib.runs.processes import as_tensor
 from atomlib.runs.store import Store
 from atomlib.runtime.layout import full_data_name
 from atomlib.training import EvalConfig
@@ -57,7 +56,8 @@ class _Set:
     """One distilled set with all that is measured on it, so that no two workers need it."""
 
     name: str
-    data: tuple[str, str]
+    data: int
+    """Which of the data sets."""
     method: Method
     at: tuple[int, ...]
     evaluations: list[tuple[EvalConfig, EvalConfig]]
@@ -76,7 +76,8 @@ class _Whole:
     """Networks trained on the full data."""
 
     name: str
-    data: tuple[str, str]
+    data: int
+    """Which of the data sets."""
     evaluations: list[EvalConfig]
     zca: bool
 
@@ -93,51 +94,55 @@ def _fill(
     ceilings: Sequence[FullDataCell],
 ) -> None:
     """Have the store hold it all."""
-    data = {_name(cell.data): cell.data for cell in (*grid, *ceilings)}
+    data = list(dict.fromkeys(cell.data for cell in (*grid, *ceilings)))
+    place = {each: number for number, each in enumerate(data)}
     # The ceilings first: they are long, and none should run by itself at the end.
     tasks = [
-        _Whole(full_data_name(cell.data.name), _name(cell.data), [cell.evaluation], cell.zca)
+        _Whole(full_data_name(cell.data.name), place[cell.data], [cell.evaluation], cell.zca)
         for cell in ceilings
     ]
     sets: dict[Any, _Set] = {}
     for cell in grid:
-        steps, key = tuple(at(cell)), _name(cell.data)
+        steps, key = tuple(at(cell)), place[cell.data]
         task = _Set(stem(cell.data.name, cell.method), key, cell.method, steps, [])
         task = sets.setdefault((key, cell.method.name, cell.method.model_dump_json(), steps), task)
         task.evaluations.append((cell.evaluation, cell.of_checkpoints))
     tasks += sets.values()
     folder = store.folder.absolute()
-    packed = {key: _packed(each) for key, each in data.items()}
-    arguments = (folder, packed, engine.cpus)
+    tensors = {
+        f"{number} {name}": getattr(each, name)
+        for number, each in enumerate(data)
+        for name in TENSORS
+    }
+    arguments = (folder, [_about(each) for each in data], engine.cpus)
     quiet = {} if store.progress else {"disable": True}  # else TQDM_DISABLE decides
-    results = engine.side_by_side(tasks, _maker, arguments, folder)
+    results = engine.side_by_side(tasks, _maker, tensors, arguments, folder)
     total = len(grid) + len(ceilings)
     with tqdm(total=total, desc="cells", unit="cell", **quiet) as bar, closing(results):
         for task, _ in results:
             bar.update(len(task.evaluations))
 
 
-def _maker(folder: Path, packed: Mapping[tuple[str, str], Sequence], threads: int) -> Callable:
+def _maker(
+    tensors: Mapping[str, Tensor],
+    folder: Path,
+    about: Sequence[Mapping[str, Any]],
+    threads: int,
+) -> Callable:
     """What a worker does with each task."""
     torch.set_num_threads(threads)
     store = Store(folder, progress=False)
-    # One object a data set and worker: what is pre-processed is kept by object.
-    data = {key: _unpacked(*parts) for key, parts in packed.items()}
+    data = [
+        ImageData(**{name: tensors[f"{number} {name}"] for name in TENSORS}, **each)
+        for number, each in enumerate(about)
+    ]
     return lambda task: task.make(store, data[task.data])
-
-
-def _name(data: ImageData) -> tuple[str, str]:
-    return data.name, data.fingerprint
 
 
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
-def _packed(data: ImageData) -> tuple[str, list[np.ndarray], tuple[str, ...], str]:
-    # As arrays: tensors would travel through shared memory, of which a container has little.
-    arrays = [getattr(data, name).numpy() for name in TENSORS]
-    return data.name, arrays, data.class_names, data.fingerprint
-
-
-def _unpacked(name: str, arrays: Sequence[np.ndarray], *rest: Any) -> ImageData:
-    return ImageData(name, *map(as_tensor, arrays), *rest)
+def _about(data: ImageData) -> dict[str, Any]:
+    """All of it but the tensors: statistics of its own, say, go with it."""
+    names = [field.name for field in fields(data) if field.init and field.name not in TENSORS]
+    return {name: getattr(data, name) for name in names}
