@@ -1,11 +1,12 @@
 """``make bench``: what a step, an evaluation and their growth cost, in one run.
 
 On random pixels in CIFAR-10's shape (10 classes, 32 x 32 x 3, ConvNet-3 of width 128,
-InstanceNorm, 128 real images per class): time does not depend on what they show. "Plain" is the
-same work written the way published loops are (tests/plain.py): a class, or a network, at a time,
-eager float32. Each figure is measured in a process of its own, so that neither sees the other's
-memory, compiled code or settings. The bound is the arithmetic of convolutions and matrix products
-alone, counted, at the rate that a matrix product of the same number type reaches on this machine.
+InstanceNorm, 128 real images per class, 256 for DC): time does not depend on what they show.
+"Plain" is the same work written the way published loops are (tests/plain.py): a class, or a
+network, at a time, eager float32. Each figure is measured in a process of its own, so that neither
+sees the other's memory, compiled code or settings. The bound is the arithmetic of convolutions and
+matrix products alone, counted, at the rate that a matrix product of the same number type reaches on
+this machine.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from atomlib.datasets.load import load_dataset
 from atomlib.distill import distill
 from atomlib.distilled_set import by_class
 from atomlib.evaluate import evaluate
-from atomlib.methods import ATOM, METHODS, Method, RandomImages
+from atomlib.methods import ATOM, DC, METHODS, Method, RandomImages
 from atomlib.methods.feature_matching import RealSampler
 from atomlib.models.build import network_for, reset_parameters
 from atomlib.models.ensemble import Ensemble
@@ -52,7 +53,7 @@ from atomlib.runtime import provenance
 from atomlib.runtime.device import Execution, memory, pick_device
 from atomlib.runtime.files import atomic_write
 from atomlib.training import EnsembleTrainer, EvalConfig, Trainer, side_by_side
-from tests.plain import plain_epoch, plain_step
+from tests.plain import plain_epoch, plain_gradient_step, plain_step
 from tests.ray_nodes import ray_nodes
 
 MATCHING, IPCS = ("dm", "datadam", "atom"), (1, 10, 50)
@@ -80,6 +81,7 @@ def speed(device: torch.device) -> pd.DataFrame:
     """A step of each method and IPC, and a pass of five networks, ours beside plain."""
     data = random_data()
     grid = [METHODS[name](ipc=ipc, **FULL) for name in MATCHING for ipc in IPCS]
+    grid.append(DC(ipc=1, **FULL))  # where a network's life is one step
     steps = costs(data, grid, device=device, repeats=7)
     plain = [alone(plain_step_seconds, data, method, device) for method in tqdm(grid, "plain")]
     rows = [
@@ -116,9 +118,12 @@ def plain_step_seconds(data: ImageData, method: Method, device: torch.device) ->
     def step() -> None:
         images.grad = None
         reset_parameters(network, chance)
+        real = sampler.as_inputs(sampler.images[sampler.draw()])
+        if isinstance(method, DC):
+            plain_gradient_step(network, real, images, None, None).backward()
+            return
         drawn = draw(data.num_classes, data.image_size, method.dsa, chance)
         drawn = Draw(*(value.cpu() for value in drawn))  # published loops draw on the host
-        real = sampler.as_inputs(sampler.images[sampler.draw()])
         plain_step(network, real, images, drawn, method).backward()
 
     step()
