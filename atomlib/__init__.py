@@ -1,6 +1,6 @@
 """ATOM, rerun: dataset distillation by matching attention, with its predecessors beside it.
 
-    methods      a method is one file: ATOM, DataDAM, DM, Herding, K-Center, Random; ``find``
+    methods      a method is one file: ATOM, DataDAM, DM, DQ, Herding, K-Center, Random; ``find``
     attention, augmentation, preprocess, models      what the methods are made of
     distill      the loop: ``distill(data, ATOM(ipc=1))`` gives a DistilledSet
     training, evaluate      networks trained on it, and their test accuracy

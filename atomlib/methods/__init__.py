@@ -9,6 +9,7 @@ from atomlib.methods.atom import ATOM
 from atomlib.methods.cafe import CAFE, CAFEDSA
 from atomlib.methods.check import check_method
 from atomlib.methods.datadam import DataDAM
+from atomlib.methods.dataset_quantization import DatasetQuantization
 from atomlib.methods.dc import DC
 from atomlib.methods.dm import DM
 from atomlib.methods.dsa import DSA
@@ -19,7 +20,19 @@ from atomlib.methods.random_images import RandomImages
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (RandomImages, Herding, KCenter, DC, DSA, CAFE, CAFEDSA, DM, DataDAM, ATOM)
+    for method in (
+        RandomImages,
+        Herding,
+        KCenter,
+        DatasetQuantization,
+        DC,
+        DSA,
+        CAFE,
+        CAFEDSA,
+        DM,
+        DataDAM,
+        ATOM,
+    )
 }
 """By name, in the order of every table and figure."""
 
@@ -93,6 +106,7 @@ __all__ = [
     "DSA",
     "METHODS",
     "DataDAM",
+    "DatasetQuantization",
     "Herding",
     "KCenter",
     "Learner",

@@ -1,4 +1,4 @@
-"""Herding and K-Center: real images chosen per class by the features of a trained network.
+"""Herding, K-Center and DQ: real images chosen per class by the features of a trained network.
 
 Features are the flattened outputs of the feature extractor of a ConvNet trained on the full data
 (docs/facts.md, "Coresets").
