@@ -15,16 +15,12 @@ from tqdm import tqdm
 from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet, by_class, summarise
-from atomlib.errors import SettingError, check_kind, shown
+from atomlib.errors import DivergedError, SettingError, check_kind, shown
 from atomlib.methods import Learner, Method, find
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import pick_device
 from atomlib.runtime.provenance import given, versions
 from atomlib.runtime.torch_state import under_torch_defaults
-
-
-class DivergedError(SettingError):
-    """The loss, or the images, are no longer numbers."""
 
 
 def distill(
@@ -41,7 +37,7 @@ def distill(
     ``runtime.bookmark``. The same arguments give the same bytes on one machine's CPU. ``device``
     None is the GPU where there is one; there, gradients are summed in no fixed order. Raises
     SettingError, before any work, for settings that the data cannot serve, and DivergedError at the
-    first loss that is not finite.
+    first loss that is not finite, or learned rate that is not positive.
     """
     *_, made = trajectory(data, method, device=device, progress=progress, resume=resume)
     return made

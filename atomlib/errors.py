@@ -11,6 +11,10 @@ class SettingError(ValueError):
     """Bad input, told in one sentence that names the setting, the value and what is allowed."""
 
 
+class DivergedError(SettingError):
+    """The loss, the images or a learned rate are no longer numbers that a run can go on with."""
+
+
 class DataError(SettingError):
     """Data that is missing, damaged or not laid out as documented."""
 

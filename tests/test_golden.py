@@ -48,6 +48,12 @@ MORE_OF_ATOM = {
     "one term": {"output": False, "channel": False, "attention_norm": "none", "zca": False},
     "shallow": {"depth": 1, "layers": (1,), "task_balance": 0.5, "zca": False},
 }
+# Of an expert no running statistics are kept; its whitening has a third form.
+MORE_OF_MTT = {
+    "batch": {"zca": False, "norm": "group"},
+    "zca batch": {"zca": "unit", "norm": "layer", "dsa": DSA_OFF},
+}
+MORE = {"atom": MORE_OF_ATOM, "mtt": MORE_OF_MTT}
 EVALUATIONS = {
     "plain": {"dsa": DSA_OFF},
     "dsa": {},
@@ -82,6 +88,7 @@ def method(name: str, **settings) -> Method:
     sizes = {"ipc": 2, "iterations": 3, "real_batch": 8, "feature_epochs": 2, "loss_scale": 100.0}
     # Fewer than a stopping rule of CAFE looks at: no accuracy near a threshold decides.
     sizes |= {"outer": 2, "inner": 2, "most_steps": 2, "most_epochs": 2}
+    sizes |= {"student_steps": 3, "experts": 2, "expert_epochs": 1, "latest_start": 2}
     known = METHODS[name].model_fields
     return METHODS[name](**{k: v for k, v in (sizes | CPU | settings).items() if k in known})
 
@@ -95,7 +102,7 @@ def projected(tensor: torch.Tensor) -> list[float]:
 
 def of_method(data: ImageData, name: str) -> dict[str, list[float]]:
     found = {}
-    for run, settings in (RUNS | (MORE_OF_ATOM if name == "atom" else {})).items():
+    for run, settings in (RUNS | MORE.get(name, {})).items():
         asked = method(name, **settings)
         start = asked.resolve(data).start(data, torch.device("cpu"), progress=False).flatten(0, 1)
         found[f"{run}: start"] = projected(start)

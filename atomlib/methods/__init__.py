@@ -16,6 +16,7 @@ from atomlib.methods.dsa import DSA
 from atomlib.methods.herding import Herding
 from atomlib.methods.k_center import KCenter
 from atomlib.methods.method import NAME, Learner, Method, UnknownMethod
+from atomlib.methods.mtt import MTT
 from atomlib.methods.random_images import RandomImages
 
 METHODS: dict[str, type[Method]] = {
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
         DSA,
         CAFE,
         CAFEDSA,
+        MTT,
         DM,
         DataDAM,
         ATOM,
@@ -105,6 +107,7 @@ __all__ = [
     "DM",
     "DSA",
     "METHODS",
+    "MTT",
     "DataDAM",
     "DatasetQuantization",
     "Herding",

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
 from atomlib.errors import SettingError
 from atomlib.methods.method import Method
@@ -24,6 +25,10 @@ QUICK = {
     "window": 2,
     "most_steps": 3,
     "most_epochs": 2,
+    "student_steps": 2,
+    "expert_epochs": 1,
+    "latest_start": 2,
+    "experts": 2,
     "precision": "float32",
     "compile": "off",
 }
@@ -102,8 +107,10 @@ def _check_start(data: ImageData, method: Method) -> None:
 
     kind = type(method).__name__
     if getattr(method, "init", None) == "real":
-        shared = {key: getattr(method, key) for key in ("ipc", "seed", "zca", "depth")}
-        expected = RandomImages(**shared).resolve(data).start(data, CPU, progress=False)
+        random = RandomImages(ipc=method.ipc, seed=method.seed).resolve(data)
+        rows = random.rows(data, CPU, progress=False)
+        pixels = data.train_images[rows.flatten()]
+        expected = preprocess.fitted(data, method.zca, CPU)(pixels).unflatten(0, rows.shape)
         if not torch.equal(method.start(data, CPU, progress=False), expected):
             raise AssertionError(f"{kind} starts from other images than Random's at its seed")
     elif method.learner(data, CPU, progress=False) is None:

@@ -45,10 +45,9 @@ class LearnedImages(Method):
         made = super().resolve(data)
         if "dsa" in type(self).model_fields:  # which a method without augmentation has not
             made = made.but(dsa=self.dsa.resolve(data.augmentations))
-        return made.but(
-            real_batch=min(self.real_batch, smallest_class(data)[0]),
-            image_lr=self.default_rate() if self.image_lr is None else self.image_lr,
-        )
+        if "real_batch" in type(self).model_fields:  # nor one that sees no real images
+            made = made.but(real_batch=min(self.real_batch, smallest_class(data)[0]))
+        return made.but(image_lr=self.default_rate() if self.image_lr is None else self.image_lr)
 
     def default_rate(self) -> float:
         """The rate of SGD on the images where none is given (supplement, Table 1)."""
