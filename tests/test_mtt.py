@@ -276,9 +276,12 @@ def test_whitened_images_are_learned_and_read_from_a_file(data, tmp_path):
     assert again.method == done.method and again.zca == "unit"
 
 
-def test_settings_that_cannot_be(data, complains):
+def test_settings_that_cannot_be(data, make_data, complains):
+    one_class = make_data(counts=(4,))
     with complains("norm is 'batch'", "allowed for mtt", "running statistics"):
         MTT(norm="batch").resolve(data)
+    with complains("toy has one class", "two or more"):
+        MTT().resolve(one_class)
     with complains("rate_lr is 0"):
         MTT(rate_lr=0.0)
     with complains("zca is 'units'", "'unit'"):

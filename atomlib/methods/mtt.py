@@ -102,6 +102,11 @@ class MTT(LearnedImages):
                 "norm is 'batch'; allowed for mtt: 'none', 'layer', 'instance' or 'group', since "
                 "of an expert only weights are kept, and no running statistics"
             )
+        if data.num_classes < 2:
+            raise SettingError(
+                f"{data.name} has one class; allowed for mtt: two or more, since with one an "
+                "expert learns nothing"
+            )
         tabled = max(ipc for ipc in PUBLISHED if ipc <= self.ipc)
         unset = {key: v for key, v in PUBLISHED[tabled].items() if getattr(self, key) is None}
         if self.zca is None:
