@@ -138,7 +138,8 @@ DISTILL = NETWORK | {
     "iterations": whole(0, 2),
     "real_batch": whole(1, 200),
     "feature_epochs": whole(1, 2),
-    "init": choice("real", "noise"),
+    "init": choice("real", "noise", "kmeans"),
+    "init_epochs": whole(1, 2),
     "zca": SWITCH.or_none(),
     "spatial": SWITCH,
     "channel": SWITCH,
@@ -174,7 +175,7 @@ EVAL = NETWORK | {
 UNKNOWN = ("ipcs", "loss_scal", "Width", "dsa.flip", "method ", "a\nb", "", "epoch", "x" * 500)
 # Small and quick, unless the mixture says otherwise; with compilation a run takes a minute.
 QUICK = {"compile": "off", "width": 8}
-QUICK_DISTILL = QUICK | {"iterations": 2, "feature_epochs": 1}
+QUICK_DISTILL = QUICK | {"iterations": 2, "feature_epochs": 1, "init_epochs": 1}
 QUICK_EVAL = QUICK | {"networks": 1, "epochs": 1}
 
 

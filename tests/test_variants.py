@@ -36,12 +36,14 @@ def flat(variant):
     return {(part, k): v for part, changes in variant.items() for k, v in changes.items()}
 
 
-def test_a_disagreement_changes_one_thing_from_its_side():
-    made = disagreements()
-    assert len(made) == 2 * (1 + len(DISAGREEMENTS))
+@pytest.mark.parametrize("other_start", ["start", "kmeans"])
+def test_a_disagreement_changes_one_thing_from_its_side(other_start):
+    names = [name for name in DISAGREEMENTS if name != other_start]
+    made = disagreements(names)
+    assert len(made) == 2 * (1 + len(names))
     for side, other in (("text", "code"), ("code", "text")):
         base, far = flat(made[side]), flat(made[other])
-        for name in DISAGREEMENTS:
+        for name in names:
             changed = flat(made[f"{side}+{name}"])
             differ = {key for key in base if base[key] != changed[key]}
             wanted = {(part, k) for part, c in DISAGREEMENTS[name][0].items() for k in c}
@@ -79,6 +81,12 @@ def test_cells_carry_their_variant_and_its_changes():
 def test_bad_variants_are_refused(variants, complaint):
     with pytest.raises(SettingError, match=complaint):
         cells(["digits"], ["atom"], [1], variants=variants)
+
+
+def test_two_starts_are_no_two_disagreements(complains):
+    with complains("disagreement is 'kmeans'", "'start'", "allowed: one of them"):
+        disagreements(["norm", "kmeans", "start"])
+    assert disagreements(["kmeans"])["text+kmeans"]["settings"] == {"init": "kmeans"}
 
 
 def test_unknown_disagreement_names_the_nearest():

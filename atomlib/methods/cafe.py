@@ -33,7 +33,7 @@ from atomlib.methods.feature_matching import (
     matching_loss,
 )
 from atomlib.methods.inner_training import InnerTraining, TrainsWithin
-from atomlib.methods.learned_images import class_chunks, part_of
+from atomlib.methods.learned_images import Start, class_chunks, part_of
 from atomlib.methods.method import smallest_class
 from atomlib.models.build import operations, reset_parameters
 from atomlib.settings import MOST, Fraction, Positive, Rate, Weight
@@ -55,9 +55,7 @@ class FeatureAlignment(TrainsWithin, FeatureMatching):
         default=256,
         description="real images per class and image step; capped at the smallest class",
     )
-    init: Literal["real", "noise"] = Field(
-        default="noise", description="what the images start from"
-    )
+    init: Start = Field(default="noise", description="what the images start from")
     image_lr: Rate = Field(default=0.1, description="SGD on images, at first")
     zca: bool = Field(default=False, description="ZCA whitening")
     loss_scale: ClassVar[float] = 1.0

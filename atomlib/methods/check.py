@@ -20,6 +20,7 @@ QUICK = {
     "iterations": 4,
     "real_batch": 4,
     "feature_epochs": 1,
+    "init_epochs": 1,
     "outer": 2,
     "inner": 1,
     "window": 2,

@@ -48,11 +48,15 @@ class Coreset(Method):
 
     def training(self) -> EvalConfig:
         """How the network is trained whose features choose."""
-        return EvalConfig(
-            networks=1,
-            seed=self.seed,
-            epochs=self.feature_epochs,
-            dsa=self.dsa,
-            **{name: getattr(self, name) for name in ("model", "precision", "compile", "graphs")},
-            **self.network_settings(),
-        )
+        return feature_training(self, self.feature_epochs).but(dsa=self.dsa)
+
+
+def feature_training(method: Method, epochs: int) -> EvalConfig:
+    """How a network is trained on the full data, like the one that ``method`` has."""
+    return EvalConfig(
+        networks=1,
+        seed=method.seed,
+        epochs=epochs,
+        **{name: getattr(method, name) for name in ("model", "precision", "compile", "graphs")},
+        **method.network_settings(),
+    )

@@ -5,11 +5,12 @@ L = sum_k D(g_k(A_k(real_k)), g_k(A_k(synthetic_k))), with D and the steps of
 between image steps augment too.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
 from atomlib.methods.gradient_matching import GradientMatching
+from atomlib.methods.learned_images import Start
 
 
 class DSA(GradientMatching):
@@ -21,4 +22,4 @@ class DSA(GradientMatching):
     revision: ClassVar[int] = 1
     colour: ClassVar[str] = "#d55e00"
 
-    init: Literal["real", "noise"] = Field(default="real", description="what the images start from")
+    init: Start = Field(default="real", description="what the images start from")

@@ -15,7 +15,7 @@ for ``inner`` epochs. With one image step the network is never trained.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -27,7 +27,7 @@ from atomlib.augmentation import Draw, augment, draw
 from atomlib.datasets.image_data import ImageData
 from atomlib.errors import SettingError
 from atomlib.methods.inner_training import InnerTraining, TrainsWithin
-from atomlib.methods.learned_images import LearnedImages, RealSampler, part_of
+from atomlib.methods.learned_images import LearnedImages, RealSampler, Start, part_of
 from atomlib.methods.method import Learner, smallest_class
 from atomlib.models.build import check_room, network_for, reset_parameters
 from atomlib.randomness import stream
@@ -63,9 +63,7 @@ class GradientMatching(TrainsWithin, LearnedImages):
         default=256,
         description="real images per class and image step; capped at the smallest class",
     )
-    init: Literal["real", "noise"] = Field(
-        default="noise", description="what the images start from"
-    )
+    init: Start = Field(default="noise", description="what the images start from")
     image_lr: Rate = Field(default=0.1, description="SGD on images")
     zca: bool = Field(default=False, description="ZCA whitening")
     outer: Positive | None = Field(

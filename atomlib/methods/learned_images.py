@@ -10,11 +10,14 @@ from torch import Tensor
 from atomlib import preprocess
 from atomlib.augmentation import DSA, Draw, DSAConfig
 from atomlib.datasets.image_data import ImageData, rows_by_class
+from atomlib.methods.kmeans_start import kmeans_rows
 from atomlib.methods.method import Method, smallest_class
 from atomlib.models.build import given_out
 from atomlib.randomness import stream
 from atomlib.runtime.device import memory
 from atomlib.settings import MOST, Positive, Rate, Weight
+
+Start = Literal["real", "noise", "kmeans"]
 
 
 class LearnedImages(Method):
@@ -27,7 +30,15 @@ class LearnedImages(Method):
         default=128,
         description="real images per class and iteration; capped at the smallest class",
     )
-    init: Literal["real", "noise"] = Field(default="real", description="what the images start from")
+    init: Start = Field(
+        default="real",
+        description="what the images start from: real ones drawn by the seed, noise, or real ones "
+        "nearest to k-means centres of features",
+    )
+    init_epochs: Positive = Field(
+        default=30,
+        description="of the network on the full data whose features init 'kmeans' goes by",
+    )
     image_lr: Rate | None = Field(
         default=None, description="SGD on images; None is 1 up to IPC 50, 10 above"
     )
@@ -53,10 +64,17 @@ class LearnedImages(Method):
         """The rate of SGD on the images where none is given (supplement, Table 1)."""
         return 1.0 if self.ipc <= 50 else 10.0
 
+    def rows(
+        self, data: ImageData, device: torch.device, *, progress: bool = True
+    ) -> Int[Tensor, "k ipc"]:
+        if self.init == "kmeans":
+            return kmeans_rows(self, self.init_epochs, data, device, progress=progress)
+        return super().rows(data, device, progress=progress)
+
     def start(
         self, data: ImageData, device: torch.device, *, progress: bool = True
     ) -> Float[Tensor, "k ipc c s s"]:
-        if self.init == "real":
+        if self.init != "noise":
             return super().start(data, device, progress=progress)
         shape = (data.num_classes, self.ipc, data.channels, data.image_size, data.image_size)
         return torch.randn(shape, generator=stream(self.seed, "init")).to(device)

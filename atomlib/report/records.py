@@ -53,7 +53,7 @@ def data_label(table: pd.DataFrame, name: str) -> str:
 HOW = ("precision", "compile", "graphs", "together")
 """Settings of how arithmetic runs, which change no result by more than rounding."""
 
-SIZES = ("iterations", "real_batch", "width", "networks", "epochs", "feature_epochs")
+SIZES = ("iterations", "real_batch", "width", "networks", "epochs", "feature_epochs", "init_epochs")
 """Settings that make a run cheaper; one below the paper's makes a result reduced."""
 
 

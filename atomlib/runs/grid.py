@@ -213,18 +213,26 @@ DISAGREEMENTS: dict[str, tuple[Variant, Variant]] = {
     "epochs": ({"evaluation": {"epochs": 1000}}, {"evaluation": {"epochs": 1800}}),
     "minibatch": ({"evaluation": {"batch_size": 256}}, {"evaluation": {"batch_size": 64}}),
     "start": (_settings(init="real"), _settings(init="noise")),
+    "kmeans": (_settings(init="real"), _settings(init="kmeans")),
     "schedule": ({"evaluation": {"schedule": "step"}}, {"evaluation": {"schedule": "halfway"}}),
 }
+TOGETHER = tuple(name for name in DISAGREEMENTS if name != "kmeans")
+"""All but the second of the two that change the start."""
 
 
-def disagreements(names: Sequence[str] = tuple(DISAGREEMENTS)) -> dict[str, Variant]:
+def disagreements(names: Sequence[str] = TOGETHER) -> dict[str, Variant]:
     """All settings as in the text, all as in the code, and from each side one changed.
 
     "text" and "code" are the sides; "text+norm" is the text's with the code's norm, and
-    "code+norm" the code's with the text's.
+    "code+norm" the code's with the text's. Raises SettingError for a name that there is none of,
+    and for "start" with "kmeans", which both change the start.
     """
     for name in names:
         check_choice("disagreement", name, DISAGREEMENTS)
+    if {"start", "kmeans"} <= set(names):
+        raise SettingError(
+            "disagreement is 'kmeans' beside 'start'; allowed: one of them, for both change init"
+        )
     made: dict[str, Variant] = {}
     for side, base in enumerate(("text", "code")):
         for changed in (None, *names):
