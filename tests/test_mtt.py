@@ -11,7 +11,7 @@ from atomlib import preprocess
 from atomlib.augmentation import augment
 from atomlib.distill import DivergedError, distill, trajectory
 from atomlib.distilled_set import DistilledSet
-from atomlib.methods import MTT, experts
+from atomlib.methods import MTT, UnknownMethod, experts
 from atomlib.methods.experts import Experts
 from atomlib.methods.mtt import PUBLISHED, Student, trajectory_loss
 from atomlib.models.build import network_for, reset_parameters
@@ -274,6 +274,7 @@ def test_whitened_images_are_learned_and_read_from_a_file(data, tmp_path):
     torch.testing.assert_close(start.inverse(done.trained).clamp(0, 1), done.images)
     again = DistilledSet.load(done.save(tmp_path / "set.safetensors"))
     assert again.method == done.method and again.zca == "unit"
+    assert UnknownMethod("theirs", done.method.recorded()).zca == "unit"
 
 
 def test_settings_that_cannot_be(data, make_data, complains):

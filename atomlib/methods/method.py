@@ -219,6 +219,8 @@ class UnknownMethod:
 
     def __post_init__(self):
         types = {"ipc": int, "seed": int, "variant": str, "zca": bool}
+        if self.settings.get("zca") == "unit":  # the third form (preprocess.ZCA)
+            del types["zca"]
         wrong = [key for key, kind in types.items() if type(self.settings.get(key)) is not kind]
         if (
             wrong
@@ -246,7 +248,7 @@ class UnknownMethod:
         return self.settings["variant"]
 
     @property
-    def zca(self) -> bool:
+    def zca(self) -> preprocess.ZCA:
         return self.settings["zca"]
 
     @property
