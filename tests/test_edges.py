@@ -13,7 +13,7 @@ from atomlib.errors import DataError, MissingDataError
 from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, DM, METHODS, DataDAM, Herding, KCenter
 from atomlib.methods.feature_matching import LearnedImages
-from atomlib.models.build import check_room
+from atomlib.models.build import check_room, network_for
 from atomlib.models.convnet import NORMS
 from atomlib.runtime import device as execution
 from atomlib.training import EvalConfig
@@ -313,7 +313,7 @@ def test_no_step_is_refused_that_fits(make_data, monkeypatch, complains, images,
     """What check_room asks for is less than what autograd keeps, which any step has to hold."""
     data = make_data(size=16)
     config = ATOM(norm=norm, pooling=pooling, width=16, precision="float32").resolve(data)
-    network = execution.network_for(config, data).requires_grad_(False)
+    network = network_for(config, data).requires_grad_(False)
     kept = {}
 
     def keep(tensor):

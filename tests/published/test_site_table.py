@@ -11,6 +11,7 @@ from atomlib.published import read_published
 from atomlib.published.hand_on import write_mtt
 from atomlib.report import published_sets
 from atomlib.runs.judge import thumbnail
+from atomlib.runtime.layout import Layout
 from atomlib.site import published_sets as on_site
 from tests.published.test_reading import LABELS, TRAINED
 
@@ -40,7 +41,8 @@ def test_a_thumbnail_holds_the_first_image_of_each_class(tmp_path):
 def test_rows(tmp_path):
     """What a reader sees, with the picture where there is one."""
     table = published_sets.table([record("ours"), record("dc"), record("ours", name="other")])
-    report = SimpleNamespace(name="a b", folder=tmp_path, tables={"published_sets": table})
+    tables = {"published_sets": table}
+    report = SimpleNamespace(name="a b", layout=Layout(tmp_path), tables=tables)
     stem = published_sets.stem(NAME)
     assert stem == "dc-s-ipc-1-more"
     (tmp_path / "judged").mkdir()
