@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.stats import ttest_1samp, ttest_ind
 
 from atomlib.distilled_set import DistilledSet
-from atomlib.methods import ATOM
+from atomlib.methods import METHODS
 from atomlib.report.findings import SIGNS, against_published
 from atomlib.report.tables import main_table, readable, write_table
 from atomlib.runtime import files
@@ -33,9 +33,10 @@ HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 HOSTILE_TEXT = f"{HOSTILE} [link](javascript:alert(3)) $\\text{{<script>alert(4)</script>}}$"
 
 
-def saved(data, reports, iterations=30, **settings):
+def saved(data, reports, iterations=30, method="atom", **settings):
     """Write the sets of a run, after 0 and all iterations, and their records; the latter."""
-    config = ATOM(ipc=2, iterations=iterations, width=8, **settings).resolve(data)
+    settings |= {"ipc": 2, "width": 8} | ({"iterations": iterations} if iterations else {})
+    config = METHODS[method](**settings).resolve(data)
     records = []
     for step in (0, iterations) if iterations else (0,):
         own = config.at(step) if iterations else config
@@ -50,7 +51,7 @@ def saved(data, reports, iterations=30, **settings):
         records.append(
             {
                 "name": made.stem, "dataset": data.name, "data": data.fingerprint,
-                "method": own.method, "ipc": 2, "seed": own.seed, "variant": own.variant,
+                "method": own.name, "ipc": 2, "seed": own.seed, "variant": own.variant,
                 "distill": own.model_dump(mode="json"), "distillation": run,
                 "evaluate": EvalConfig().resolve(8).model_dump(mode="json"),
                 "accuracies": [40.0 + step, 42.0 + step], "evaluation": run,
