@@ -556,7 +556,7 @@ def test_every_page_of_a_small_report_is_sound(small, browser):
 
 def column(browser, place):
     """The first word of each cell of a column, in the order shown."""
-    cells = browser.find_elements("css selector", f".sortable tbody tr > :nth-child({place})")
+    cells = browser.find_elements("css selector", f".main tbody tr > :nth-child({place})")
     return [cell.text.split()[0] for cell in cells]
 
 
