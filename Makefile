@@ -3,10 +3,13 @@ PYTHON  ?= python3
 PROFILE ?= quick
 PORT    ?= 8888
 # Not by abspath, which takes a path with spaces for several; Python knows what ~ is.
-export ATOM_DATA := $(if $(filter /% ~%,$(firstword $(ATOM_DATA))),$(ATOM_DATA),$(CURDIR)/$(or $(ATOM_DATA),data))
+override ATOM_DATA := $(if $(filter /% ~%,$(firstword $(ATOM_DATA))),$(ATOM_DATA),$(CURDIR)/$(or $(ATOM_DATA),data))
+
+export ATOM_DATA
 
 ifdef ATOM_SETS
-export ATOM_SETS := $(abspath $(ATOM_SETS))
+override ATOM_SETS := $(abspath $(ATOM_SETS))
+export ATOM_SETS
 endif
 
 BIN  := .venv/bin
