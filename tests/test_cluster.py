@@ -1,5 +1,6 @@
 """A grid and a search on a real Ray cluster of two nodes: as in one process, whatever dies."""
 
+import importlib
 import os
 import random
 import sys
@@ -16,7 +17,6 @@ from atomlib.distilled_set import stem
 from atomlib.nas.search import Proxy, evaluate_candidates
 from atomlib.nas.space import Candidate
 from atomlib.runs import ray_cluster
-from atomlib.runs import sweep as module
 from atomlib.runs.ray_cluster import in_cluster
 from atomlib.runs.store import Store
 from atomlib.runs.sweep import sweep
@@ -26,6 +26,7 @@ from tests.ray_nodes import ray_nodes
 from tests.test_engine import checkpoints, numbers, same, small_grid
 
 ray = pytest.importorskip("ray")
+module = importlib.import_module("atomlib.runs.sweep")  # `atomlib.runs.sweep` is the function
 
 PAUSE = 0.25
 """Seconds that counted work takes at the least, so that a kill falls into it."""
