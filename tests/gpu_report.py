@@ -22,6 +22,7 @@ from atomlib.methods import ATOM
 from atomlib.models.build import network_for, operations
 from atomlib.nas import search_space
 from atomlib.randomness import stream
+from atomlib.recipes import RECIPES
 from atomlib.runs.cost import seconds
 from atomlib.runs.grid import ablation, disagreements, powers
 from atomlib.runs.profiles import read_profile
@@ -60,7 +61,7 @@ def work(profile: dict[str, dict[str, Any]]) -> pd.DataFrame:
         if number == "04":
             sets["04"] = len(powers(asked["powers"]))
         if number == "08":
-            sets["08"] = len(disagreements(asked["settings_changed"]))
+            sets["08"] = sum(len(disagreements(r, asked["settings_changed"])) for r in RECIPES)
         points = asked.get("checkpoints", asked.get("points", 1))
         for dataset in asked.get("datasets", []) if number in sets else []:
             data = random_data(*SHAPES[dataset], images=1)

@@ -375,14 +375,17 @@ def is_plain(value):
 
 
 @tries(60, 20)
-@given(names=st.lists(st.sampled_from([*DISAGREEMENTS, "nrom"]) | ODD, max_size=3))
-def test_any_disagreements_are_variants_or_one_sentence(names):
+@given(
+    recipe=st.sampled_from(["text", "code"]) | ODD,
+    names=st.lists(st.sampled_from([*DISAGREEMENTS, "nrom"]) | ODD, max_size=3),
+)
+def test_any_disagreements_are_variants_or_one_sentence(recipe, names):
     try:
-        made = disagreements(names)
+        made = disagreements(recipe, names)
     except SettingError as error:
-        assert "disagreement" in is_one_sentence(error)
+        assert is_one_sentence(error).startswith(("disagreement is", "recipe is"))
         return
-    assert set(names) <= set(DISAGREEMENTS) and {"text", "code"} <= set(made)
+    assert set(made) == {"", *names} and set(names) <= set(DISAGREEMENTS)
 
 
 @pytest.mark.torture

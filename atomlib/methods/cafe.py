@@ -48,6 +48,8 @@ class FeatureAlignment(TrainsWithin, FeatureMatching):
     That code has settings for CIFAR-10 at IPC 10 only: at every other they are these as well.
     """
 
+    follows_recipe: ClassVar[bool] = False
+
     iterations: Annotated[int, Field(ge=0, le=MOST)] = Field(
         default=2000, description="random networks, some ten steps on the images each"
     )

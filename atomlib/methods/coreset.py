@@ -4,7 +4,7 @@ Features are the flattened outputs of the feature extractor of a ConvNet trained
 (docs/facts.md, "Coresets").
 """
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,8 @@ from atomlib.training import EvalConfig
 
 class Coreset(Method):
     """A method that chooses by features; a subclass says how."""
+
+    follows_recipe: ClassVar[bool] = True
 
     feature_epochs: Positive = Field(
         default=30, description="of the network on the full data whose features choose"

@@ -42,6 +42,7 @@ class DatasetQuantization(Coreset):
     source: ClassVar[str] = "Zhou et al., ICCV 2023, arXiv 2308.10524"
     revision: ClassVar[int] = 1
     colour: ClassVar[str] = "#949494"
+    follows_recipe: ClassVar[bool] = False
 
     feature_epochs: Positive = Field(
         default=10, description="of the network on the full data whose features choose"

@@ -12,6 +12,7 @@ of pieces and thrown away.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -30,6 +31,8 @@ from atomlib.settings import Rate
 
 class FeatureMatching(LearnedImages):
     """A method that matches class means of ``terms``; a subclass says which."""
+
+    follows_recipe: ClassVar[bool] = True
 
     loss_scale: Rate = Field(default=1.0, description="factor on the whole loss")
 

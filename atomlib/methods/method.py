@@ -47,6 +47,8 @@ class Method(NetworkConfig):
     """Settings for which None is a value of its own after ``resolve``."""
     colour: ClassVar[str] = "0.3"
     """In every figure, as matplotlib names colours."""
+    follows_recipe: ClassVar[bool] = False
+    """Whether a recipe (atomlib.recipes) fills in settings: those of another paper stay its own."""
 
     ipc: Positive = Field(default=1, description="synthetic images per class")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(

@@ -13,3 +13,4 @@ class RandomImages(Method):
     source: ClassVar[str] = "the usual lower bound"
     revision: ClassVar[int] = 1
     colour: ClassVar[str] = "0.55"
+    follows_recipe: ClassVar[bool] = True

@@ -1,7 +1,7 @@
 """Networks by name: building one, drawing its weights anew, counting its operations and memory."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
@@ -59,6 +59,9 @@ class NetworkConfig(Settings):
     )
     graphs: bool = Field(False, description="replay compiled steps as CUDA graphs, on a GPU")
 
+    follows_recipe: ClassVar[bool] = True
+    """Whether a recipe fills in settings; without, it is only named."""
+
     recipe: Literal[tuple(RECIPES)] = Field(
         default="text", description="whose settings fill in what is not given (atomlib.recipes)"
     )
@@ -68,7 +71,7 @@ class NetworkConfig(Settings):
     def _by_recipe(cls, given: Any) -> Any:
         """Settings that are not given, as the recipe has them."""
         name = given.get("recipe") if isinstance(given, dict) else None
-        if not isinstance(name, str) or name not in RECIPES:
+        if not cls.follows_recipe or not isinstance(name, str) or name not in RECIPES:
             return given
         filled = {key: value for key, value in RECIPES[name].items() if key in cls.model_fields}
         return filled | given

@@ -106,6 +106,12 @@ def recipe_of(record: dict[str, Any]) -> str:
     return record[part].get("recipe", "text")
 
 
+def named_by_recipe(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same records, their variants named after what they change: "text" is a recipe as it is,
+    "text+norm" the same with one disagreement changed."""
+    return [{**r, "variant": "+".join(filter(None, (recipe_of(r), r["variant"])))} for r in records]
+
+
 def by_recipe(name: str, recipe: str) -> str:
     """A method for a reader: "ATOM", or "ATOM, by the code" for another recipe than the text's."""
     return label(name) if recipe == "text" else f"{label(name)}, by the {recipe}"

@@ -15,6 +15,7 @@ from atomlib.errors import SettingError, check_choice, did_you_mean, shown
 from atomlib.full_data import FULL_DATA_EPOCHS
 from atomlib.methods import METHODS, Method, find
 from atomlib.models.build import operations
+from atomlib.recipes import DISAGREEMENTS, RECIPES
 from atomlib.training import EvalConfig
 
 OWN = {"ipc", "seed", "variant", "recipe"}
@@ -196,50 +197,13 @@ def powers(values: Sequence[float]) -> dict[str, Variant]:
     }
 
 
-def _settings(**changes: Any) -> Variant:
-    return {"settings": changes}
+def disagreements(recipe: str, names: Sequence[str] = tuple(DISAGREEMENTS)) -> dict[str, Variant]:
+    """A recipe as it is, and with one disagreement changed at a time, e.g. "norm".
 
-
-# Where the paper's text and the code of DataDAM disagree (docs/design.md, 'Where text and code
-# disagree'): the text's side, the code's side.
-DISAGREEMENTS: dict[str, tuple[Variant, Variant]] = {
-    "norm": tuple(
-        {"settings": {"norm": norm}, "evaluation": {"norm": norm}} for norm in ("instance", "batch")
-    ),
-    "power": tuple(_settings(spatial_power=p, channel_power=p) for p in (4.0, 1.0)),
-    "scale": (_settings(loss_scale=1.0), _settings(loss_scale=100.0)),
-    "batch": (_settings(real_batch=128), _settings(real_batch=64)),
-    "zca": (_settings(zca=True), _settings(zca=False)),
-    "epochs": ({"evaluation": {"epochs": 1000}}, {"evaluation": {"epochs": 1800}}),
-    "minibatch": ({"evaluation": {"batch_size": 256}}, {"evaluation": {"batch_size": 64}}),
-    "start": (_settings(init="real"), _settings(init="noise")),
-    "kmeans": (_settings(init="real"), _settings(init="kmeans")),
-    "schedule": ({"evaluation": {"schedule": "step"}}, {"evaluation": {"schedule": "halfway"}}),
-}
-TOGETHER = tuple(name for name in DISAGREEMENTS if name != "kmeans")
-"""All but the second of the two that change the start."""
-
-
-def disagreements(names: Sequence[str] = TOGETHER) -> dict[str, Variant]:
-    """All settings as in the text, all as in the code, and from each side one changed.
-
-    "text" and "code" are the sides; "text+norm" is the text's with the code's norm, and
-    "code+norm" the code's with the text's. Raises SettingError for a name that there is none of,
-    and for "start" with "kmeans", which both change the start.
+    The first has no name of its own, "": it is the set that the main table has. Raises
+    SettingError for a name that there is none of.
     """
+    check_choice("recipe", recipe, RECIPES)
     for name in names:
         check_choice("disagreement", name, DISAGREEMENTS)
-    if {"start", "kmeans"} <= set(names):
-        raise SettingError(
-            "disagreement is 'kmeans' beside 'start'; allowed: one of them, for both change init"
-        )
-    made: dict[str, Variant] = {}
-    for side, base in enumerate(("text", "code")):
-        for changed in (None, *names):
-            variant: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
-            for name in names:
-                chosen = DISAGREEMENTS[name][side if name != changed else 1 - side]
-                for part, changes in chosen.items():
-                    variant[part].update(changes)
-            made[base if changed is None else f"{base}+{changed}"] = variant
-    return made
+    return {"": {}} | {name: DISAGREEMENTS[name][recipe] for name in names}
