@@ -8,6 +8,7 @@ from scipy import stats
 from atomlib.methods import ATOM
 from atomlib.report import figures
 from atomlib.report.findings import against, curve_findings, nas_findings, transfer_findings
+from atomlib.report.records import named_by_recipe
 from atomlib.report.tables import (
     curve_table,
     hyperparameters,
@@ -67,6 +68,21 @@ def test_sentences_say_above_below_and_not_told_apart_by_the_test():
     assert same.startswith("text+scale is not told apart from text")
     p = stats.ttest_ind([70.5, 71.0, 72.0], [70.0, 71.0, 72.5], equal_var=False).pvalue
     assert f"p = {p:.2g}" in same
+
+
+def test_each_change_is_held_against_the_recipe_in_which_it_was_made():
+    records = named_by_recipe(
+        [
+            record("", [70.0, 71.0, 72.5]),
+            record("norm", [60.0, 61.0, 59.5], norm="batch"),
+            record("", [20.0, 21.0, 22.5], recipe="code"),
+            record("norm", [66.0, 67.0, 69.0], recipe="code", norm="instance"),
+        ]
+    )
+    assert [r["variant"] for r in records] == ["text", "text+norm", "code", "code+norm"]
+    (below,), (above,) = (against(records, recipe) for recipe in ("text", "code"))
+    assert below.startswith("text+norm is below text: -11.0 points")
+    assert above.startswith("code+norm is above code: +46.2 points")
 
 
 def test_what_differs_between_variants_is_not_said_of_all():

@@ -183,17 +183,19 @@ def transfer_findings(records: Iterable[dict[str, Any]], method: str = ATOM.name
 
 
 def against(records: Iterable[dict[str, Any]], base: str) -> list[str]:
-    """One sentence per variant: how it stands to the variant ``base``, tested."""
+    """One sentence per variant: how it stands to the variant ``base`` of its recipe, tested."""
     records = list(records)
-    sentences = []
-    for rival in (r for r in records if r["variant"] == base):
-        cell = [rival[key] for key in ("dataset", "ipc", "seed")]
-        sentences += [
-            compare(r, rival)
-            for r in records
-            if r is not rival and [r[key] for key in ("dataset", "ipc", "seed")] == cell
-        ]
-    return sentences
+    return [
+        compare(r, rival)
+        for rival in records
+        if rival["variant"] == base
+        for r in records
+        if r is not rival and _cell(r) == _cell(rival)
+    ]
+
+
+def _cell(record: dict[str, Any]) -> tuple:
+    return (*(record[key] for key in ("dataset", "ipc", "seed")), recipe_of(record))
 
 
 def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
