@@ -2,6 +2,8 @@
 PYTHON  ?= python3
 PROFILE ?= quick
 PORT    ?= 8888
+# Tests have one thread each: as many at once as there are cores, those of a file in one process.
+PARALLEL ?= -n auto --dist loadfile
 # Not by abspath, which takes a path with spaces for several; Python knows what ~ is.
 override ATOM_DATA := $(if $(filter /% ~%,$(firstword $(ATOM_DATA))),$(ATOM_DATA),$(CURDIR)/$(or $(ATOM_DATA),data))
 
@@ -80,11 +82,11 @@ data: $(READY)  ## download DATASET=cifar10|cifar100|tinyimagenet into ATOM_DATA
 test: $(READY)  ## everything that guards the package: style, oracles, notebooks (nbval)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest $(PARALLEL)
 	@# On a copy, so that nothing is read from results of before, nor a user's results touched.
 	rm -rf build/nbval && mkdir -p build/nbval/reports && cp -R notebooks build/nbval/
 	ln -s ../../../reports/quick build/nbval/reports/quick
-	CUDA_VISIBLE_DEVICES= TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env build/nbval/notebooks
+	CUDA_VISIBLE_DEVICES= TQDM_DISABLE=1 $(BIN)/python -m pytest $(PARALLEL) --nbval-lax --nbval-current-env build/nbval/notebooks
 
 golden: $(READY)  ## write tests/golden/ anew where a revision was raised (and nowhere else)
 	@$(BIN)/python -m tests.test_golden
