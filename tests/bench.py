@@ -211,8 +211,8 @@ def growth(device: torch.device) -> pd.DataFrame:
             tables.append(row.assign(grows=what, size=value, peak_gb=row.peak_mb / 1e3))
             print(f"{what} {value}: {row.step_s[0]:.3f} s, {row.peak_mb[0]:.0f} MB")
     table = pd.concat(tables)
-    columns = ["grows", "size", "step_s", "peak_gb", "gflop", "bound_s", "times_bound", "how"]
-    return table[columns]
+    columns = ["grows", "size", "step_s", "step_low_s", "step_high_s", "peak_gb", "gflop"]
+    return table[[*columns, "bound_s", "times_bound", "how"]]
 
 
 def largest(device: torch.device) -> pd.DataFrame:
@@ -234,13 +234,16 @@ AXES = {
 
 
 def growth_figure(table: pd.DataFrame) -> plt.Figure:
-    """Seconds and peak memory against each size, with the arithmetic bound."""
+    """Seconds, from the fastest to the slowest step, and peak memory, measured once, against each
+    size, with the arithmetic bound; the panels of a row have one y axis."""
     style()
     kinds = list(table.groupby("grows", sort=False))
     figure, axes = plt.subplots(2, len(kinds), figsize=(9, 4.2), sharex="col", sharey="row")
     blue, orange = sns.color_palette()[:2]
     for (above, below), (what, part) in zip(axes.T, kinds, strict=True):
-        above.plot(part["size"], part.step_s, "o-", color=blue, label="measured")
+        spread = [part.step_s - part.step_low_s, part.step_high_s - part.step_s]
+        look = {"fmt": "o-", "color": blue, "capsize": 2, "label": "median, fastest, slowest"}
+        above.errorbar(part["size"], part.step_s, spread, **look)
         above.plot(part["size"], part.bound_s, "--", color="0.4", label="arithmetic bound")
         below.plot(part["size"], part.peak_gb, "o-", color=orange)
         below.set(xlabel=AXES[what], xticks=part["size"])

@@ -1,5 +1,7 @@
 """Tables and figures: numbers as numpy has them, pixels as they are, daggers where due."""
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,7 +14,15 @@ from atomlib.augmentation import DSAConfig
 from atomlib.distilled_set import DistilledSet
 from atomlib.methods import ATOM, METHODS
 from atomlib.report import findings, tables
-from atomlib.report.figures import WIDEST, accuracy_figure, distilled_grid, image_grid, write_figure
+from atomlib.report.figures import (
+    WIDEST,
+    accuracy_figure,
+    cost_figure,
+    distilled_grid,
+    image_grid,
+    loss_figure,
+    write_figure,
+)
 from atomlib.report.findings import compare
 from atomlib.report.published import TABLES, published, readable_published
 from atomlib.report.records import changes, is_reduced, lasts
@@ -179,19 +189,22 @@ def test_the_note_tells_the_settings_of_the_whole_data_set_apart():
 def test_one_seed_is_compared_over_networks_and_several_over_seeds():
     def records(method, *means):
         return [
-            record("digits", method, seed=s, accuracies=(m - 1, m + 1)) for s, m in enumerate(means)
+            record("digits", method, seed=s, accuracies=(m - 1, m, m + 1))
+            for s, m in enumerate(means)
         ]
 
     (one,) = findings.findings([*records("atom", 50), *records("dm", 40)])
-    assert "Welch's t-test over 2 and 2 networks of one seed" in one
+    assert "Welch's t-test over 3 and 3 networks of one seed" in str(one)
     (three,) = findings.findings([*records("atom", 50, 61, 72), *records("dm", 40, 50, 60)])
     p = ttest_rel([50, 61, 72], [40, 50, 60]).pvalue
-    assert three == (
+    assert str(three) == (
         f"digits (8 x 8), IPC 1: ATOM is above DM: +11.0 points (paired t-test over 3 "
         f"distillation seeds, p = {p:.2g})."
     )
     (unsure,) = findings.findings([*records("atom", 50, 40, 60), *records("dm", 49, 44, 50)])
-    assert "ATOM is not told apart from DM" in unsure
+    assert "ATOM is not told apart from DM" in str(unsure)
+    (two,) = findings.findings([*records("atom", 50, 61), *records("dm", 40, 50)])
+    assert str(two).endswith("not tested: 2 distillation seeds are too few.")
 
 
 def test_a_mean_of_one_network_shows_no_spread():
@@ -352,15 +365,48 @@ def test_the_note_names_data_hardware_and_versions():
     ],
 )
 def test_a_comparison_says_what_welchs_test_says(ours, theirs, verdict):
-    sentence = compare(record(accuracies=ours), record(method="dm", accuracies=theirs))
+    sentence = str(compare(record(accuracies=ours), record(method="dm", accuracies=theirs)))
     assert sentence.startswith(verdict)
     assert f"p = {ttest_ind(ours, theirs, equal_var=False).pvalue:.2g}" in sentence
 
 
-def test_one_network_alone_is_not_tested():
-    sentence = compare(record(accuracies=(50,)), record(method="dm", accuracies=(30, 31)))
-    assert "+19.5 points" in sentence
-    assert "p =" not in sentence
+@pytest.mark.parametrize("count", [1, 2])
+def test_fewer_than_three_networks_are_not_tested(count):
+    ours, theirs = (50.0, 51.0, 52.0), (30.0, 31.0)[:count]
+    found = compare(record(accuracies=ours), record(method="dm", accuracies=theirs))
+    gap = np.mean(ours) - np.mean(theirs)
+    assert str(found) == (
+        f"ATOM and DM are {gap:+.1f} points apart; not tested: 3 and {count} networks are too few."
+    )
+
+
+@pytest.mark.parametrize(("dataset", "least", "tested"), [
+    ("cifar10", 10.8, False), ("cifar10", 11.0, True),  # three standard errors of 10,000 images
+    ("digits", 14.5, False), ("digits", 15.0, True),  # and of 355
+    ("of my own", 1.0, True),  # of how many classes, nobody knows
+])  # fmt: skip
+def test_a_network_at_chance_is_not_tested(dataset, least, tested):
+    ours = record(dataset, accuracies=(83.0, 82.0, 84.0))
+    theirs = record(dataset, method="dm", accuracies=(60.0, least, 61.0))
+    sentence = str(compare(ours, theirs))
+    assert ("p =" in sentence) == tested
+    assert sentence.endswith("not tested: networks on DM are at chance.") != tested
+
+
+def test_tests_are_rows_of_a_table():
+    def of(method, *values):
+        return record(method=method, accuracies=values)
+
+    found = findings.findings([of("atom", 50, 51, 52), of("dm", 40, 41, 42), of("random", 9, 9, 9)])
+    random, dm = findings.as_table(found).to_dict("records")
+    assert random["verdict"] == "? not tested" and random["p"] == "–"
+    assert random["test"] == "networks on Random are at chance"
+    p = ttest_ind([50, 51, 52], [40, 41, 42], equal_var=False).pvalue
+    assert dm == {
+        "where": "CIFAR-10, IPC 1", "measured": "ATOM", "against": "DM", "points": "+10.0",
+        "verdict": "▲ above", "p": f"{p:.2g}",
+        "test": "Welch's t-test over 3 and 3 networks of one seed",
+    }  # fmt: skip
 
 
 # Figures
@@ -412,6 +458,70 @@ def test_the_same_figure_is_the_same_bytes_twice_as_pixels_and_as_vectors(tmp_pa
         assert content.startswith(start)
         assert content == second.with_suffix(f".{kind}").read_bytes()
         assert b"CreationDate" not in content and b"<dc:date>" not in content
+
+
+def test_published_means_stand_with_their_spread_and_panels_share_an_axis():
+    records = [record(ipc=ipc, accuracies=(30, 31, 32)) for ipc in (1, 10)]
+    table = main_table(records)
+    for axis, cell in zip(accuracy_figure(records, table).axes, table.itertuples(), strict=True):
+        (bar,) = axis.containers
+        (ends,) = bar.lines[2][0].get_segments()
+        low, high = cell.published - cell.published_std, cell.published + cell.published_std
+        np.testing.assert_allclose(ends[:, 1], [low, high])
+        assert axis.get_ylim() == accuracy_figure(records, table).axes[0].get_ylim()
+
+
+def test_both_recipes_stand_side_by_side():
+    text = record(accuracies=(30, 31, 32))
+    code = record(accuracies=(40, 41, 42), recipe="code", evaluation={"recipe": "code"})
+    (axis,) = accuracy_figure([text, code], main_table([text, code])).axes
+    found = [dots for dots in axis.collections if len(dots.get_offsets()) == 3]
+    places = {tuple(dots.get_offsets()[:, 1]): dots for dots in found}
+    first, second = places[30, 31, 32], places[40, 41, 42]
+    assert first.get_offsets()[:, 0].max() < second.get_offsets()[:, 0].min()
+    assert len(second.get_facecolor()) == 0 < len(first.get_facecolor())
+
+
+def learned(data, method, ipc, losses, **settings):
+    images = torch.rand(3 * ipc, 3, 8, 8)
+    made = METHODS[method](ipc=ipc, **settings).resolve(data)
+    return DistilledSet(
+        images, images, torch.arange(3).repeat_interleave(ipc), made, "toy", data.fingerprint,
+        data.class_names, {}, history=list(enumerate(losses)),
+    )  # fmt: skip
+
+
+def test_losses_of_other_terms_or_scale_are_in_panels_of_their_own(make_data):
+    data = make_data()
+    sets = [
+        learned(data, "atom", 1, [22.0, 14.0]), learned(data, "atom", 2, [20.0, 13.0]),
+        learned(data, "dm", 1, [900.0, 6.0]), learned(data, "atom", 1, [2200.0], recipe="code"),
+    ]  # fmt: skip
+    figure = loss_figure(sets)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["ATOM", "DM", "ATOM, by the code"]
+    assert [len(axis.lines) for axis in figure.axes] == [2, 1, 1]
+    figure.canvas.draw()
+    ticks = [[label.get_text() for label in axis.get_yticklabels()] for axis in figure.axes]
+    assert {"14", "22"} <= set(ticks[0]) and {"10", "100"} <= set(ticks[1])
+    assert figure.axes[1].get_yscale() == "log" and figure.axes[0].get_yscale() == "linear"
+    assert loss_figure([]).axes[0].get_title() == ""
+
+
+def test_the_bars_of_a_cost_are_the_fastest_and_the_slowest_step():
+    row = {"ipc": 1, "step_s": 0.5, "step_low_s": 0.4, "step_high_s": 0.9, "bound_s": 0.1}
+    table = pd.DataFrame([row | {"method": m, "step_peak_mb": 2000.0} for m in ("dm", "atom")])
+    left, right = cost_figure(table).axes
+    bars = [c for c in left.containers if hasattr(c, "has_yerr")]
+    assert len(bars) == 2
+    for bar in bars:
+        np.testing.assert_allclose(bar.lines[2][0].get_segments()[0][:, 1], [0.4, 0.9])
+    assert [patch.get_height() for patch in right.patches] == [2.0, 2.0]
+
+
+def test_text_in_an_svg_is_text(tmp_path):
+    path = write_figure(image_grid(torch.rand(2, 3, 8, 8), ["ant", "bee"], 1), tmp_path, "grid")
+    assert re.search(r"<text[^>]*>ant</text>", path.with_suffix(".svg").read_text())
 
 
 @pytest.mark.parametrize("ipcs", [1, 2, 3, 5])

@@ -534,14 +534,14 @@ def test_zca_beyond_memory_is_refused_before_work(make_data, complains, monkeypa
     [([50.0] * 5, [50.0] * 5), ([57.1429] * 2, [57.1429] * 10), ([50.0] * 3, [60.0] * 4)],
 )
 def test_without_spread_nothing_is_tested(a, b):
-    sentence = compare({"method": "atom", "accuracies": a}, {"method": "dm", "accuracies": b})
+    sentence = str(compare({"method": "atom", "accuracies": a}, {"method": "dm", "accuracies": b}))
     assert "not tested" in sentence
     assert "nan" not in sentence and "p =" not in sentence and "below" not in sentence
 
 
 def test_with_spread_on_one_side_there_is_a_test():
     ours = {"method": "atom", "accuracies": [60.0, 61.0, 62.0]}
-    assert "p =" in compare(ours, {"method": "dm", "accuracies": [50.0] * 3})
+    assert "p =" in str(compare(ours, {"method": "dm", "accuracies": [50.0] * 3}))
 
 
 # Accounts and file systems

@@ -44,7 +44,9 @@ class Known(NamedTuple):
     class_names: tuple[str, ...] = ()
     """The official ones, in the order of the labels; given for official data sets."""
     shape: tuple[int, ...] = ()
-    """Training images, test images, channels, side; given for official data sets."""
+    """Training images, test images, channels, side."""
+    classes: int = 0
+    """How many."""
 
 
 CIFAR10_CLASSES = (
@@ -90,6 +92,7 @@ OFFICIAL = (
         zca=True,
         class_names=CIFAR10_CLASSES,
         shape=(50_000, 10_000, 3, 32),
+        classes=10,
     ),
     Known(
         "cifar100",
@@ -100,6 +103,7 @@ OFFICIAL = (
         zca=True,
         class_names=CIFAR100_CLASSES,
         shape=(50_000, 10_000, 3, 32),
+        classes=100,
     ),
 )
 """Known by their pixels, in any order; brought into the canonical one."""
@@ -111,6 +115,8 @@ AS_LOADED = (
         "aef16b6626df7f5fdb40b1d94301b4a5530b506262db05feb64c004e30a4e849",
         published_as="digits",
         augmentations=NO_FLIPS,
+        shape=(1_442, 355, 1, 8),
+        classes=10,
     ),
     Known(
         "digits32",
@@ -118,6 +124,8 @@ AS_LOADED = (
         "cbdb6b6eac8b737e9211b1f396e8fb3ab9ffeeb15dc08d662ca3686ffe9fea38",
         published_as="digits32",
         augmentations=NO_FLIPS,
+        shape=(1_442, 355, 1, 32),
+        classes=10,
     ),
     Known(
         "cifar10-jpeg",
@@ -127,6 +135,8 @@ AS_LOADED = (
         "those that the published figures were measured on.",
         published_as="cifar10",
         zca=True,
+        shape=(50_000, 10_000, 3, 32),
+        classes=10,
     ),
 )
 """Known by the fingerprint of their rows in the order in which they are loaded."""
@@ -137,6 +147,8 @@ TINYIMAGENET = Known(
     "",  # known by the MD5 of its official archive (see ``load``)
     published_as="tinyimagenet",
     statistics=TINYIMAGENET_STATISTICS,
+    shape=(100_000, 10_000, 3, 64),
+    classes=200,
 )
 
 

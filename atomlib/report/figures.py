@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from atomlib import methods
@@ -19,23 +19,23 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet
 from atomlib.methods import Method
 from atomlib.preprocess import fitted
-from atomlib.report.records import data_label, label, lasts
+from atomlib.report.losses import by_loss, draw_losses, legend_beside, plain_text
+from atomlib.report.records import data_label, data_of, label, lasts, recipe_of
 from atomlib.runtime.files import atomic_write
 from atomlib.runtime.layout import FIGURE_KINDS, Layout
-
-_PALETTE = sns.color_palette("colorblind")
 
 
 def write_figure(figure: Figure, folder: str | Path, name: str) -> Path:
     """Write <folder>/figures/<name>.png, and as vectors .svg (for a page) and .pdf (for a paper).
 
-    Equal figures give equal bytes. Returns the PNG's path.
+    Equal figures give equal bytes; text in an SVG is text. Returns the PNG's path.
     """
     places = {kind: Layout(folder).figure(name, kind) for kind in FIGURE_KINDS}
     for kind, path in places.items():
         # The dates and versions that matplotlib adds would change the bytes of equal pictures,
         # and so would the random names that it gives to the parts of an SVG.
-        with atomic_write(path) as partial, plt.rc_context({"svg.hashsalt": "atomlib"}):
+        own = {"svg.hashsalt": "atomlib", "svg.fonttype": "none"}
+        with atomic_write(path) as partial, plt.rc_context(own):
             figure.savefig(partial, format=kind, dpi=150, metadata=dict.fromkeys(_STAMPS[kind]))
     return places["png"]
 
@@ -51,63 +51,71 @@ def style() -> None:
     plt.rcParams["pdf.fonttype"] = 42  # TrueType: publishers take no Type 3
 
 
-def _plain(text: str) -> str:
-    """A name that others gave, whose dollars are no mathematics."""
-    return text.replace("$", r"\$")
-
-
 WIDEST = 7.0
 """Inches: both columns of a paper."""
 
 
-def _panels(count: int, width: float, height: float, **shared: bool) -> tuple[Figure, list[Axes]]:
-    """``count`` panels of ``width`` by ``height`` inches, three in a row at most."""
-    columns = min(3, count)
-    rows = -(-count // columns)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(min(WIDEST, 0.6 + width * columns), height * rows),
-        squeeze=False,
-        **shared,
-    )
+ACROSS = 3
+"""Panels in a row, at most."""
+
+
+def _panels(
+    count: int, width: float, height: float, within: SubFigure | None = None, **shared: bool
+) -> tuple[Figure | SubFigure, list[Axes]]:
+    """``count`` panels of ``width`` by ``height`` inches: a figure, or a part of one."""
+    columns, rows = min(ACROSS, count), -(-count // ACROSS)
+    size = min(WIDEST, 0.6 + width * columns), height * rows
+    figure = within or plt.figure(figsize=size)
+    axes = figure.subplots(rows, columns, squeeze=False, **shared)
     for spare in axes.flat[count:]:
         spare.remove()
     return figure, list(axes.flat[:count])
 
 
 def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> Figure:
-    """Every network's accuracy as a dot, and the published figure as a bar across."""
-    records = [r for r in lasts(records) if r["method"] != "whole"]
+    """Every network's accuracy as a dot, the published mean as a bar across with its ±.
+
+    With two recipes, the first's dots stand at the left of the bar, the second's, hollow, at the
+    right. All panels have one y axis.
+    """
     dots = pd.DataFrame(
         [
-            {"dataset": r["dataset"], "ipc": r["ipc"], "method": r["method"], "accuracy": a}
-            for r in records
-            for a in r["accuracies"]
+            {"dataset": r["dataset"], "ipc": r["ipc"], "method": r["method"]}
+            | {"recipe": recipe_of(r), "accuracy": accuracy}
+            for r in lasts(records)
+            if r["method"] != "whole"
+            for accuracy in r["accuracies"]
         ]
     )
+    recipes = sorted(set(dots.recipe), reverse=True)
     panels = list(dots.groupby(["dataset", "ipc"]))
-    figure, axes = _panels(len(panels), 2.8, 3.0)
+    figure, axes = _panels(len(panels), 2.8, 3.0, sharey=True)
     for axis, ((dataset, ipc), part) in zip(axes, panels, strict=True):
         order = sorted(set(part.method), key=methods.place)
-        for x, method in enumerate(order):
-            heights = part.accuracy[part.method == method]
+        for (method, recipe), mine in part.groupby(["method", "recipe"]):
+            side = recipes.index(recipe)
+            middle = order.index(method) + 0.4 * (side - (len(recipes) - 1) / 2)
             # Side by side rather than jittered at random: the same picture every time.
-            across = x + np.linspace(-0.15, 0.15, len(heights)) * (len(heights) > 1)
-            axis.scatter(across, heights, s=26, color=methods.colour(method), alpha=0.85, zorder=3)
-        figures = (
-            table[(table.dataset == dataset) & (table.ipc == ipc)].set_index("method").published
-        )
-        for x, method in enumerate(order):
-            if not pd.isna(figures[method]):
-                axis.plot([x - 0.32, x + 0.32], [figures[method]] * 2, color="0.25", lw=1.5)
+            across = middle + np.linspace(-0.15, 0.15, len(mine)) * (len(mine) > 1) / len(recipes)
+            colour = methods.colour(method)
+            fill = {"color": colour} if side == 0 else {"edgecolor": colour, "facecolor": "none"}
+            axis.scatter(across, mine.accuracy, s=26 / len(recipes), zorder=3, **fill)
+        cell = table[(table.dataset == dataset) & (table.ipc == ipc) & table.published.notna()]
+        for row in cell.drop_duplicates("method").itertuples():
+            x = order.index(row.method)
+            axis.plot([x - 0.32, x + 0.32], [row.published] * 2, color="0.25", lw=1.5)
+            axis.errorbar(x, row.published, row.published_std, color="0.25", lw=1, capsize=3)
         axis.set_xticks(range(len(order)), [label(m) for m in order], rotation=30, ha="right")
-        axis.set(title=f"{_plain(data_label(table, dataset))}, IPC {ipc}", xlabel="", ylabel="")
-    for first in axes[::3]:
+        axis.set(title=f"{plain_text(data_label(table, dataset))}, IPC {ipc}", xlabel="", ylabel="")
+    for first in axes[::ACROSS]:
         first.set_ylabel("test accuracy, %")
     if table.published.notna().any():
-        axes[-1].plot([], [], color="0.25", lw=1.5, label="published")
-        axes[-1].legend(loc="lower right", frameon=True)
+        axes[-1].plot([], [], color="0.25", lw=1.5, label="published, ±")
+    for side, recipe in enumerate(recipes if len(recipes) > 1 else ()):
+        fill = {"color": "0.5"} if side == 0 else {"edgecolor": "0.5", "facecolor": "none"}
+        axes[-1].scatter([], [], s=16, label=f"by the {recipe}", **fill)
+    if axes[-1].get_legend_handles_labels()[1]:
+        axes[-1].legend(loc="best", frameon=True)
     return figure
 
 
@@ -129,13 +137,15 @@ def image_grid(
     wide, high = max(2.6, columns * cell + 1.1), len(rows) * cell + (0.35 if title else 0.1)
     figure, axis = plt.subplots(figsize=(wide, high))
     axis.imshow(canvas.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axis.set_yticks([r * (height + gap) + height / 2 for r in range(len(rows))], map(_plain, rows))
+    axis.set_yticks(
+        [r * (height + gap) + height / 2 for r in range(len(rows))], map(plain_text, rows)
+    )
     axis.set_xticks([])
     axis.tick_params(length=0)
     axis.grid(False)
     sns.despine(ax=axis, left=True, bottom=True)
     if title:
-        axis.set_title(_plain(title))
+        axis.set_title(plain_text(title))
     return figure
 
 
@@ -164,7 +174,7 @@ def attention_figure(
         top, bottom = axes[:, column]
         top.imshow(pixels[column].permute(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1)
         bottom.imshow(spatial[column].view(side, side), cmap="magma")
-        top.set_title(_plain(data.class_names[column]), fontsize=8)
+        top.set_title(plain_text(data.class_names[column]), fontsize=8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
@@ -174,68 +184,53 @@ def attention_figure(
 
 
 def loss_figure(sets: Iterable[DistilledSet]) -> Figure:
-    """Matching loss over iterations, one line per distilled set: colours methods, dashes IPC."""
-    figure, axis = plt.subplots(figsize=(5.4, 2.8))
-    sets = [made for made in sets if made.history]
-    ipcs = sorted({made.ipc for made in sets})
-    for made in sets:
-        steps, losses = zip(*made.history, strict=True)
-        method, style = made.method.name, ("-", "--", ":", "-.")[ipcs.index(made.ipc) % 4]
-        name = f"{label(method)}, IPC {made.ipc}"
-        axis.plot(steps, losses, color=methods.colour(method), ls=style, lw=1.2, label=name)
-    axis.set(xlabel="iteration", ylabel="matching loss", yscale="log")
-    _legend_beside(axis)
+    """Matching loss over iterations: a panel per method and data set, a line per distilled set.
+
+    Methods' losses are of different terms, so each panel has a y axis of its own.
+    """
+    groups = by_loss(sets)
+    figure, axes = _panels(max(1, len(groups)), 2.5, 2.2)
+    draw_losses(axes, groups)
     return figure
 
 
-def _legend_beside(axis: Axes) -> None:
-    """At the right of the lines, each label once."""
-    handles, labels = axis.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    axis.legend(
-        once.values(), once.keys(), frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5)
-    )
-
-
 def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
-    """Accuracy over iterations above the loss, one column per data set and IPC.
+    """Accuracy over iterations, one panel per data set, IPC and recipe; below, the losses.
 
     ``table`` is report.curve_table's; bands are 95 % t-intervals over the networks of one
-    seed. A star marks the best checkpoint, a dot the last iterate.
+    seed. A star marks the best checkpoint, a dot the last iterate. The accuracies have one y axis.
     """
     panels = list(table.groupby(["dataset", "ipc", "recipe"], sort=False))
-    figure, axes = plt.subplots(
-        2,
-        len(panels),
-        figsize=(min(WIDEST, 1.4 + 3.6 * len(panels)), 4.8),
-        squeeze=False,
-        sharex="col",
-    )
-    for (top, bottom), ((dataset, ipc, recipe), part) in zip(axes.T, panels, strict=True):
+    groups = by_loss(sets)
+    heights = [2.6 * -(-len(panels) // ACROSS), 2.2 * -(-len(groups) // ACROSS)][: 1 + bool(groups)]
+    columns = min(ACROSS, max(len(panels), len(groups)))
+    figure = plt.figure(figsize=(min(WIDEST, 1.6 + 2.5 * columns), sum(heights)))
+    above, *below = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
+    _, axes = _panels(len(panels), 0, 0, above, sharey=True)
+    for axis, ((dataset, ipc, recipe), part) in zip(axes, panels, strict=True):
         for (method, _), line in part.groupby(["method", "seed"], sort=False):
             colour = methods.colour(method)
-            top.plot(line.iterations, line["mean"], color=colour, lw=1.2, label=label(method))
-            top.fill_between(line.iterations, line.low, line.high, color=colour, alpha=0.15, lw=0)
+            axis.plot(line.iterations, line["mean"], color=colour, lw=1.2, label=label(method))
+            axis.fill_between(line.iterations, line.low, line.high, color=colour, alpha=0.15, lw=0)
             best, last = line.loc[line["mean"].idxmax()], line.iloc[-1]
-            top.plot(last.iterations, last["mean"], "o", color=colour, ms=4)
-            top.plot(best.iterations, best["mean"], "*", color=colour, ms=10)
-        for made in sets:
-            of_panel = (made.data_name, made.ipc, made.method.recipe) == (dataset, ipc, recipe)
-            if of_panel and made.history:
-                bottom.plot(
-                    *zip(*made.history, strict=True), color=methods.colour(made.method.name)
-                )
+            axis.plot(last.iterations, last["mean"], "o", color=colour, ms=4)
+            axis.plot(best.iterations, best["mean"], "*", color=colour, ms=10)
         by = "" if recipe == "text" else f", by the {recipe}"
-        top.set_title(f"{_plain(data_label(table, dataset))}, IPC {ipc}{by}")
-        bottom.set(xlabel="iteration", yscale="log")
-    axes[0][0].set_ylabel("test accuracy, %\n(mean, 95 % t-interval)")
-    axes[1][0].set_ylabel("matching loss")
-    _legend_beside(axes[0][-1])
+        axis.set_title(f"{plain_text(data_label(table, dataset))}, IPC {ipc}{by}")
+        axis.set_xlabel("iteration")
+    for first in axes[::ACROSS]:
+        first.set_ylabel("test accuracy, %\n(mean, 95 % t-interval)")
+    legend_beside(axes[min(ACROSS, len(axes)) - 1])
+    if below:
+        draw_losses(_panels(len(groups), 0, 0, below[0])[1], groups)
     return figure
 
 
 def transfer_figure(records: Iterable[dict[str, Any]]) -> Figure:
-    """Accuracy by architecture and method: every network trained is a dot, a bar their mean."""
+    """Accuracy by architecture and method: every network trained is a dot, a bar their mean.
+
+    A dashed line is what guessing reaches, where the number of classes is known.
+    """
     records = list(records)
     models = list(dict.fromkeys(r["evaluate"]["model"] for r in records))
     names = sorted({r["method"] for r in records}, key=methods.place)
@@ -248,10 +243,12 @@ def transfer_figure(records: Iterable[dict[str, Any]]) -> Figure:
         half = 0.3 / len(names)
         mean = float(np.mean(heights))
         axis.plot([x - half, x + half], [mean] * 2, color=colour, lw=2, label=label(r["method"]))
+    for classes in {data_of(r).classes for r in records} - {0}:
+        axis.axhline(100 / classes, color="0.5", lw=1, ls="--", label="chance")
     axis.set_xticks(range(len(models)), [label(name) for name in models])
     axis.set(ylabel="test accuracy, %")
     axis.grid(axis="x", visible=False)
-    _legend_beside(axis)
+    legend_beside(axis)
     return figure
 
 
@@ -272,35 +269,34 @@ def nas_figure(results: Mapping[str, pd.DataFrame], reference: str = "whole") ->
         axis.scatter(rank[chosen], truth[chosen], s=60, marker="*", color="C3", zorder=3)
         axis.set(title=label(name), xlabel="rank by proxy")
         axis.invert_xaxis()
-    for first in axes[::3]:
+    for first in axes[::ACROSS]:
         first.set_ylabel("rank, trained on all")
     axes[0].invert_yaxis()
     return figure
 
 
 def cost_figure(table: pd.DataFrame) -> Figure:
-    """Seconds per iteration, with the arithmetic bound across each bar, and peak memory."""
+    """Seconds per iteration, from the fastest to the slowest of the repeats, with the arithmetic
+    bound across each bar; and peak memory, measured once."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDEST, 2.8))
-    shown = table.assign(method=table.method.map(label), gb=table.step_peak_mb / 1e3)
-    for axis, column in ((left, "step_s"), (right, "gb")):
-        sns.barplot(
-            shown, x="ipc", y=column, hue="method", ax=axis, errorbar=None, legend=False,
-            palette={label(m): methods.colour(m) for m in set(table.method)},
-        )  # fmt: skip
-    for container, method in zip(left.containers, shown.method.unique(), strict=True):
-        bounds = shown[shown.method == method].sort_values("ipc").bound_s
-        for bar, bound in zip(container, bounds, strict=True):
-            left.plot(
-                [bar.get_x(), bar.get_x() + bar.get_width()], [bound] * 2, color="0.2", lw=1.5
-            )
-    left.plot([], [], color="0.2", lw=1.5, label="arithmetic bound")
-    left.set(xlabel="images per class (IPC)", ylabel="seconds per iteration")
-    left.legend(frameon=False, fontsize=8)
-    right.set(xlabel="images per class (IPC)", ylabel="peak memory, GB")
-    right.legend(
-        right.containers, shown.method.unique(), frameon=False, loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-    )  # fmt: skip
+    ipcs, names = sorted(set(table.ipc)), list(dict.fromkeys(table.method))
+    wide = 0.8 / len(names)
+    for row in table.itertuples():
+        x = ipcs.index(row.ipc) + wide * (names.index(row.method) - (len(names) - 1) / 2)
+        look = {"color": methods.colour(row.method), "label": label(row.method)}
+        spread = [[row.step_s - row.step_low_s], [row.step_high_s - row.step_s]]
+        left.bar(x, row.step_s, wide, yerr=spread, error_kw={"lw": 1, "capsize": 2}, **look)
+        left.plot([x - wide / 2, x + wide / 2], [row.bound_s] * 2, color="0.2", lw=1.5)
+        right.bar(x, row.step_peak_mb / 1e3, wide, **look)
+    bound = left.plot([], [], color="0.2", lw=1.5, label="arithmetic bound")
+    left.legend(handles=bound, frameon=False)
+    left.set_ylabel("seconds per iteration\n(median, fastest, slowest)")
+    right.set_ylabel("peak memory, GB")
+    for axis in (left, right):
+        axis.set_xticks(range(len(ipcs)), ipcs)
+        axis.set_xlabel("images per class (IPC)")
+        axis.grid(axis="x", visible=False)
+    legend_beside(right)
     return figure
 
 
@@ -332,7 +328,8 @@ def forest_figure(table: pd.DataFrame, *bases: str) -> Figure:
                 axis.plot([reference.iloc[0]] * 2, ends, color="0.6", lw=1, ls="--", zorder=1)
         axis.set_yticks(rows, part.variant)
         bars = "" if part.low.isna().all() else "\n(mean, 95 % t-interval)"
-        axis.set(title=f"{_plain(data_label(table, dataset))}, IPC {ipc}")
+        bars += "\neach panel its own range" if len(panels) > 1 else ""
+        axis.set(title=f"{plain_text(data_label(table, dataset))}, IPC {ipc}")
         axis.set_xlabel(f"test accuracy, %{bars}")
     axes[0][0].invert_yaxis()
     return figure
@@ -353,7 +350,7 @@ def power_figure(table: pd.DataFrame) -> Figure:
             cbar_kws={"label": "test accuracy, %"},
         )  # fmt: skip
         axis.set(
-            title=f"{_plain(data_label(table, dataset))}, IPC {ipc}",
+            title=f"{plain_text(data_label(table, dataset))}, IPC {ipc}",
             xlabel="channel power $p_c$",
             ylabel="spatial power $p_s$",
         )

@@ -4,6 +4,7 @@ and measured against published.
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +35,8 @@ HOW = (
     "(Welch's t-test from means and spreads, over networks, or over distillation seeds where there "
     "are several). How many networks a published spread is of is not on record: "
     f"{PUBLISHED_NETWORKS} are taken, as in the paper's protocol; where no spread was published, "
-    "the test is of the measured mean against the published mean only. One network is not tested. "
-    "Nothing is corrected for the number of comparisons."
+    "the test is of the measured mean against the published mean only. Fewer than three networks "
+    "or seeds are not tested. Nothing is corrected for the number of comparisons."
 )
 """What a reader must know below a table with such differences."""
 
@@ -60,7 +61,7 @@ def against_published(cell: Any) -> Verdict:
     """
     n, spread = (cell.seeds, cell.seed_std) if cell.seeds > 1 else (cell.networks, cell.std)
     theirs = 0.0 if pd.isna(cell.published_std) else _sample(cell.published_std, PUBLISHED_NETWORKS)
-    if n < 2 or not (spread > ROUNDING or theirs > 0):
+    if n < FEWEST or not (spread > ROUNDING or theirs > 0):
         return Verdict("not tested", None)
     ours = _sample(spread, n)
     if theirs:
@@ -71,9 +72,7 @@ def against_published(cell: Any) -> Verdict:
     else:
         t = (cell.mean - cell.published) / (ours / math.sqrt(n))
         p = float(2 * scipy.stats.t.sf(abs(t), n - 1))
-    if p >= LEVEL:
-        return Verdict("not told apart", p)
-    return Verdict("above" if cell.mean > cell.published else "below", p)
+    return _verdict(cell.mean - cell.published, p)
 
 
 def _sample(population: float, n: int) -> float:
@@ -81,21 +80,58 @@ def _sample(population: float, n: int) -> float:
     return population * math.sqrt(n / (n - 1))
 
 
-def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """One sentence on whether two records differ: Welch's t-test over their networks."""
+@dataclass(frozen=True)
+class Finding:
+    """How one measured accuracy stands to another: a sentence as a string, a row of ``table``."""
+
+    where: str
+    """Network, data set and IPC; empty where the reader knows."""
+    first: str
+    second: str
+    gap: float
+    """The first's mean minus the second's, in points."""
+    verdict: Verdict
+    how: str
+    """The test, or why there is none."""
+
+    def __str__(self) -> str:
+        start = f"{self.where}: " if self.where else ""
+        word, p = self.verdict
+        if p is None:
+            apart = f"{self.first} and {self.second} are {points(self.gap)} points apart"
+            return f"{start}{apart}; {word}: {self.how}."
+        word += " from" if word == "not told apart" else ""
+        gap = f"{points(self.gap)} points ({self.how}, p = {p:.2g})"
+        return f"{start}{self.first} is {word} {self.second}: {gap}."
+
+
+def compare(ours: dict[str, Any], theirs: dict[str, Any], where: str = "") -> Finding:
+    """Whether two records differ: Welch's t-test over their networks, FEWEST at the least."""
     first, second = (r.get("variant") or label(r["method"]) for r in (ours, theirs))
-    a, b = ours["accuracies"], theirs["accuracies"]
-    gap = float(np.mean(a) - np.mean(b))
-    if min(len(a), len(b)) < 2:
-        return f"{first} and {second} are {points(gap)} points apart; one network is not tested."
-    p = _welch(ours, theirs)
-    test = f"Welch's t-test over {len(a)} and {len(b)} networks of one seed"
+    gap = float(np.mean(ours["accuracies"]) - np.mean(theirs["accuracies"]))
+    p, why = _welch(ours, theirs)
     if p is None:
-        return (
-            f"{first} and {second} are {points(gap)} points apart; not tested, since neither's "
-            f"{len(a)} and {len(b)} networks differ from each other."
-        )
-    return _verdict(first, second, gap, p, test)
+        return Finding(where, first, second, gap, Verdict("not tested", None), why)
+    counts = " and ".join(str(len(r["accuracies"])) for r in (ours, theirs))
+    test = f"Welch's t-test over {counts} networks of one seed"
+    return Finding(where, first, second, gap, _verdict(gap, p), test)
+
+
+def as_table(found: Iterable[Finding]) -> pd.DataFrame:
+    """The tests as a table for a reader, one per row."""
+    rows = [
+        {
+            "where": f.where,
+            "measured": f.first,
+            "against": f.second,
+            "points": points(f.gap),
+            "verdict": f"{SIGNS[f.verdict.word]} {f.verdict.word}",
+            "p": "–" if f.verdict.p is None else f"{f.verdict.p:.2g}",
+            "test": f.how,
+        }
+        for f in found
+    ]
+    return pd.DataFrame(rows or [{"measured": "no rival was run"}])
 
 
 def has_spread(values: Sequence[float]) -> bool:
@@ -106,24 +142,43 @@ def has_spread(values: Sequence[float]) -> bool:
 ROUNDING = 1e-3
 """Points of accuracy: less than one image of a test set of 10,000 by ten times."""
 
+FEWEST = 3
+"""Networks, or seeds, of each side of a test."""
 
-def _welch(ours: dict[str, Any], theirs: dict[str, Any]) -> float | None:
-    """p of Welch's t-test over networks, two at the least on each side; None without spread."""
+
+def _welch(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[float | None, str]:
+    """p of Welch's t-test over networks; or None, and why there is none."""
     a, b = ours["accuracies"], theirs["accuracies"]
+    if min(len(a), len(b)) < FEWEST:
+        return None, f"{len(a)} and {len(b)} networks are too few"
+    idle = dict.fromkeys(
+        r.get("variant") or label(r["method"]) for r in (ours, theirs) if at_chance(r)
+    )
+    if idle:
+        return None, f"networks on {' and '.join(idle)} are at chance"
     if not (has_spread(a) or has_spread(b)):
-        return None
-    return float(scipy.stats.ttest_ind(a, b, equal_var=False).pvalue)
+        return None, f"neither's {len(a)} and {len(b)} networks differ from each other"
+    return float(scipy.stats.ttest_ind(a, b, equal_var=False).pvalue), ""
+
+
+def at_chance(record: dict[str, Any]) -> bool:
+    """Whether a network of a record has learned nothing: its accuracy is above that of guessing
+    by no more than three standard errors of the test set. False for data that are not known."""
+    known = data_of(record) if "dataset" in record else None
+    if not (known and known.classes and known.shape):
+        return False
+    guessed, tested = 1 / known.classes, known.shape[1]
+    limit = guessed + 3 * math.sqrt(guessed * (1 - guessed) / tested)
+    return min(record["accuracies"]) <= 100 * limit
 
 
 def _p(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    if min(len(ours["accuracies"]), len(theirs["accuracies"])) < 2:
-        return "no p with one network"
-    p = _welch(ours, theirs)
-    return "no p without spread" if p is None else f"p = {p:.2g}"
+    p, why = _welch(ours, theirs)
+    return f"not tested: {why}" if p is None else f"p = {p:.2g}"
 
 
-def findings(records: Iterable[dict[str, Any]], method: str = ATOM.name) -> list[str]:
-    """One sentence per data set, IPC and rival: how ``method`` stands to it, tested.
+def findings(records: Iterable[dict[str, Any]], method: str = ATOM.name) -> list[Finding]:
+    """One per data set, IPC and rival: how ``method`` stands to it, tested.
 
     Networks trained on one set are draws of one seed's outcome; so with one distillation
     seed the test is over its networks, and with several over the seeds' means, in pairs:
@@ -134,59 +189,62 @@ def findings(records: Iterable[dict[str, Any]], method: str = ATOM.name) -> list
         if r["method"] != "whole":
             cell = cells.setdefault((r["dataset"], r["ipc"], recipe_of(r)), {})
             cell.setdefault(r["method"], []).append(r)
-    sentences = []
+    found = []
     for (_, ipc, recipe), by_method in cells.items():
         where = f"{data_of(next(iter(by_method.values()))[0]).label}, IPC {ipc}"
         where += "" if recipe == "text" else f", by the {recipe}"
         ours = by_method.get(method, [])
         rivals = [by_method[m] for m in sorted(by_method, key=place) if m != method] if ours else []
-        sentences += [f"{where}: {_compare_seeds(ours, rival)}" for rival in rivals]
-    return sentences
+        found += [_compare_seeds(ours, rival, where) for rival in rivals]
+    return found
 
 
-def _compare_seeds(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+def _compare_seeds(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], where: str) -> Finding:
     means = [
         {r["seed"]: float(np.mean(r["accuracies"])) for r in records} for records in (ours, theirs)
     ]
     seeds = sorted(set(means[0]) & set(means[1]))
     if len(seeds) < 2:
-        return compare(ours[0], theirs[0])
+        return compare(ours[0], theirs[0], where)
     a, b = ([mean[seed] for seed in seeds] for mean in means)
-    if not has_spread(np.subtract(a, b)):
-        first, second = (label(records[0]["method"]) for records in (ours, theirs))
-        return (
-            f"{first} and {second} are {points(float(np.mean(a) - np.mean(b)))} points apart at "
-            f"each of {len(seeds)} distillation seeds; not tested, since that has no spread."
-        )
+    names = label(ours[0]["method"]), label(theirs[0]["method"])
+    gap = float(np.mean(a) - np.mean(b))
+    why = ""
+    if len(seeds) < FEWEST:
+        why = f"{len(seeds)} distillation seeds are too few"
+    elif any(map(at_chance, (*ours, *theirs))):
+        why = "some networks are at chance"
+    elif not has_spread(np.subtract(a, b)):
+        why = f"the same at each of {len(seeds)} distillation seeds"
+    if why:
+        return Finding(where, *names, gap, Verdict("not tested", None), why)
     p = float(scipy.stats.ttest_rel(a, b).pvalue)
-    return _verdict(
-        label(ours[0]["method"]), label(theirs[0]["method"]), float(np.mean(a) - np.mean(b)),
-        p, f"paired t-test over {len(seeds)} distillation seeds",
-    )  # fmt: skip
+    test = f"paired t-test over {len(seeds)} distillation seeds"
+    return Finding(where, *names, gap, _verdict(gap, p), test)
 
 
-def _verdict(first: str, second: str, gap: float, p: float, test: str) -> str:
-    verdict = f"{'above' if gap > 0 else 'below'}" if p < 0.05 else "not told apart from"
-    return f"{first} is {verdict} {second}: {points(gap)} points ({test}, p = {p:.2g})."
+def _verdict(gap: float, p: float) -> Verdict:
+    word = ("above" if gap > 0 else "below") if p < LEVEL else "not told apart"
+    return Verdict(word, p)
 
 
-def transfer_findings(records: Iterable[dict[str, Any]], method: str = ATOM.name) -> list[str]:
-    """One sentence per network and rival: how ``method`` stands to it there, tested."""
+def transfer_findings(records: Iterable[dict[str, Any]], method: str = ATOM.name) -> list[Finding]:
+    """One per network and rival: how ``method`` stands to it there, tested."""
     by_network: dict[str, list[dict[str, Any]]] = {}
     for r in records:
         by_network.setdefault(r["evaluate"]["model"], []).append(r)
     return [
-        f"{label(network)}: {sentence}"
+        replace(found, where=f"{label(network)}, {found.where}")
         for network, part in by_network.items()
-        for sentence in findings(part, method)
+        for found in findings(part, method)
     ]
 
 
-def against(records: Iterable[dict[str, Any]], base: str) -> list[str]:
-    """One sentence per variant: how it stands to the variant ``base`` of its recipe, tested."""
+def against(records: Iterable[dict[str, Any]], base: str) -> list[Finding]:
+    """One per variant: how it stands to the variant ``base`` of its recipe, tested."""
     records = list(records)
     return [
-        compare(r, rival)
+        compare(r, rival, f"{data_of(rival).label}, IPC {rival['ipc']}")
         for rival in records
         if rival["variant"] == base
         for r in records

@@ -296,7 +296,10 @@ def readable_costs(table: pd.DataFrame) -> pd.DataFrame:
             "data": table.dataset.map(lambda name: data_label(table, name)),
             "method": table.method.map(label),
             "IPC": table.ipc,
-            "s / iteration": table.step_s.map("{:.3g}".format),
+            "s / iteration": [
+                f"{row.step_s:.3g} ({row.step_low_s:.3g} to {row.step_high_s:.3g})"
+                for row in table.itertuples()
+            ],
             "first, s": table.first_step_s.map("{:.3g}".format),
             "peak memory, GB": (table.step_peak_mb / 1e3).map("{:.2f}".format),
             "GFLOP": table.gflop.map("{:.3g}".format),

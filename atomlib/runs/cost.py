@@ -56,7 +56,8 @@ def step_cost(
 ) -> dict[str, Any]:
     """Cost of one iteration of a resolved method: its loss, gradient and image update.
 
-    ``step_s`` is the median of ``repeats``, ``first_step_s`` the first, compilation included;
+    ``step_s`` is the median of ``repeats``, ``step_low_s`` and ``step_high_s`` the fastest and the
+    slowest, ``first_step_s`` the first of all, compilation included;
     ``peak_mb`` the most memory (MB, 10^6 bytes) that the GPU's tensors took or, on a CPU, the whole
     process with Python, libraries and data, whitening and compilation included; ``step_peak_mb``
     the same while nothing but iterations ran (on macOS, ``peak_mb`` again); ``gflop`` the
@@ -69,7 +70,8 @@ def step_cost(
     learner.iterate()
     before = peak_memory(device)
     forget_peak(device)
-    median = seconds(learner.iterate, device, repeats)
+    steps = timings(learner.iterate, device, repeats)
+    median = steps[len(steps) // 2]
     peak = peak_memory(device)
     work = method.operations(data)
     rate = matrix_rate(learner.execution.dtype, device, tf32=learner.execution.tf32)
@@ -79,6 +81,8 @@ def step_cost(
         "ipc": method.ipc,
         "real_batch": method.real_batch,
         "step_s": median,
+        "step_low_s": steps[0],
+        "step_high_s": steps[-1],
         "first_step_s": first,
         "peak_mb": max(before, peak) / 1e6,
         "step_peak_mb": peak / 1e6,
@@ -91,15 +95,20 @@ def step_cost(
 
 
 def seconds(action: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """The median of ``repeats`` timings, the device's queue emptied around each."""
-    timings = []
+    """The median of ``repeats`` timings."""
+    return timings(action, device, repeats)[repeats // 2]
+
+
+def timings(action: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+    """``repeats`` timings in seconds, ascending, the device's queue emptied around each."""
+    found = []
     for _ in range(repeats):
         _wait(device)
         start = time.perf_counter()
         action()
         _wait(device)
-        timings.append(time.perf_counter() - start)
-    return sorted(timings)[len(timings) // 2]
+        found.append(time.perf_counter() - start)
+    return sorted(found)
 
 
 def _wait(device: torch.device) -> None:

@@ -88,7 +88,7 @@ def verify(
         accuracies=accuracies,
         same_accuracies=accuracies == then["accuracies"],
         same_images=same_images,
-        verdict=compare(now, {**then, "variant": "then"}),
+        verdict=str(compare(now, {**then, "variant": "then"})),
         changed=_changed(then),
     )
 
