@@ -22,6 +22,7 @@ READY := .venv/ready
 
 quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table, figures, distilled sets in reports/quick/
 	$(BIN)/python -m atomlib run --profile quick
+	@$(BIN)/python -m atomlib site
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,7 +111,7 @@ bench: $(READY)  ## time and memory of a step and an evaluation beside plain loo
 	$(BIN)/python -m tests.bench
 
 lab: $(READY)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --port $(PORT) notebooks
+	$(BIN)/jupyter lab --port $(PORT) --LabApp.default_url=/lab/tree/notebooks
 
 notebooks: $(READY)  ## run the notebooks at their defaults and store the outputs that `make test` compares with
 	cd notebooks && TQDM_DISABLE=1 ../$(BIN)/jupyter nbconvert --to notebook --inplace --execute [0-9]*.ipynb

@@ -34,7 +34,15 @@ def main(given: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if given is None else given)
     arguments = parser.parse_args(words[:1])
     place, about = COMMANDS[arguments.command]
-    module = import_module(place)  # only now: others take seconds to import
+    try:
+        module = import_module(place)  # only now: others take seconds to import
+    except ModuleNotFoundError as error:
+        print(
+            f"error: atomlib {arguments.command} needs {error.name}, which is not installed; "
+            "allowed: after pip install 'atomlib[all]'",
+            file=sys.stderr,
+        )
+        return 1
     own = argparse.ArgumentParser(f"atomlib {arguments.command}", description=about)
     module.arguments(own)
     try:

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
@@ -19,6 +18,7 @@ from atomlib.errors import DivergedError, SettingError, check_kind, shown
 from atomlib.methods import Learner, Method, find
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import pick_device
+from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import given, versions
 from atomlib.runtime.torch_state import under_torch_defaults
 
@@ -102,9 +102,8 @@ def _run(
     # Reading a loss makes the CPU wait for a GPU, so there it is done now and then.
     every = 1 if device.type == "cpu" else 50
     name = f"{method.name} {data.name} ipc {method.ipc}"
-    quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
     steps = range(len(losses) + 1, method.length + 1)
-    with tqdm(total=method.length, initial=len(losses), desc=name, unit="it", **quiet) as bar:
+    with Bar(total=method.length, initial=len(losses), desc=name, unit="it", shown=progress) as bar:
         for iteration in steps:
             recent.append(learner.iterate())
             if iteration % every == 0 or iteration in {*at, method.length}:

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
@@ -23,6 +22,7 @@ from atomlib.models.ensemble import Ensemble
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, pick_device
+from atomlib.runtime.progress import Bar
 from atomlib.runtime.torch_state import under_torch_defaults
 from atomlib.training import (
     REVISION,
@@ -88,9 +88,8 @@ def evaluate(
     name = f"evaluate {distilled.title} {data.name} ipc {distilled.ipc}"
     passes = config.epochs + 1
     total = config.networks * passes
-    quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
     done = len(accuracies) * passes
-    with tqdm(total=total, initial=done, desc=name, unit="epoch", **quiet) as bar:
+    with Bar(total=total, initial=done, desc=name, unit="epoch", shown=progress) as bar:
         while len(accuracies) < config.networks:
             first = len(accuracies)
             group = range(first, min(first + size, config.networks))
@@ -109,7 +108,7 @@ def evaluate(
                 fits = True
             state = {}
             if fits:
-                bar.set_postfix(accuracy=f"{accuracies[-1]:.2f} %")
+                bar.set_postfix(accuracy=f"{accuracies[-1]:.2f} %", refresh=False)
                 continue
             size = len(group) // 2
             say_smaller(len(group), size, device)

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
@@ -32,6 +31,7 @@ from atomlib.runtime.files import (
     set_aside,
     write_tensors,
 )
+from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import Facts, differences, libraries, settings_of
 from atomlib.runtime.torch_state import under_torch_defaults
 from atomlib.training import REVISION, TEST_BATCH, EvalConfig, Trainer
@@ -121,9 +121,10 @@ def _trained(
         images = preprocess.training_images(data, zca, device)
         labels = data.train_labels.to(device)
         kept = Bookmark.of(path.with_suffix(".unfinished"), about)
-        quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
         chance = stream(config.seed, "evaluate", index, device=device)
-        with tqdm(total=passes, desc=f"train on all of {data.name}", unit="epoch", **quiet) as bar:
+        with Bar(
+            total=passes, desc=f"train on all of {data.name}", unit="epoch", shown=progress
+        ) as bar:
             for epoch in trainer.passes(images, labels, [chance], kept.read()):
                 bar.update(epoch - bar.n)
                 if kept.due():

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from tqdm import tqdm
 
 from atomlib import evaluate as protocol
 from atomlib.augmentation import DSAConfig, augment, draw
@@ -16,6 +15,7 @@ from atomlib.models.build import MODELS, network_for, reset_parameters
 from atomlib.models.convnet import NORMS
 from atomlib.models.ensemble import Ensemble, can_stack
 from atomlib.runtime.device import Execution
+from atomlib.runtime.progress import Bar
 from atomlib.training import EnsembleTrainer, EvalConfig, Trainer, side_by_side
 from tests.gpu import pretend_gpu
 
@@ -304,7 +304,7 @@ def test_all_go_together_on_a_gpu_and_none_on_a_cpu(data, asked, device, expecte
 def test_the_bar_counts_a_groups_networks(data, monkeypatch):
     seen = []
 
-    class Bar(tqdm):
+    class Seen(Bar):
         def __init__(self, **settings):
             seen.append(settings["total"])
             super().__init__(**settings)
@@ -312,7 +312,7 @@ def test_the_bar_counts_a_groups_networks(data, monkeypatch):
         def update(self, n=1):
             seen.append(n)
 
-    monkeypatch.setattr(protocol, "tqdm", Bar)
+    monkeypatch.setattr(protocol, "Bar", Seen)
     accuracies(data, epochs=1, together=2)
     assert seen == [3 * 2, 2, 2, 1, 1]
 

@@ -7,8 +7,8 @@ import papermill as pm
 import pytest
 from nbformat import v4
 
-from atomlib.runs import profiles as parameters
-from atomlib.runs.profiles import check
+from atomlib.runs import parameters
+from atomlib.runs.parameters import check
 from tests.test_environment import ROOT
 
 TYPES = {"ipcs": list[int], "seed": int, "settings": dict[str, object], "whole": dict | None}
@@ -75,7 +75,7 @@ def test_every_notebook_checks_its_parameters_which_papermill_knows(notebook):
 def test_papermill_with_a_wrong_name_fails_in_the_first_cell(tmp_path):
     cells = [
         v4.new_code_cell("ipcs: list[int] = [1]", metadata={"tags": ["parameters"]}),
-        v4.new_code_cell("from atomlib.runs.profiles import check\ncheck(globals())"),
+        v4.new_code_cell("from atomlib.runs import check\ncheck(globals())"),
         v4.new_code_cell("print('work')"),
     ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}

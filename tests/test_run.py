@@ -20,7 +20,8 @@ from tests.test_environment import ROOT
 def project(tmp_path, monkeypatch):
     """A folder with one notebook, which writes its parameter to a file, and two profiles."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ATOM_MADE_SINCE", "0")  # run_profile sets it; put back afterwards
+    for name in ("ATOM_MADE_SINCE", "ATOM_PROGRESS"):  # run_profile sets them; put back afterwards
+        monkeypatch.setenv(name, "0")
     parameters = v4.new_code_cell("number = 1\noutput = '.'", metadata={"tags": ["parameters"]})
     work = v4.new_code_cell(
         "import pathlib, sys\n"
@@ -53,16 +54,22 @@ def test_executed_notebook_and_results_land_in_the_reports_of_the_profile(projec
     assert not list((project / "build").rglob("*.ipynb"))
 
 
-def test_the_command_says_where_results_went(project, monkeypatch, capsys):
+def test_the_command_says_where_it_is_and_where_results_went(project, monkeypatch, capfd):
     (project / "reports" / "small").mkdir(parents=True)
-    (project / "reports" / "small" / "table.md").touch()
+    (project / "reports" / "small" / "main_table.md").write_text("| the main table |")
     monkeypatch.setenv("ATOM_DATA", "data")  # main sets it; put back afterwards
+    monkeypatch.chdir(project / "notebooks")  # as from anywhere in the clone
     assert main(["run", "--profile", "small"]) == 0
-    said = capsys.readouterr().out
-    assert "report: reports/small/" in said and "tables: table.md" in said
+    said, progress = capfd.readouterr()
+    assert "report: reports/small/" in said and "tables: main_table.md" in said
     assert "notebooks/: 1 files" in said and "make site" in said
+    assert "| the main table |" in said
+    # By the notebook "progress"; the kernel's own log is not shown.
+    first, second, third = progress.splitlines()
+    assert first == "[1/1] 00_one (small), 0 s so far" and second == "progress"
+    assert third == "  in reports/small/: nothing new to look at"
     assert main(["run", "--profile", "smal"]) == 1
-    assert "did you mean 'small'" in capsys.readouterr().err
+    assert "did you mean 'small'" in capfd.readouterr().err
 
 
 def test_what_came_with_the_clone_is_made_again_and_what_was_made_here_is_not(project):

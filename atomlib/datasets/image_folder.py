@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from atomlib.datasets.archives import listed, telling, walk
 from atomlib.datasets.decoded import decoded
@@ -23,6 +22,7 @@ from atomlib.datasets.layout import Layout, lay_out, may_matter
 from atomlib.datasets.pixels import PIXELS, Pixels, read_image
 from atomlib.errors import DataError, shown
 from atomlib.runtime.files import sha256_file
+from atomlib.runtime.progress import Bar
 
 DECODED_BYTES = 1 << 34
 """Of all images of a data set together: 16 GiB."""
@@ -96,7 +96,7 @@ def _decode(name: str, path: Path, resize: int | None) -> tuple[ImageData, str]:
 
     with ThreadPoolExecutor() as pool:
         decoded = list(
-            tqdm(
+            Bar(
                 pool.map(decode, wanted),
                 total=len(wanted),
                 desc=f"decode {name}",

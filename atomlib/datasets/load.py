@@ -10,7 +10,6 @@ folder:PATH     a folder or .zip/.tar/.tar.gz/.tar.xz of {train,test|val}/<class
 
 import argparse
 import hashlib
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from atomlib.datasets.decoded import decoded
 from atomlib.datasets.image_data import BROUGHT, ImageData
 from atomlib.datasets.image_folder import SUFFIXES, folder_state, load_folder
 from atomlib.errors import DataError, MissingDataError, check_choice, shown
+from atomlib.runtime.clone import data_folder
 from atomlib.runtime.files import sha256_file
 from atomlib.runtime.torch_state import under_torch_defaults
 
@@ -41,15 +41,15 @@ def load_dataset(
     """Load a data set by name.
 
     ``name`` may list alternatives, "a|b": the first one that is there is loaded.
-    ``root`` is where data rests (default: ATOM_DATA, else ./data); a relative
-    ``folder:PATH`` is looked up there, then from the current folder. ``resize`` brings
+    ``root`` is where data rests (default: ATOM_DATA, else ./data, else data/ of the clone); a
+    relative ``folder:PATH`` is looked up there, then from the current folder. ``resize`` brings
     the images of a folder, or of TinyImageNet, to that side: shorter side scaled, middle
     cut out. What holds the images of CIFAR-10 or CIFAR-100 is that data set, whatever it is
     called, in canonical order (see ``known``). Raises DataError where the data is missing (with the
     command that gets it), damaged (naming the file), not laid out as documented, or called by the
     name of a data set that it is not.
     """
-    root = Path(root or os.environ.get("ATOM_DATA") or "data").expanduser()
+    root = Path(root).expanduser() if root else data_folder()
     if not isinstance(name, str):
         raise DataError(f"dataset is {shown(name)}; allowed: a name, one of {', '.join(DATASETS)}")
     first, _, others = name.partition("|")
@@ -79,8 +79,19 @@ def load_dataset(
         reason = getattr(error, "reason", None) or error.strerror or error
         raise DataError(
             f"{name} could not be had in {root} ({reason}); allowed: a network for the download "
-            "and a writable folder, or the data set there already"
+            f"and a writable folder, or, fetched elsewhere and put into that folder, {_file(name)}"
         ) from None
+
+
+def _file(name: str) -> str:
+    """What a reader without a network fetches, from where, in words."""
+    if name == "tinyimagenet":
+        return f"tiny-imagenet-200.zip ({TINYIMAGENET_URL})"
+    kind = _torchvision(name)
+    return (
+        f"{kind.filename} ({kind.url.rpartition('/')[0]}/{kind.filename}), or its images without "
+        f"loss as {name}.tar or {name}/ with {{train,test}}/<class>/<image>"
+    )
 
 
 def md5_file(path: Path) -> str:
@@ -135,20 +146,16 @@ def _is_folder(name: str, root: Path) -> bool:
 
 def _cifar(name: str, root: Path, download: bool) -> ImageData:
     """The official files, or else a folder or archive of that name that holds the same images."""
-    from torchvision import datasets
-
-    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    kind = _torchvision(name)
     places = [root / kind.base_folder, root / kind.filename]
     places += [root / f"{name}{ending}" for ending in ("", *SUFFIXES)]
     if download and not any(path.exists() for path in places):
         kind(root, download=True)
     path = next((path for path in places if path.exists()), None)
     if path is None:
-        url = f"{kind.url.rpartition('/')[0]}/{kind.filename}"
         raise MissingDataError(
             f"{name} is not in {root}; get it with: make data DATASET={name} -- or, without a "
-            f"network, put one of these there: {kind.filename} ({url}), or its images without "
-            f"loss as {name}.tar or {name}/ with {{train,test}}/<class>/<image>"
+            f"network, put one of these there: {_file(name)}"
         )
     if path.name == kind.base_folder:
         state = folder_state(path)
@@ -166,6 +173,13 @@ def _cifar(name: str, root: Path, download: bool) -> ImageData:
             f"dataset 'folder:{path.name}', which takes them for what they are"
         )
     return data
+
+
+def _torchvision(name: str) -> type:
+    """The class of torchvision that knows the official files of "cifar10" or "cifar100"."""
+    from torchvision import datasets
+
+    return {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
 
 
 def _official_cifar(name: str, kind: type, root: Path, path: Path) -> ImageData:
@@ -223,7 +237,7 @@ def _tinyimagenet(root: Path, resize: int | None, download: bool) -> ImageData:
         if not parts:
             raise MissingDataError(
                 f"tinyimagenet is not in {root}; get it with: make data DATASET=tinyimagenet -- "
-                f"or, without a network, put {archive.name} there ({TINYIMAGENET_URL})"
+                f"or, without a network, put there {_file('tinyimagenet')}"
             )
         return load_folder(parts[0], resize)
     data = load_folder(archive, resize, checksum)
@@ -253,7 +267,9 @@ def _folder(path: Path, root: Path, resize: int | None) -> ImageData:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``atomlib data``."""
     parser.add_argument("name", help=f"one of {', '.join(DATASETS)} or folder:PATH")
-    parser.add_argument("--root", help="where data rests (default: ATOM_DATA, else ./data)")
+    parser.add_argument(
+        "--root", help="where data rests (default: ATOM_DATA, else ./data, else data/ of the clone)"
+    )
     parser.add_argument("--resize", type=int, help="side to bring a folder's images to")
 
 

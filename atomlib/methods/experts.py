@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
-from tqdm import tqdm
 
 from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
@@ -32,6 +31,7 @@ from atomlib.runtime.files import (
     set_aside,
     write_tensors,
 )
+from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import Facts, libraries, settings_of
 from atomlib.training import REVISION, EvalConfig, Trainer
 
@@ -72,9 +72,8 @@ class Experts:
 
     def train(self, *, progress: bool = True) -> None:
         """Train those that the cache has not."""
-        quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
         name = f"experts of {self.data.name}"
-        for index in tqdm(range(self.count), desc=name, unit="network", **quiet):
+        for index in Bar(range(self.count), desc=name, unit="network", shown=progress):
             self.weights(index)
 
     def weights(self, index: int) -> Float[Tensor, "epochs+1 p"]:

@@ -22,7 +22,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
@@ -39,6 +38,7 @@ from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, pick_device
 from atomlib.runtime.files import check_writable, lock
 from atomlib.runtime.layout import Layout
+from atomlib.runtime.progress import Bar
 from atomlib.runtime.torch_state import under_torch_defaults
 from atomlib.training import (
     EnsembleTrainer,
@@ -166,10 +166,10 @@ def evaluate_candidates(
             run = f"{proxy.digest} {lines.REVISION} {config.model_dump_json()}"
             work = (device, config, data.num_classes, unfinished, run)
             results = engine.side_by_side(groups, _bench, tensors, work)
-            quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
             # Counted in operations, not in candidates, for the time left to mean something.
             total, done = sum(costs.values()), 0
-            bar = tqdm(total=total, desc=f"nas {proxy.name}", unit="FLOP", unit_scale=True, **quiet)
+            shown = {"unit": "FLOP", "unit_scale": True, "shown": progress}
+            bar = Bar(total=total, desc=f"nas {proxy.name}", **shown)
             with bar, closing(results):
                 for group, found in results:
                     for candidate, measured in zip(group.candidates, found, strict=True):

@@ -1,6 +1,5 @@
 """The table of published sets: what their files claim, and what they reach here."""
 
-import re
 from collections.abc import Iterable
 from statistics import fmean, pstdev
 from typing import Any
@@ -9,11 +8,9 @@ import pandas as pd
 
 from atomlib.published.protocols import PROTOCOLS, in_words
 from atomlib.report.records import data_of
+from atomlib.runtime.layout import judged_name as stem
 
-
-def stem(name: str) -> str:
-    """How a set's files are named."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-").lower()
+__all__ = ["stem", "table"]
 
 
 def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Running experiments: the grid of cells, where they run, and the store of their results."""
 
 from atomlib.runs.grid import cells, full_data_cells
-from atomlib.runs.profiles import check
+from atomlib.runs.parameters import check
 from atomlib.runs.store import Store
 from atomlib.runs.sweep import sweep
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from atomlib.datasets.image_data import ImageData
 from atomlib.methods import Method
 from atomlib.runtime.device import pick_device
 from atomlib.runtime.device import tf32 as number_type
+from atomlib.runtime.progress import Bar
 from atomlib.runtime.torch_state import under_torch_defaults
 
 
@@ -42,9 +42,8 @@ def costs(
     """
     device = pick_device(device)
     methods = [method.resolve(data) for method in methods]
-    quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
     rows = []
-    for method in tqdm(methods, desc=f"cost {data.name}", unit="cell", **quiet):
+    for method in Bar(methods, desc=f"cost {data.name}", unit="cell", shown=progress):
         with ProcessPoolExecutor(1, torch.multiprocessing.get_context("spawn")) as process:
             rows.append(process.submit(step_cost, data, method, device, repeats).result())
     return pd.DataFrame(rows)

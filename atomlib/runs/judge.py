@@ -23,7 +23,6 @@ from atomlib.published.labels import KINDS
 from atomlib.published.looks import Looks
 from atomlib.published.pixels import SPACES
 from atomlib.published.protocols import PROTOCOLS, in_words, protocol
-from atomlib.report.published_sets import stem
 from atomlib.runs.store import counts
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import (
@@ -35,7 +34,7 @@ from atomlib.runtime.files import (
     set_aside,
     write_record,
 )
-from atomlib.runtime.layout import Layout
+from atomlib.runtime.layout import Layout, judged_name
 from atomlib.runtime.provenance import hardware, versions
 from atomlib.training import EvalConfig
 
@@ -74,7 +73,7 @@ def judge(
     }
     if folder is None:
         return {**about, **_described(made), **_measured(made, data, config, None, progress)}
-    layout, of = Layout(folder), stem(name)
+    layout, of = Layout(folder), judged_name(name)
     run = f"{of}-{protocol_name}"
     check_writable(layout.unfinished)
     thumbnail(made, layout.thumbnail(of))

@@ -1,4 +1,4 @@
-"""Runs the notebooks of a profile with papermill, and checks a notebook's parameters.
+"""Runs the notebooks of a profile with papermill.
 
 A profile, notebooks/profiles/<name>.yaml, maps notebook names to parameters. papermill
 executes each notebook with its parameters; what it made lands in reports/<name>/.
@@ -8,19 +8,19 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Mapping
+import time
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import nbformat
 import papermill as pm
 import yaml
 from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from atomlib.errors import SettingError, check_choice, check_kind, did_you_mean, shown
+from atomlib.errors import SettingError, check_choice, check_kind
 from atomlib.runs.engine import Engine
+from atomlib.runtime.clone import data_folder, root
 from atomlib.runtime.files import atomic_write, check_writable
 from atomlib.runtime.layout import Layout
 
@@ -125,14 +125,23 @@ def run_profile(
     if not layout.started.exists():
         layout.started.touch()
     os.environ["ATOM_MADE_SINCE"] = "0" if reuse else str(layout.started.stat().st_mtime)
-    for notebook in only or sorted(profile):
+    if not sys.stderr.isatty():
+        os.environ.setdefault("ATOM_PROGRESS", "lines")
+    wanted, begun = only or sorted(profile), time.time()
+    if wanted[0] == "00_quickstart" != wanted[-1]:
+        print("the quickstart runs first: a first picture and table", file=sys.stderr)
+    for number, notebook in enumerate(wanted, start=1):
         parameters = {"output": f"../{reports.as_posix()}", **profile[notebook]}
         for key, value in (changes or {}).items():
             old = parameters.get(key)
             both = isinstance(old, dict) and isinstance(value, dict)
             parameters[key] = old | value if both else value
         running = layout.running(notebook)
-        print(f"{notebook} ({name})", file=sys.stderr)
+        since = time.time()
+        print(
+            f"[{number}/{len(wanted)}] {notebook} ({name}), {_in_words(since - begun)} so far",
+            file=sys.stderr,
+        )
         try:
             pm.execute_notebook(
                 NOTEBOOKS / f"{notebook}.ipynb",
@@ -143,6 +152,8 @@ def run_profile(
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
+                # The kernel's own log: warnings of its connection, which stays on this machine.
+                extra_arguments=["--log-level=CRITICAL"],
             )
         except pm.PapermillExecutionError as error:
             raise SettingError(
@@ -159,7 +170,14 @@ def run_profile(
                 "--sys-prefix"
             ) from None
         _keep(running, layout.notebook(notebook))
+        made = [path for path in layout.shown() if path.stat().st_mtime >= since]
+        listed = ", ".join(layout.within(path) for path in made) or "nothing new to look at"
+        print(f"  in {reports}/: {listed}", file=sys.stderr)
     return reports
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _keep(executed: Path, path: Path) -> None:
@@ -195,12 +213,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> None:
     """Execute notebooks, and say where what they made is."""
     # Kernels run in notebooks/; a relative data folder is meant from here.
-    os.environ["ATOM_DATA"] = str(
-        Path(os.environ.get("ATOM_DATA") or "data").expanduser().absolute()
-    )
+    os.environ["ATOM_DATA"] = str(data_folder().absolute())
+    os.chdir(root())
     profile = given.profile or (LAB if given.notebooks else "quick")
     reports = run_profile(profile, given.notebooks or None, given.changes, reuse=given.reuse)
     layout = Layout(reports)
+    main = layout.table("main_table", "md")
+    if main.is_file() and not given.notebooks:
+        print(f"\n{main.read_text().strip()}")
     print(f"\nreport: {reports}/")
     print(f"  tables: {', '.join(path.name for path in layout.tables('md'))}")
     for part in sorted(path for path in reports.iterdir() if path.is_dir()):
@@ -226,64 +246,3 @@ def take(given: argparse.Namespace, more: list[str]) -> None:
             given.changes[name] = yaml.load(value or words.pop(0), _Loader)
         except yaml.YAMLError:
             raise SettingError(f"parameter {name} is no YAML; allowed: such as [1, 10]") from None
-
-
-PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
-"""What a parameter may be; modules, functions and IPython's own objects are none."""
-
-_first_call = True
-
-
-def check(names: Mapping[str, Any]) -> None:
-    """Raise SettingError unless a notebook's ``names`` are its parameters, of their types.
-
-    To be called as ``check(globals())`` before the notebook defines anything but its parameters,
-    each annotated with its type: ``ipcs: list[int] = [1]``. Any other plain value is then one that
-    papermill was given, or a reader wrote, under a wrong name. A later call in the same kernel,
-    when a cell is run again, checks types only.
-    """
-    global _first_call
-    before = _of_startup()
-    types = names.get("__annotations__", {})
-    allowed = ", ".join(f"{name} ({_type_name(kind)})" for name, kind in types.items())
-    if _first_call:
-        for name, value in names.items():
-            if name in types or name.startswith("_") or name in ("In", "Out"):
-                continue
-            if name in before and before[name] is value:
-                continue
-            if isinstance(value, PLAIN):
-                raise SettingError(
-                    f"parameter {name!r} is not known{did_you_mean(name, types)}; "
-                    f"allowed: {allowed}"
-                )
-        _first_call = False
-    for name, kind in types.items():
-        if name not in names:
-            raise SettingError(f"parameter {name!r} is missing; allowed: {allowed}")
-        try:
-            TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(names[name])
-        except ValidationError:
-            raise SettingError(
-                f"parameter {name} is {shown(names[name])}, which is not {_type_name(kind)}; "
-                f"allowed: {allowed}"
-            ) from None
-
-
-def _of_startup() -> Mapping[str, Any]:
-    """What the user's own Jupyter has defined before the notebook: start-up files, pylab."""
-    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-    return getattr(shell, "user_ns_hidden", {})
-
-
-def _type_name(kind: Any) -> str:
-    """``int``, ``list[int]``, ``dict | None``: as a reader writes it."""
-    if get_origin(kind) is Union:
-        return " | ".join(
-            "None" if part is type(None) else _type_name(part) for part in get_args(kind)
-        )
-    return kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
-
-
-if __name__ == "__main__":
-    main()

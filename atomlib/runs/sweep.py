@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet, stem
@@ -21,6 +20,7 @@ from atomlib.runs.engine import Engine
 from atomlib.runs.grid import Cell, FullDataCell
 from atomlib.runs.store import Store
 from atomlib.runtime.layout import full_data_name
+from atomlib.runtime.progress import Bar
 from atomlib.training import EvalConfig
 
 
@@ -115,10 +115,12 @@ def _fill(
         for name in TENSORS
     }
     arguments = (folder, [_about(each) for each in data], engine.cpus)
-    quiet = {} if store.progress else {"disable": True}  # else TQDM_DISABLE decides
     results = engine.side_by_side(tasks, _maker, tensors, arguments, folder)
     total = len(grid) + len(ceilings)
-    with tqdm(total=total, desc="cells", unit="cell", **quiet) as bar, closing(results):
+    with (
+        Bar(total=total, desc="cells", unit="cell", shown=store.progress, each=True) as bar,
+        closing(results),
+    ):
         for task, _ in results:
             bar.update(len(task.evaluations))
 

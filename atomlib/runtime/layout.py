@@ -17,6 +17,7 @@ build/<profile>/
   <notebook>.ipynb                   a notebook that is running, or has failed
 """
 
+import re
 from pathlib import Path
 from typing import Self
 
@@ -70,6 +71,10 @@ class Layout:
 
     def figures(self) -> list[Path]:
         return sorted((self.folder / "figures").glob("*.png"))
+
+    def shown(self) -> list[Path]:
+        """Tables and pictures that a reader opens: as Markdown, as PNG."""
+        return [*self.tables("md"), *self.figures()]
 
     def notebook(self, name: str) -> Path:
         return self.folder / "notebooks" / f"{name}.ipynb"
@@ -157,3 +162,8 @@ def set_of(record: str, model: str) -> str:
 def full_data_name(dataset: str) -> str:
     """The name of the record of networks trained on the full data."""
     return f"{dataset}-whole"
+
+
+def judged_name(name: str) -> str:
+    """The name of a published set's files: "mtt-cifar10-1" of "MTT CIFAR10 (1)"."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-").lower()
