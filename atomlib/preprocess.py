@@ -7,11 +7,13 @@ DSA acts there, and the inverse is used for display only.
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from jaxtyping import Float, Num
 from kornia.enhance import ZCAWhitening
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from atomlib.datasets import known
@@ -24,7 +26,18 @@ from atomlib.runtime.torch_state import under_torch_defaults
 STATISTICS = {k.name: k.statistics for k in (*known.OFFICIAL, known.TINYIMAGENET)}
 """Mean and standard deviation per channel, of pixels in [0, 1], as the field uses them."""
 
-ZCA = bool | Literal["unit"]
+
+def _no_number(value: object) -> object:
+    """Else 1 would pass for true."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        expected = "True, False or 'unit'"
+        raise PydanticCustomError(
+            "literal_error", "Input should be {expected}", {"expected": expected}
+        )
+    return value
+
+
+ZCA = Annotated[Literal[True, False, "unit"], BeforeValidator(_no_number)]
 """Whitening: none, fitted on normalised images, or "unit", fitted on images in [0, 1] as MTT and
 its followers do. With one eps the two are different transforms (docs/facts.md, 'ZCA')."""
 

@@ -59,6 +59,7 @@ DISAGREEMENTS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "minibatch": {"text": _evaluation(batch_size=64), "code": _evaluation(batch_size=256)},
     "schedule": _both(_evaluation(schedule="step")),
     "zca": _both(_settings(zca=False)),
+    "zca_from": _both(_settings(zca="unit")),
     "start": _both(_settings(init="noise")),
     "kmeans": _both(_settings(init="kmeans")),
 }

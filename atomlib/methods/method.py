@@ -57,7 +57,11 @@ class Method(NetworkConfig):
     variant: Annotated[str, Field(pattern=VARIANT, max_length=100)] = Field(
         default="", description="a name, for tables and files, of settings other than the method's"
     )
-    zca: bool | None = Field(default=None, description="ZCA whitening; None is on for CIFAR only")
+    zca: preprocess.ZCA | None = Field(
+        default=None,
+        description="ZCA whitening, true fitted on normalised images, 'unit' on images in [0, 1]; "
+        "None is true for CIFAR only",
+    )
 
     @property
     def length(self) -> int:

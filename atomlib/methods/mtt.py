@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from atomlib import preprocess
 from atomlib.augmentation import Draw, augment, draw
 from atomlib.datasets.image_data import ImageData
 from atomlib.errors import DivergedError, SettingError
@@ -87,7 +88,7 @@ class MTT(LearnedImages):
     batch: Positive | None = Field(
         default=None, description="synthetic images per step of a student; None is all of them"
     )
-    zca: Literal[True, False, "unit"] | None = Field(
+    zca: preprocess.ZCA | None = Field(
         default=None,
         description="ZCA whitening, 'unit' fitted on images in [0, 1], true on normalised ones; "
         "None is 'unit' for CIFAR below IPC 50, as published, and off elsewhere",
