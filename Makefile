@@ -16,6 +16,9 @@ endif
 
 BIN  := .venv/bin
 READY := .venv/ready
+PIP   := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# TORCH_INDEX=URL takes torch from there, a CPU build say, and leaves out what PyPI's build brings.
+OF_TORCH := ^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==
 
 .DEFAULT_GOAL := quick
 .PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data published-sets ddranking site data test golden status verify asked torture bench gpu lab notebooks lint lock clean
@@ -26,7 +29,7 @@ quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table,
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  settings: PROFILE=$$(cd notebooks/profiles && ls | sed 's/.yaml//' | paste -sd'|'), ATOM_DATA=folder with data, PYTHON=python3"
+	@echo "  settings: PROFILE=$$(cd notebooks/profiles && ls | sed 's/.yaml//' | paste -sd'|'), ATOM_DATA=folder with data, PYTHON=python3, TORCH_INDEX=index of another torch build"
 	@echo "  where cells run: WORKERS=processes, or ENGINE=ray RAY_ADDRESS=host:port (README)"
 
 reports: $(READY)  ## all notebooks of PROFILE=..., continuing where a run was cut
@@ -131,6 +134,12 @@ $(READY): requirements.lock pyproject.toml
 	rm -rf .venv
 	@$(PYTHON) -c 'import sys; sys.exit("error: python is %d.%d; allowed: 3.11 or later (set PYTHON=...)" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+ifdef TORCH_INDEX
+	$(PIP) --no-deps --index-url "$(TORCH_INDEX)" $$(grep -oE '^torch(vision)?==[^ ;]+' requirements.lock)
+	grep -vE '$(OF_TORCH)' requirements.lock > .venv/requirements.lock
+	$(PIP) -r .venv/requirements.lock
+else
+	$(PIP) -r requirements.lock
+endif
+	$(PIP) --no-deps --editable .
 	touch $@

@@ -16,7 +16,7 @@ The four geometric ones are one affine matrix per group and one ``grid_sample`` 
 """
 
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,7 +26,8 @@ from torch.nn import functional as F
 
 from atomlib.settings import Fraction, Settings, _named
 
-STRATEGIES = ("color", "crop", "cutout", "flip", "scale", "rotate")
+Strategy = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
+STRATEGIES = get_args(Strategy)
 
 COLOR, CROP, CUTOUT, FLIP, SCALE, ROTATE = range(6)
 
@@ -34,24 +35,30 @@ COLOR, CROP, CUTOUT, FLIP, SCALE, ROTATE = range(6)
 class DSAConfig(Settings):
     """Differentiable Siamese augmentation: which strategies, how strong (Table 1)."""
 
-    strategies: tuple[Literal[STRATEGIES], ...] | None = Field(
+    strategies: tuple[Strategy, ...] | None = Field(
         default=None,
         strict=False,
         description="strategies drawn from; None: those that suit the data; none turns DSA off",
     )
     brightness: Annotated[float, Field(ge=0, le=100)] = Field(
-        1.0, description="added, up to half of it"
+        default=1.0, description="added, up to half of it"
     )
-    saturation: Annotated[float, Field(ge=0, le=100)] = Field(2.0, description="largest factor")
-    contrast: Fraction = Field(0.5, description="smallest factor; the largest is 1 above it")
-    crop: Fraction = Field(0.125, description="largest shift, as a fraction of the side")
-    cutout: Fraction = Field(0.5, description="side of the square, as a fraction of the side")
-    flip: Fraction = Field(0.5, description="probability of a mirror image")
+    saturation: Annotated[float, Field(ge=0, le=100)] = Field(
+        default=2.0, description="largest factor"
+    )
+    contrast: Fraction = Field(
+        default=0.5, description="smallest factor; the largest is 1 above it"
+    )
+    crop: Fraction = Field(default=0.125, description="largest shift, as a fraction of the side")
+    cutout: Fraction = Field(
+        default=0.5, description="side of the square, as a fraction of the side"
+    )
+    flip: Fraction = Field(default=0.5, description="probability of a mirror image")
     scale: Annotated[float, Field(ge=1, le=100)] = Field(
-        1.2, description="largest factor; the smallest is 1 over it"
+        default=1.2, description="largest factor; the smallest is 1 over it"
     )
     rotate: Annotated[float, Field(ge=0, le=180)] = Field(
-        15.0, description="largest angle, degrees"
+        default=15.0, description="largest angle, degrees"
     )
 
     @property

@@ -32,6 +32,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"atomlib {version('atomlib')}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     words = list(sys.argv[1:] if given is None else given)
+    if not words:
+        parser.print_help()
+        return 0
     arguments = parser.parse_args(words[:1])
     place, about = COMMANDS[arguments.command]
     try:

@@ -29,7 +29,7 @@ __all__ = ["DistilledSet", "PublishedSet", "by_class", "load_folder", "read_publ
 FORMAT = 3
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class DistilledSet(Dataset):
     """IPC synthetic images of each class, class by class.
 
@@ -55,6 +55,10 @@ class DistilledSet(Dataset):
     """(steps taken, loss then), at most 200 of them."""
     extras: dict[str, float] = field(default_factory=dict)
     """Numbers that the method gives with the images, such as a learned rate."""
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.images.shape[1:]))
+        return f"<DistilledSet {self.stem}: {len(self)} images of {shape}>"
 
     def __len__(self) -> int:
         return len(self.labels)

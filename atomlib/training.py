@@ -37,24 +37,28 @@ class EvalConfig(NetworkConfig):
     """How to train networks on a distilled set and test them (docs/facts.md, 'Evaluation
     protocol')."""
 
-    networks: Positive = Field(5, description="networks trained from scratch, one seed each")
+    networks: Positive = Field(
+        default=5, description="networks trained from scratch, one seed each"
+    )
     together: Positive | None = Field(
-        None,
+        default=None,
         description="networks trained side by side; None is as many as keep a GPU busy and fit "
         "its memory, one after another on a CPU",
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of everything drawn")
-    epochs: Positive = Field(1000, description="E; E + 1 passes are made over the set")
-    batch_size: Positive = Field(256, description="synthetic images per step")
-    lr: Rate = Field(0.01, description="SGD on weights")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD on weights")
-    weight_decay: Weight = Field(5e-4, description="SGD on weights")
-    schedule: Literal["halfway", "step", "constant"] = Field(
-        "halfway", description="x0.1 once, halfway (DC family), or StepLR (Table 1)"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        default=0, description="of everything drawn"
     )
-    step_size: Positive = Field(15, description="epochs between decays of schedule 'step'")
+    epochs: Positive = Field(default=1000, description="E; E + 1 passes are made over the set")
+    batch_size: Positive = Field(default=256, description="synthetic images per step")
+    lr: Rate = Field(default=0.01, description="SGD on weights")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="SGD on weights")
+    weight_decay: Weight = Field(default=5e-4, description="SGD on weights")
+    schedule: Literal["halfway", "step", "constant"] = Field(
+        default="halfway", description="x0.1 once, halfway (DC family), or StepLR (Table 1)"
+    )
+    step_size: Positive = Field(default=15, description="epochs between decays of schedule 'step'")
     step_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="factor of schedule 'step'"
+        default=0.5, description="factor of schedule 'step'"
     )
     dsa: DSA = DSAConfig()
 

@@ -1,11 +1,14 @@
-"""What docs/adding-a-method.md says, done."""
+"""What docs/adding-a-method.md and its neighbours say, done."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[1] / "docs" / "adding-a-method.md").read_text()
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "adding-a-method.md").read_text()
 
 
 def test_the_page_adds_a_method_in_thirty_lines_that_runs(tmp_path):
@@ -19,3 +22,13 @@ def test_the_page_adds_a_method_in_thirty_lines_that_runs(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == re.search(r"print\(.*\)  # (\S+)", use)[1]
+
+
+@pytest.mark.parametrize("page", ["adding-a-data-set", "adding-a-network"])
+def test_the_code_of_the_page_prints_what_it_says(page, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(), flags=re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == re.search(r"print\(.*\)  # (.+)", code)[1]

@@ -15,11 +15,17 @@ def test_every_command_says_its_arguments(command, capsys):
     assert f"atomlib {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["statsu", "x"], ["status", "x", "--since", "1"], []])
+@pytest.mark.parametrize("words", [["statsu", "x"], ["status", "x", "--since", "1"]])
 def test_a_word_that_is_none_of_ours_is_a_usage_error(words, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(words)
     assert ended.value.code == 2 and "Traceback" not in capsys.readouterr().err
+
+
+def test_without_a_command_all_are_listed(capsys):
+    assert cli.main([]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {command:10}" in said for command in cli.COMMANDS)
 
 
 def test_bad_input_is_one_line_and_status_one(capsys):

@@ -1,11 +1,15 @@
 """pyproject.toml, requirements.lock and environment.yml name one environment."""
 
 import re
+import subprocess
 import tomllib
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
@@ -64,3 +68,25 @@ def test_conda_environment_installs_the_lock_and_a_supported_python():
 
 def test_lock_names_no_place_to_download_from():
     assert not re.search(r"://|^-|@ ", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+
+
+def test_torch_from_another_index_leaves_out_what_pypis_build_brings_and_nothing_else():
+    (pattern,) = re.findall(r"^OF_TORCH := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    left_out = {r.name for r in LOCK if re.match(pattern, f"{r.name}=={r.specifier}")}
+    assert {"torch", "torchvision", "triton", "nvidia-cublas", "cuda-toolkit"} <= left_out
+    kept = {canonicalize_name(r.name) for r in LOCK} - left_out
+    for name in kept - {"kornia"}:  # which asks for torch itself
+        try:
+            wants = [Requirement(text) for text in requires(name) or []]
+        except PackageNotFoundError:  # of another system
+            continue
+        asked = {canonicalize_name(w.name) for w in wants if not w.marker or w.marker.evaluate()}
+        assert not asked & left_out, name
+
+
+@pytest.mark.parametrize(("given", "line"), [("", "-r requirements.lock"), ("URL", "--no-deps")])
+def test_make_installs_from_the_index_it_is_given(given, line):
+    command = ["make", "--dry-run", "--always-make", ".venv/ready", f"TORCH_INDEX={given}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    installs = [said for said in done.stdout.splitlines() if "pip install" in said]
+    assert line in installs[0] and ("--index-url" in installs[0]) == bool(given)

@@ -19,9 +19,18 @@ README = PAGES[0].read_text()
 EVERYWHERE = "\n".join(page.read_text() for page in PAGES)
 
 
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SHAPES = """
+if "images" in globals():
+    print(tuple(images.shape), float(images.min()), float(images.max()), int(labels.max()))
+"""
+
+
 def block(start: str) -> str:
-    """The text between <!-- start --> and <!-- end -->."""
-    return EVERYWHERE.split(f"<!-- {start} -->")[1].split("<!-- end -->")[0].strip()
+    """The text between <!-- start --> and <!-- end -->, unfolded."""
+    text = EVERYWHERE.split(f"<!-- {start} -->")[1].split("<!-- end -->")[0]
+    lines = [line for line in text.splitlines() if not re.match("</?details>", line)]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
 @pytest.mark.parametrize(
@@ -84,15 +93,23 @@ def test_one_notebook_runs_with_another_parameter(tmp_path):
     assert sets and all("ipc2" in name for name in sets)
 
 
-def test_the_code_runs(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+def test_the_code_runs(code, tmp_path):
     example_folder(tmp_path / "my-images")
+    (tmp_path / "reports").symlink_to(ROOT / "reports")
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code + SHAPES], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "my-images.safetensors").exists()
-    assert len(list((tmp_path / "my-images-png").rglob("*.png"))) == 10
+    if "distill(" in code:
+        assert (tmp_path / "my-images.safetensors").exists()
+        assert len(list((tmp_path / "my-images-png").rglob("*.png"))) == 10
+    else:
+        assert done.stdout == "(100, 3, 32, 32) 0.0 1.0 9\n"
+
+
+def test_the_code_is_for_each_reader():
+    assert ["distill(" in code for code in PYTHON] == [False, False, True]
 
 
 def test_a_figure_is_drawn_from_a_reports_folder(tmp_path):

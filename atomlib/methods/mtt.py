@@ -94,7 +94,8 @@ class MTT(LearnedImages):
         "None is 'unit' for CIFAR below IPC 50, as published, and off elsewhere",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "float32", description="of convolutions; auto is bfloat16 where the processor has it"
+        default="float32",
+        description="of convolutions; auto is bfloat16 where the processor has it",
     )
 
     def resolve(self, data: ImageData) -> Self:

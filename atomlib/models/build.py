@@ -12,17 +12,21 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.errors import SettingError, check_choice
 from atomlib.models.architectures import VGG11, AlexNet, Dropout, ResNet18, ViT
 from atomlib.models.convnet import (
-    ACTIVATIONS,
     MAX_DEPTH,
     MAX_WIDTH,
-    NORMS,
-    POOLINGS,
     ConvNet,
+    Norm,
 )
 from atomlib.recipes import RECIPES
 from atomlib.runtime.device import memory
 from atomlib.runtime.torch_state import name_account
 from atomlib.settings import Settings
+
+# Written out, so that editors and type checkers know them.
+Model = Literal["convnet", "alexnet", "vgg11", "resnet18", "vit"]
+Activation = Literal["sigmoid", "relu", "leakyrelu"]
+Pooling = Literal["none", "max", "average"]
+Recipe = Literal["text", "code"]
 
 MODELS: dict[str, type[nn.Module]] = {
     "convnet": ConvNet,
@@ -41,28 +45,31 @@ def _word(value: object) -> object:
 class NetworkConfig(Settings):
     """Which network, for the settings that distillation and evaluation share."""
 
-    model: Literal[tuple(MODELS)] = Field("convnet", description="the network")
+    model: Model = Field(default="convnet", description="the network")
     depth: Annotated[int, Field(ge=1, le=MAX_DEPTH)] | None = Field(
-        None, description="blocks; None is a halving each down to 4 pixels, 2 at the least"
+        default=None, description="blocks; None is a halving each down to 4 pixels, 2 at the least"
     )
     width: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = Field(
-        128, description="channels of each block"
+        default=128, description="channels of each block"
     )
-    norm: Literal[NORMS] = Field("instance", description="normalisation after each convolution")
-    activation: Literal[tuple(ACTIVATIONS)] = Field("relu", description="after each norm")
-    pooling: Literal[tuple(POOLINGS)] = Field("average", description="2 x 2, after each block")
+    norm: Norm = Field(default="instance", description="normalisation after each convolution")
+    activation: Activation = Field(default="relu", description="after each norm")
+    pooling: Pooling = Field(default="average", description="2 x 2, after each block")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of convolutions; auto is bfloat16 where the processor has it"
+        default="auto", description="of convolutions; auto is bfloat16 where the processor has it"
     )
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_word)] = Field(
-        "auto", description="torch.compile the step; auto is on where the run is long enough"
+        default="auto",
+        description="torch.compile the step; auto is on where the run is long enough",
     )
-    graphs: bool = Field(False, description="replay compiled steps as CUDA graphs, on a GPU")
+    graphs: bool = Field(
+        default=False, description="replay compiled steps as CUDA graphs, on a GPU"
+    )
 
     follows_recipe: ClassVar[bool] = True
     """Whether a recipe fills in settings; without, it is only named."""
 
-    recipe: Literal[tuple(RECIPES)] = Field(
+    recipe: Recipe = Field(
         default="text", description="whose settings fill in what is not given (atomlib.recipes)"
     )
 

@@ -6,13 +6,15 @@ section 1.4 too.
 
 import math
 from collections.abc import Callable
+from typing import Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from atomlib.errors import SettingError, check_choice, shown
 
-NORMS = ("none", "batch", "layer", "instance", "group")
+Norm = Literal["none", "batch", "layer", "instance", "group"]
+NORMS = get_args(Norm)
 
 GROUPS = 4
 """Groups of norm "group" (docs/facts.md, 'Networks')."""
