@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,15 +20,21 @@ from scipy.stats import ttest_1samp, ttest_ind
 
 from atomlib.distilled_set import DistilledSet
 from atomlib.methods import METHODS
+from atomlib.report import findings
 from atomlib.report.findings import SIGNS, against_published
-from atomlib.report.tables import main_table, readable, write_table
+from atomlib.report.folder import ReportFolder
+from atomlib.report.published import published
+from atomlib.report.tables import as_markdown, main_table, readable, write_table
 from atomlib.runtime import files
 from atomlib.runtime.files import atomic_folder, write_record
+from atomlib.runtime.layout import Layout
 from atomlib.site.build import MARKER, build
 from atomlib.site.notebook_page import markdown, mathml, parts, read_html, read_markdown
-from atomlib.site.report_pages import sort_key
+from atomlib.site.report_pages import natural, sort_key
+from atomlib.site.verdict import nearness, settings_in_words, verdict
 from atomlib.training import EvalConfig
 from tests.test_environment import ROOT
+from tests.test_report import record
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 HOSTILE_TEXT = f"{HOSTILE} [link](javascript:alert(3)) $\\text{{<script>alert(4)</script>}}$"
@@ -82,6 +89,8 @@ def small(tmp_path, make_data, monkeypatch):
         v4.new_output("display_data", {"text/markdown": HOSTILE_TEXT}),
     ]
     picture = v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
+    words = as_markdown(findings.as_table(findings.findings(records)))
+    tested = v4.new_output("execute_result", {"text/markdown": words})
     notebook = v4.new_notebook(
         cells=[
             v4.new_markdown_cell(f"# A title {HOSTILE}\n\n{HOSTILE_TEXT}"),
@@ -92,6 +101,9 @@ def small(tmp_path, make_data, monkeypatch):
             v4.new_code_cell(
                 'figures.write_figure(figures.one(2), output, "main_table");', outputs=[picture]
             ),
+            v4.new_markdown_cell("## What it shows\n\nThis."),
+            v4.new_code_cell("tests", outputs=[tested]),
+            v4.new_code_cell("last", outputs=[v4.new_output("stream", name="stdout", text="end")]),
         ]
     )  # fmt: skip
     (reports / "notebooks").mkdir()
@@ -117,6 +129,8 @@ class Page(HTMLParser):
     def targets(self):
         """(element, where it leads), of all that a browser would load or follow."""
         for tag, attrs in self.elements:
+            if attrs.get("property") == "og:image":
+                yield tag, attrs["content"]
             for name in ("href", "src", "srcset", "action", "data", "poster"):
                 if attrs.get(name):
                     yield tag, attrs[name]
@@ -137,8 +151,6 @@ def faults(site: Path) -> list[str]:
         for tag, target in page.targets():
             parts = urlsplit(target)
             if parts.scheme in ("http", "https") and tag == "a":
-                continue
-            if parts.scheme == "data" and tag == "link":
                 continue
             place = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if parts.scheme or parts.netloc or not place.is_file():
@@ -198,7 +210,7 @@ def test_nothing_that_a_report_says_is_obeyed(small):
 def test_a_run_says_its_settings_changes_and_accuracies(small):
     build()
     text = Path("build/site/small/runs.html").read_text()
-    article = text.split('id="toy-atom-ipc2-seed0"')[1].split("</article>")[0]
+    article = text.split('id="toy-atom-ipc2-seed0"')[1].split("All settings")[0]
     for part in ("71.0 ± 1.0", "70.0, 72.0", "iterations 30 (paper: 8000)", "Reduced", "1.5 s"):
         assert part in article
     assert "torch 9.9" in article
@@ -209,6 +221,10 @@ def test_a_run_says_its_settings_changes_and_accuracies(small):
 def test_a_table_of_a_notebook_leads_to_its_runs_and_offers_its_data(small):
     build()
     text = Path("build/site/small/01_one.html").read_text()
+    answer = text.split('class="answer"')[1].split("</section>")[0]
+    assert "What it shows" in answer and "▲ above" not in answer and "? not tested" in answer
+    assert ">end</pre>" not in answer and ">end</pre>" in text
+    assert text.index("A title") < text.index('class="answer"') < text.index('id="parameters"')
     table = text.split('id="table-main_table"')[1].split("</figure>")[0]
     rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
     assert re.findall(r"runs.html#([\w-]+)", rows[1]) == ["toy-random-ipc2-seed0"]
@@ -357,6 +373,74 @@ def test_several_seeds_are_the_sample_and_fewer_than_three_are_none():
     assert set(SIGNS) == {"above", "below", "not told apart", "not tested"}
 
 
+# The verdict
+
+
+def report_of(*records, name="one"):
+    """A report that holds a main table of some records and nothing else."""
+    named = {
+        r["name"]: r
+        for number, given in enumerate(records)
+        for r in [given | {"name": f"{name}-{number}", "data": None, "variant": ""}]
+    }
+    table = main_table(named.values())
+    return ReportFolder(name, Layout("x"), {}, {"main_table": table}, {}, named, [], [])
+
+
+def test_the_verdict_takes_the_measurement_nearest_to_the_paper():
+    figures = published().set_index(["dataset", "ipc", "method"])
+    atom, datadam = (figures.loc[("cifar10", "1", m)] for m in ("atom", "datadam"))
+    ours = [atom.accuracy + d for d in (-0.5, 0.0, 0.5, 0.2, -0.2)]
+    whole = report_of(
+        record(accuracies=ours), record(method="datadam", accuracies=[a - 4 for a in ours]),
+        name="whole",
+    )  # fmt: skip
+    short = report_of(record(accuracies=[9.0] * 5, iterations=400), name="short")
+    ten = report_of(record(ipc=10, accuracies=(40, 41, 42), iterations=400), name="ten")
+    found = verdict([short, ten, whole])
+    by_place = {row["where"]: row for row in found["rows"]}
+    assert len(by_place) == len(found["rows"]) == (published().method == "atom").sum()
+    first = by_place["CIFAR-10, IPC 1"]
+    assert (first["report"], first["word"], first["difference"]) == (
+        "whole",
+        "not told apart",
+        "+0.0",
+    )
+    assert first["how"] == "the paper's settings, 5 networks"
+    assert (first["lead"], first["lead_word"]) == ("+4.0", "above")
+    assert first["lead_published"] == f"{atom.accuracy - datadam.accuracy:+.1f}"
+    second = by_place["CIFAR-10, IPC 10"]
+    assert second["how"] == "400 of 8,000 iterations, 3 networks"
+    assert (second["word"], second["lead"]) == ("below", "")
+    told = " ".join(found["sentences"])
+    assert "Of 9 published accuracies of ATOM, 1 has been measured at the paper's settings" in told
+    assert "is there in 1 of 1 measurements; CIFAR-10, IPC 1 +4.0 points" in told
+    assert "Not run: CIFAR-10, IPC 50; CIFAR-100, IPC 1, 10 and 50; TinyImageNet" in told
+    assert found["signs"].startswith("†")
+    assert max((short, ten, whole), key=nearness) is whole
+    assert "0 have been measured" in verdict([short])["sentences"][0]
+
+
+def test_each_recipe_has_a_row_of_its_own():
+    code = {"recipe": "code", "evaluation": {"recipe": "code"}}
+    both = report_of(record(accuracies=(30, 31, 32)), record(accuracies=(20, 21, 22), **code))
+    rows = [row for row in verdict([both])["rows"] if row["word"] != "not run"]
+    assert [row["measured"] for row in rows] == ["31.0 ± 0.8", "21.0 ± 0.8"]
+    assert rows[1]["how"].startswith("the paper's settings, by the code")
+
+
+def test_settings_in_words():
+    assert settings_in_words([record()]) == "the paper's settings"
+    assert settings_in_words([record(iterations=100), record(iterations=8000)]) == (
+        "100 to 8,000 of 8,000 iterations"
+    )
+    assert settings_in_words([record(method="random")]) == ""
+
+
+def test_names_are_sorted_as_a_reader_counts():
+    assert sorted(["a-it100", "a", "a-it50", "b2"], key=natural) == ["a", "a-it50", "a-it100", "b2"]
+
+
 # Parts of a notebook
 
 
@@ -440,7 +524,10 @@ def committed(tmp_path_factory):
     """The site of the committed reports, and the seconds that it took."""
     out, start = tmp_path_factory.mktemp("site") / "site", time.monotonic()
     build(out=out, reports=ROOT / "reports")
-    return SimpleNamespace(folder=out, seconds=time.monotonic() - start)
+    seconds = time.monotonic() - start
+    return SimpleNamespace(
+        folder=out, seconds=seconds, names=Layout.with_notebooks(ROOT / "reports")
+    )
 
 
 def emulate(browser, width=1200, scheme="light"):
@@ -508,17 +595,52 @@ def test_the_committed_reports_make_a_site_in_under_a_minute(committed):
     assert faults(committed.folder) == []
 
 
-def test_reports_on_the_same_data_are_told_apart(committed):
+def test_reports_are_told_apart_in_words_the_papers_settings_first(committed):
     page = (committed.folder / "index.html").read_text()
-    titles = re.findall(r'<h2 id="title-[^"]*">([^<]*)</h2>', page)
-    assert "digits (8 x 8)" in titles
+    names = re.findall(r'<h2 id="title-([^"]*)">', page)[1:]
+    titles = [unescape(title) for title in re.findall(r'<h2 id="title-[^"]*">([^<]*)</h2>', page)]
     assert len(set(titles)) == len(titles)
+    assert titles[1].endswith("the paper's settings")
+    assert not [title for name in names for title in titles if name in title]
 
 
-def test_every_page_of_the_committed_reports_is_sound(committed, browser):
-    """No error, every picture there, nothing asked of a host, a phone's width, day and night."""
-    pages = sorted(committed.folder.rglob("*.html"))
-    assert len(pages) > 20
+def test_the_front_page_leads_to_code_paper_commands_and_citation(committed):
+    text = (committed.folder / "index.html").read_text()
+    buttons = re.findall(r'<a href="([^"]+)"', text.split('class="buttons"')[1].split("</p>")[0])
+    assert buttons == ["source/index.html", "https://arxiv.org/abs/2405.01373", "#run", "#cite"]
+    bibtex = text.split("<pre")[-1]
+    assert "@inproceedings{khaki2024" in bibtex and "Plataniotis, Konstantinos N." in bibtex
+    with Image.open(committed.folder / "preview.png") as preview:
+        assert preview.size == (1200, 630)
+        assert len(preview.getcolors(1 << 20)) > 1000  # images, and no empty sheet
+    description = re.search(r'name="description" content="([^"]+)"', text)[1]
+    assert unescape(description).endswith(verdict_of(committed)["sentences"][0])
+
+
+def verdict_of(committed):
+    return verdict([ReportFolder.read(ROOT / "reports" / name) for name in committed.names])
+
+
+CUT = """
+for (const fold of document.querySelectorAll("details")) fold.open = true;
+const scrolls = (element) => {
+  for (let at = element.parentElement; at && at !== document.body; at = at.parentElement) {
+    if (["auto", "scroll"].includes(getComputedStyle(at).overflowX)) return true; }
+  return false; };
+return [...document.querySelectorAll("header *, main *, footer *")].filter((element) => {
+  const box = element.getBoundingClientRect();
+  return box.width && (box.right > innerWidth + 1 || box.left < -1) && !scrolls(element);
+}).map((element) => element.outerHTML.slice(0, 100));
+"""
+
+
+def test_each_kind_of_page_of_the_committed_reports_is_sound(committed, browser):
+    """No error, every picture there, nothing asked of a host, nothing cut at four widths, day and
+    night: the front page, every notebook, a gallery, runs, code."""
+    pages = [committed.folder / "index.html", *sorted((committed.folder / "quick").glob("*.html"))]
+    pages += [committed.folder / "source/index.html", committed.folder / "source/attention.html"]
+    assert len(pages) > 15
+    requests(browser)
     for path in pages:
         name = path.relative_to(committed.folder)
         emulate(browser, width=360)
@@ -526,11 +648,9 @@ def test_every_page_of_the_committed_reports_is_sound(committed, browser):
         assert browser.get_log("browser") == [], name
         pictures = browser.execute_async_script(PICTURES)
         assert not [source for source, width in pictures if width == 0], name
-        sides = browser.execute_script(
-            "for (const fold of document.querySelectorAll('details')) fold.open = true;"
-            "return [document.scrollingElement.scrollWidth, innerWidth]"
-        )
-        assert max(sides) <= 360, name
+        for width in (360, 390, 768, 1280):
+            emulate(browser, width=width)
+            assert browser.execute_script(CUT) == [], (name, width)
         papers = set()
         for scheme in ("light", "dark"):
             emulate(browser, scheme=scheme)
@@ -546,6 +666,75 @@ def test_every_page_of_the_committed_reports_is_sound(committed, browser):
     asked = requests(browser)
     assert len(asked) > len(pages)
     assert {urlsplit(url).scheme for url in asked} <= {"file", "data", "about"}
+
+
+def test_what_is_cut_is_found(small, browser):
+    site = build()
+    page = (site / "index.html").read_text()
+    wide = (
+        '<p style="width: 500px">cut</p><div class="scroll"><p style="width: 500px">not</p></div>'
+    )
+    (site / "index.html").write_text(page.replace("</main>", f"{wide}</main>"))
+    emulate(browser, width=390)
+    open_page(browser, site / "index.html")
+    assert browser.execute_script(CUT) == ['<p style="width: 500px">cut</p>']
+
+
+def test_a_table_that_scrolls_says_so_at_the_side_where_there_is_more(committed, browser):
+    emulate(browser, width=390)
+    open_page(browser, committed.folder / "index.html")
+    state = """
+    const box = document.querySelector("#report-cifar10-cpu .scroll");
+    const hint = box.previousElementSibling;
+    box.scrollLeft = arguments[0];
+    return new Promise((done) => setTimeout(() => done([box.matches(".more-left"),
+      box.matches(".more-right"), hint.checkVisibility(), hint.textContent]), 100));
+    """
+    hint = "Scroll sideways for more columns."
+    assert browser.execute_script(state, 0) == [False, True, True, hint]
+    assert browser.execute_script(state, 50) == [True, True, True, hint]
+    assert browser.execute_script(state, 9999) == [True, False, True, hint]
+    emulate(browser, width=1280)
+    assert browser.execute_script(state, 0) == [False, False, False, hint]
+
+
+def test_the_links_of_a_picture_are_folded(committed, browser):
+    emulate(browser)
+    open_page(browser, committed.folder / "quick/02_cross_architecture.html")
+    figure = browser.find_element("id", "cross_architecture")
+    links = figure.find_elements("css selector", ".links a")
+    assert len(links) > 4 and not any(link.is_displayed() for link in links)
+    figure.find_element("css selector", ".files summary").click()
+    assert all(link.is_displayed() for link in links)
+
+
+def test_runs_are_filtered_by_words(small, browser):
+    emulate(browser)
+    open_page(browser, build() / "small/runs.html")
+    field = browser.find_element("css selector", ".filter input")
+
+    def shown():
+        rows = browser.find_elements("css selector", "#runs tbody tr, .run")
+        return [row.text.split()[0] for row in rows if row.is_displayed()]
+
+    names = ["toy-atom-ipc2-seed0", "toy-atom-ipc2-seed0-it0", "toy-random-ipc2-seed0"]
+    assert shown() == names * 2
+    field.send_keys("Atom IT0")
+    assert shown() == names[1:2] * 2
+    assert browser.find_element("css selector", ".filter output").text == "1 of 3 runs"
+    field.clear()
+    field.send_keys("random atom")
+    assert shown() == []
+
+
+def test_one_image_per_class_is_a_row(committed, browser):
+    emulate(browser, width=1280)
+    for page, place in (("quick/gallery.html", "#digits-atom-ipc1-seed0"), ("index.html", "tr")):
+        open_page(browser, committed.folder / page)
+        tops = "const of = [...document.querySelectorAll(arguments[0] + ' .tile')].slice(0, 10);" \
+            "return of.map((tile) => tile.getBoundingClientRect().top)"  # fmt: skip
+        found = browser.execute_script(tops, place)
+        assert len(found) == 10 and len(set(found)) == 1
 
 
 def test_every_page_of_a_small_report_is_sound(small, browser):
@@ -566,11 +755,11 @@ def test_a_table_sorts_both_ways_by_mouse_and_by_keyboard(committed, browser):
 
     emulate(browser)
     open_page(browser, committed.folder / "index.html")
-    table = browser.find_element("css selector", "table.main")
+    table = browser.find_element("css selector", "#report-cifar10-cpu table.main")
     measured, method = 5, 1
     browser.execute_script(
-        "document.querySelectorAll('.sortable:not(.main)').forEach((t) => t.remove());"
-        "document.querySelectorAll('table.main').forEach((t, i) => i && t.remove())"
+        "for (const t of document.querySelectorAll('.sortable'))"
+        "  if (!t.matches('#report-cifar10-cpu .main')) t.remove();"
     )
     before = column(browser, measured)
     head = table.find_element("css selector", f"thead tr:last-child > :nth-child({measured})")
@@ -680,7 +869,8 @@ def test_the_first_tab_skips_to_the_content_and_focus_is_seen(committed, browser
 
 def test_a_link_to_a_folded_set_unfolds_it(committed, browser):
     path = committed.folder / "cifar10-cpu/gallery.html"
-    open_page(browser, path, "#cifar10-jpeg-atom-ipc1-seed0-code")
-    assert browser.find_element("id", "cifar10-jpeg-atom-ipc1-seed0-code").is_displayed()
+    folded = re.search(r'<article class="set" id="([^"]+)"', path.read_text().split("folded")[1])[1]
+    open_page(browser, path, f"#{folded}")
+    assert browser.find_element("id", folded).is_displayed()
     open_page(browser, path)
-    assert not browser.find_element("id", "cifar10-jpeg-atom-ipc1-seed0-code").is_displayed()
+    assert not browser.find_element("id", folded).is_displayed()

@@ -88,6 +88,11 @@ class ReportFolder:
         """Records with accuracies: a set may have been made and not evaluated."""
         return [r for r in self.records.values() if r.get("accuracies")]
 
+    def note(self, name: str) -> str:
+        """What stands below a table's Markdown: its data, settings and machine."""
+        lines = self.markdown.get(name, "").splitlines()
+        return " ".join(line for line in lines if line and not line.startswith("|"))
+
     def table_of(self, markdown: str) -> str | None:
         """The name of the table that a notebook shows as ``markdown``."""
         same = (n for n, text in self.markdown.items() if text.startswith(markdown.strip() + "\n"))

@@ -1,16 +1,17 @@
 """Builds the reports as a static site: ``atomlib site``, into build/site/.
 
 A front page; one page per notebook; for each profile a gallery and the list of its runs. The pages
-need no server and no other host. Templates, style and script are in atomlib/templates/.
+need no server and no other host. Templates, style and script are in templates/.
 
-    <out>/index.html                 the claim, and of each profile the table, grids and cost
+    <out>/index.html                 the verdict, and of each profile the table, images and cost
     <out>/<profile>/<notebook>.html  beside its .ipynb, and the tables, figures, results and
                                      distilled sets of the report, copied
     <out>/<profile>/gallery.html, runs.html
-    <out>/source/<module>.html       modules that notebooks link to
+    <out>/source/<module>.html       the modules of the method, and those that notebooks link to
 """
 
 import argparse
+import ast
 import shutil
 from collections import Counter
 from importlib.metadata import version
@@ -22,13 +23,14 @@ import jinja2
 
 from atomlib.errors import SettingError, check_choice
 from atomlib.report.folder import ReportFolder
-from atomlib.report.records import data_of, labels_of, plain
+from atomlib.report.records import data_of, labels_of, lasts, plain
 from atomlib.runtime.files import atomic_folder
 from atomlib.runtime.layout import Layout
-from atomlib.site import contact_sheets
-from atomlib.site.front_page import published_count
-from atomlib.site.notebook_page import code, slug, title_of
+from atomlib.site import about, contact_sheets, gallery_page
+from atomlib.site.notebook_page import code as highlighted
+from atomlib.site.notebook_page import slug, title_of
 from atomlib.site.report_pages import ReportPages, source_page
+from atomlib.site.verdict import nearness, settings_in_words, verdict
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -40,8 +42,11 @@ def build(
     profiles: list[str] | None = None,
     out: str | Path = "build/site",
     reports: str | Path = "reports",
+    url: str = "",
 ) -> Path:
     """Write the site of some profiles, or of all that were run, into a folder, whole or not at all.
+
+    ``url`` is where the site will be, for pages that show a link to it with its picture.
 
     Raises SettingError, before anything is written, for a profile that has no executed notebook
     or an ``out`` that holds something else.
@@ -55,20 +60,19 @@ def build(
             f"folder {reports} holds no report with notebooks; make one with: make reports"
         )
     folders = [ReportFolder.read(reports / name) for name in dict.fromkeys(profiles or there)]
-    # Those that stand beside published figures first.
-    folders.sort(key=lambda report: -published_count(report))
+    folders.sort(key=nearness, reverse=True)
     with atomic_folder(out, MARKER) as partial:
-        _Site(partial, folders).write()
+        _Site(partial, folders, url).write()
     return out
 
 
 class _Site:
     """All pages of one site, written into one folder."""
 
-    def __init__(self, out: Path, reports: list[ReportFolder]):
+    def __init__(self, out: Path, reports: list[ReportFolder], url: str):
         self.out = out
         self.reports = reports
-        self.modules: dict[str, None] = {}
+        self.modules = dict.fromkeys(METHOD)
         self.templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
             autoescape=True,
@@ -82,25 +86,47 @@ class _Site:
             "position": contact_sheets.position,
             "site": self._menus(),
             "made_by": f"atomlib {version('atomlib')}",
+            "url": url and url.rstrip("/") + "/",
+            "cite": about.citation(),
+            "verdict": verdict(reports),
         }
 
     def write(self) -> None:
-        for report in self.reports:
-            ReportPages(self, report).write()
-        self.page("index.html", "index.html", title="ATOM, rerun", report=None)
+        pages = [ReportPages(self, report) for report in self.reports]
+        for each in pages:
+            each.write()
+        about.preview(gallery_page.preview(pages[0]), self.out / "preview.png")
+        if picture := self._copy(about.CLONE / "notebooks" / "method.svg", "method.svg"):
+            picture = (self.out / picture).read_text().split('aria-label="')[1].split('"')[0]
+        code = about.repository() or "source/index.html"
+        self.page(
+            "index.html", "index.html", title="ATOM, rerun", report=None, code=code,
+            method_picture=picture,
+        )  # fmt: skip
+        firsts = {}
         for module in self.modules:
             source = (PACKAGE / f"{module}.py").read_text()
+            firsts[module] = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
             self.page(
                 "source.html", f"source/{source_page(module)}", title=f"atomlib/{module}.py",
-                source=code(source), report=None,
+                source=highlighted(source), report=None,
             )  # fmt: skip
-        for name in ("style.css", "page.js"):
-            shutil.copyfile(Path(__file__).parent / "templates" / name, self.out / name)
+        self.page("code.html", "source/index.html", title="Code", report=None, modules=firsts)
+        for name in ("style.css", "page.js", "icon.svg"):
+            self._copy(Path(__file__).parent / "templates" / name, name)
+        self._copy(about.CLONE / "LICENSE", "LICENSE.txt")
 
-    def page(self, template: str, place: str, **about: Any) -> None:
+    def _copy(self, source: Path, name: str) -> str:
+        """The name, or nothing where there is no such file: an installed package has no clone."""
+        if not source.exists():
+            return ""
+        shutil.copyfile(source, self.out / name)
+        return name
+
+    def page(self, template: str, place: str, **given: Any) -> None:
         """Render one page; ``root`` leads from it to the front page's folder."""
         root = "../" * place.count("/")
-        text = self.templates.get_template(template).render(root=root, here=place, **about)
+        text = self.templates.get_template(template).render(root=root, here=place, **given)
         path = self.out / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -120,6 +146,10 @@ class _Site:
         table = report.tables.get("published_sets") if table is None else table
         names = [r["dataset"] for r in report.records.values()] if table is None else table.dataset
         labels = labels_of(report.records.values())
+        made = [
+            r for r in lasts(report.evaluated) if not r["variant"] and r["dataset"] in set(names)
+        ]
+        words = [" and ".join(labels.get(name, name) for name in dict.fromkeys(names))]
         pages = [
             {"place": f"{report.name}/{name}.html", "number": name[:2], "title": title_of(notebook)}
             for name, notebook in report.notebooks.items()
@@ -128,18 +158,26 @@ class _Site:
             page["short"] = page["title"].split(":")[0] or page["place"]
         return {
             "name": report.name,
-            "title": " and ".join(labels.get(name, name) for name in dict.fromkeys(names)),
+            "title": ", ".join(filter(None, [*words, settings_in_words(made)])),
             "notebooks": pages,
         }
+
+
+METHOD = (
+    "attention", "augmentation", "preprocess", "methods/atom", "methods/datadam", "methods/dm",
+    "methods/feature_matching", "models/convnet", "distill", "training", "evaluate", "recipes",
+)  # fmt: skip
+"""Modules to read the method in, in that order (docs/design.md)."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``atomlib site``."""
     parser.add_argument("--profiles", nargs="*", help="folders of reports/; all by default")
     parser.add_argument("--out", default="build/site", help="the folder to write")
+    parser.add_argument("--url", default="", help="where it will be served, for link previews")
 
 
 def run(given: argparse.Namespace) -> None:
     """Build the site, and say where it is."""
-    out = build(given.profiles, given.out)
+    out = build(given.profiles, given.out, url=given.url)
     print(f"site: {(out / 'index.html').absolute().as_uri()}")

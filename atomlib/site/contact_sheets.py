@@ -29,6 +29,7 @@ class Sheet:
     ipc: int
     seed: int
     variant: str
+    recipe: str
     distill: dict[str, Any]
     """Its settings."""
     classes: tuple[str, ...]
@@ -79,6 +80,7 @@ def draw(made: DistilledSet, path: Path) -> Sheet:
         ipc=made.ipc,
         seed=made.method.seed,
         variant=made.method.variant,
+        recipe=made.method.recipe,
         distill=made.method.model_dump(mode="json"),
         classes=made.class_names[:rows],
         all_classes=len(made.class_names),

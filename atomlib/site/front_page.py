@@ -1,19 +1,18 @@
-"""The site's front page: main table, image grids and cost of each report."""
+"""The site's front page: main table, curve, images and cost of each report."""
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pandas as pd
 
-from atomlib import methods
 from atomlib.report import findings
 from atomlib.report.findings import HOW, SIGNS, against_published
 from atomlib.report.folder import ReportFolder
 from atomlib.report.published import published_text
-from atomlib.report.records import data_label, label, lasts, points, tenths, with_spread
+from atomlib.report.records import by_recipe, data_label, lasts, points, tenths, with_spread
 from atomlib.site import published_sets
+from atomlib.site.gallery_page import first_images
 from atomlib.site.notebook_page import slug
 
 if TYPE_CHECKING:
@@ -27,15 +26,21 @@ def front(pages: "ReportPages") -> dict[str, Any]:
     known = set() if table is None else set(table.dataset)
     main = [r for r in lasts(report.evaluated) if not r["variant"]]
     main = [r for r in main if r["evaluate"]["model"] == "convnet" and r["dataset"] in known]
+    shown = {
+        name: pages.figure(name, f"{report.name}/") if name in report.figures else None
+        for name in ("learning_curve", "cost")
+    }
+    found = findings.findings(main)
     return {
         "main_tables": _main_tables(pages),
         "published_sets": published_sets.rows(pages),
-        "published_sets_note": _note(report, "published_sets"),
+        "published_sets_note": report.note("published_sets"),
         "published_sets_links": pages.origin("published_sets", f"{report.name}/", ""),
-        "grids": _grids(pages),
-        "cost": pages.figure("cost", f"{report.name}/") if "cost" in report.figures else None,
-        "note": _note(report, "main_table"),
-        "findings": findings.findings(main),
+        "gallery": first_images(pages, known),
+        "figures": shown,
+        "example": report.layout.record(main[-1]["name"]).as_posix() if main else "",
+        "note": report.note("main_table"),
+        "tests": findings.as_table(found).to_dict("split") if found else None,
         "how": HOW if published_count(report) else "",
         "summary": _summary(report),
     }
@@ -63,8 +68,8 @@ def _main_table(pages: "ReportPages", dataset: str, part: pd.DataFrame) -> dict[
     root, ipcs = f"{report.name}/", [i for i in part.ipc.unique() if str(i) != "whole"]
     compared = [i for i in ipcs if part[part.ipc.isin([i, "whole"])].published.notna().any()]
     rows = []
-    for method, cells in part.groupby("method", sort=False):
-        row: dict[str, Any] = {"label": label(method), "ipcs": []}
+    for (method, recipe), cells in part.groupby(["method", "recipe"], sort=False):
+        row: dict[str, Any] = {"label": by_recipe(method, recipe), "ipcs": []}
         row["whole"] = method == "whole"
         for ipc in ipcs:
             mine = [c for c in cells.itertuples() if c.ipc in (ipc, "whole")]
@@ -139,35 +144,6 @@ def _cell(report: ReportFolder, cell: Any, root: str) -> dict[str, Any]:
 
 def _run_links(names: Iterable[str], root: str) -> list[tuple[str, str]]:
     return [(name, f"{root}runs.html#{quote(slug(name))}") for name in names]
-
-
-def _note(report: ReportFolder, name: str) -> str:
-    """The note below a table's Markdown."""
-    lines = report.markdown.get(name, "").splitlines()
-    return " ".join(line for line in lines if line and not line.startswith("|"))
-
-
-def _grids(pages: "ReportPages") -> list[dict[str, Any]]:
-    """The grids of the main table's sets, at their largest IPC, one per method."""
-    report = pages.report
-    table = report.tables.get("main_table")
-    found = []
-    for name in report.figures:
-        cell = re.fullmatch(r"gallery_(.+)-([a-z]+)-ipc(\d+)-seed(\d+)", name)
-        if cell and table is not None and cell[1] in set(table.dataset):
-            found.append(
-                (cell[1], int(cell[3]), int(cell[4]), methods.place(cell[2]), cell[2], name)
-            )
-    grids = []
-    for dataset in dict.fromkeys(entry[0] for entry in found):
-        mine = [entry for entry in found if entry[0] == dataset]
-        ipc, seed = max(entry[1] for entry in mine), min(entry[2] for entry in mine)
-        for *_, method, name in sorted(e for e in mine if e[1:3] == (ipc, seed)):
-            shown = f"{label(method)}, {data_label(table, dataset)}, IPC {ipc}"
-            figure = pages.figure(name, f"{report.name}/")
-            grids.append(figure | {"caption": shown, "alt": f"{shown}, one row per class"})
-            grids[-1]["method"] = method
-    return grids
 
 
 def _p(p: float) -> str:

@@ -3,21 +3,21 @@
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-import numpy as np
 import pandas as pd
 
 from atomlib import methods
-from atomlib.datasets import known
 from atomlib.report.folder import ReportFolder
-from atomlib.report.records import changes, is_reduced, label, with_spread
+from atomlib.report.records import changes, is_reduced, label
 from atomlib.report.tables import to_latex
 from atomlib.runtime.layout import FIGURE_KINDS, Layout
-from atomlib.site import contact_sheets
+from atomlib.site import contact_sheets, gallery_page
 from atomlib.site.front_page import front
+from atomlib.site.gallery_page import accuracy_text, words
 from atomlib.site.notebook_page import Part, Table, parts, slug
 
 PACKAGE = Path(__file__).parents[1]
@@ -26,15 +26,19 @@ FIGURES = {
     "ablation": "The seven combinations of ATOM's terms: means over networks, bars their 95 % "
     "t-intervals; the dashed line is ATOM with all three.",
     "attention": "Start images, and below each the spatial attention that a network pays to it.",
-    "cost": "Seconds per iteration, the arithmetic bound across each bar, and peak memory.",
+    "cost": "Seconds per iteration: the median, from the fastest to the slowest of the repeats, "
+    "the arithmetic bound across each bar; and peak memory, measured once.",
     "cross_architecture": "Accuracy by network and method: a dot per network trained, a bar their "
-    "mean.",
+    "mean; the dashed line is chance.",
     "disagreements": "One setting changed at a time, from the text's and from the code's: means "
     "over networks, bars their 95 % t-intervals; the dashed lines are the unchanged settings.",
-    "learning_curve": "Accuracy with its 95 % t-interval, and matching loss, over iterations; a "
-    "star is the best checkpoint, a dot the last iterate.",
-    "loss": "Matching loss over iterations, one line a distilled set.",
-    "main_table": "Every network's accuracy as a dot, the published mean as a bar across.",
+    "learning_curve": "Accuracy with its 95 % t-interval over iterations; a star is the best "
+    "checkpoint, chosen on the test set, a dot the last iterate. Below, the matching losses: each "
+    "panel has a y axis of its own, since methods' losses are of different terms.",
+    "loss": "Matching loss over iterations, one line per distilled set. Each panel has a y axis of "
+    "its own, since methods' losses are of different terms.",
+    "main_table": "Every network's accuracy as a dot, the published mean as a bar across with its "
+    "±. All panels have one y axis.",
     "nas": "Rank on each proxy against rank when trained on the full data, a dot per network; the "
     "star is the one that the proxy chose.",
     "power": "Accuracy by spatial and channel power of attention.",
@@ -49,6 +53,12 @@ def sort_key(text: str) -> float | None:
     """The number that a cell begins with, by which its column is sorted; None: it has none."""
     number = re.match(r"[-+−]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?", text.strip(), re.IGNORECASE)
     return float(number[0].replace(",", "").replace("−", "-")) if number else None
+
+
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """By which names sort as a reader counts: it50 before it100."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def source_page(module: str) -> str:
@@ -88,7 +98,7 @@ class ReportPages:
         self.shown_at = {sheet.name: slug(run[-1].name) for run in self.runs for sheet in run}
         for number, name in enumerate(self.report.notebooks):
             self._notebook(name, number)
-        self._gallery()
+        gallery_page.write(self)
         self._runs()
         self.menu |= front(self)
         if self.report.unreadable:
@@ -117,9 +127,11 @@ class ReportPages:
                 box["figure"] = pictures.pop(0)
             boxes.append(box)
         pages = self.menu["notebooks"]
+        heading, answer, boxes = _answer_first(boxes)
         self.page(
             "notebook.html", f"{name}.html", title=pages[number]["title"] or name, name=name,
-            boxes=boxes, before=pages[number - 1] if number else None,
+            heading=heading, answer=answer, boxes=boxes,
+            before=pages[number - 1] if number else None,
             after=pages[number + 1] if number + 1 < len(pages) else None,
         )  # fmt: skip
 
@@ -167,7 +179,7 @@ class ReportPages:
         stem = name.removeprefix("gallery_")
         caption = FIGURES.get(name, name.replace("_", " "))
         if name.startswith("gallery_") and stem in self.sheets:
-            caption = f"{_words(self.sheets[stem])}, one row per class."
+            caption = f"{words(self.sheets[stem])}, one row per class."
             links.append(("one by one", f"{root}gallery.html#{quote(self.shown_at[stem])}"))
             if stem in self.report.records:
                 links.append(("run", f"{root}runs.html#{quote(slug(stem))}"))
@@ -182,7 +194,7 @@ class ReportPages:
         kinds = [kind for kind in FIGURE_KINDS if layout.figure(name, kind).exists()]
         of_kind = {kind: root + _link(layout, layout.figure(name, kind)) for kind in kinds}
         links += [(kind.upper(), place) for kind, place in of_kind.items()]
-        shown = "svg" if "svg" in kinds and not name.startswith("gallery_") else "png"
+        shown = "svg" if "svg" in kinds else "png"
         return {
             "id": slug(f"{root}{name}"),
             "source": root + _link(layout, layout.figure(name, shown)),
@@ -220,54 +232,18 @@ class ReportPages:
         if "data" in part.table.columns and "how" not in part.table.columns:
             links.append(("runs", "runs.html"))
         links += [
-            (label, f"{quote(name)}.{kind}")
+            (shown, f"{quote(name)}.{kind}")
             for kind, shown in (("csv", "CSV"), ("tex", "LaTeX"))
             if (self.out / f"{name}.{kind}").exists()
         ]
         shown, caption = _without_data(part.table)
         return _box(f"table-{slug(name)}", shown, runs, links) | {"caption": caption}
 
-    # The gallery and the runs
-
-    def _gallery(self) -> None:
-        first = min((s.seed for run in self.runs for s in run), default=0)
-        shown = [run for run in self.runs if not run[-1].variant and run[-1].seed == first]
-        folded = [run for run in self.runs if run not in shown]
-        groups: dict[str, list] = {}
-        for run in shown:
-            last = run[-1]
-            key = f"{known.of(last.dataset, last.fingerprint).label}, {_per_class(last.ipc)}"
-            told = self._trajectory(run) | {"heading": label(last.method)}
-            groups.setdefault(key, []).append(told)
-        self.page(
-            "gallery.html", "gallery.html", title="Gallery", groups=groups,
-            folded=[self._trajectory(run) for run in folded],
-            moving=sum(len(run) > 1 for run in self.runs),
-        )  # fmt: skip
-
-    def _trajectory(self, run: list[contact_sheets.Sheet]) -> dict[str, Any]:
-        steps = []
-        for sheet in run:
-            record = self.report.records.get(sheet.name, {})
-            steps.append(
-                {
-                    "iteration": sheet.iterations,
-                    "sheet": f"images/{quote(sheet.name)}.png",
-                    "accuracy": _accuracy(record.get("accuracies")),
-                }
-            )
-        last = run[-1]
-        return {
-            "sheet": last,
-            "words": _words(last),
-            "heading": _words(last),
-            "steps": steps,
-            "has_record": last.name in self.report.records,
-        }
+    # The runs
 
     def _runs(self) -> None:
         rows, entries = [], []
-        for name, record in self.report.records.items():
+        for name, record in sorted(self.report.records.items(), key=lambda item: natural(item[0])):
             sheet = self.sheets.get(name)
             accuracies = record.get("accuracies") or []
             seconds = sum(record.get(k, {}).get("seconds", 0) for k in _STAGES)
@@ -279,7 +255,7 @@ class ReportPages:
                     str(record["ipc"]),
                     record.get("variant", ""),
                     label(network),
-                    _accuracy(accuracies) or "–",
+                    accuracy_text(accuracies) or "–",
                     f"{seconds:,.0f}",
                 ]
             )
@@ -290,7 +266,7 @@ class ReportPages:
                     "name": name,
                     "record": record,
                     "accuracies": accuracies,
-                    "mean": _accuracy(accuracies),
+                    "mean": accuracy_text(accuracies),
                     "changes": changes(record) if "evaluate" in record else {},
                     "reduced": "evaluate" in record and is_reduced(record),
                     "stages": {
@@ -317,6 +293,26 @@ class ReportPages:
         path = self.out / "losses" / f"{sheet.name}.csv"
         path.parent.mkdir(exist_ok=True)
         pd.DataFrame(sheet.history, columns=["iteration", "loss"]).to_csv(path, index=False)
+
+
+ANSWERS = r"<h2[^>]*>(What it shows|How far from what is claimed)"
+"""Headings of what a notebook has found."""
+
+
+def _answer_first(boxes: list[dict[str, Any]]) -> tuple[str, list[dict], list[dict]]:
+    """A notebook's first heading, what it has found, and all the rest in order."""
+    first, heading = boxes[0]["part"] if boxes else None, ""
+    if first and "</h1>" in first.html:
+        heading, end, text = first.html.partition("</h1>")
+        heading += end
+        boxes = [{"part": replace(first, html=text)}, *boxes[1:]]
+    section, answer, rest = "", [], []
+    for box in boxes:
+        if box["part"].kind == "text" and "<h2" in box["part"].html:
+            section = box["part"].html
+        found = re.match(ANSWERS, section) and box["part"].kind in ("text", "table", "picture")
+        (answer if found else rest).append(box)
+    return heading, answer, rest
 
 
 _STAGES = {"distillation": "distilled", "evaluation": "evaluated"}
@@ -358,21 +354,3 @@ def _without_data(table: Table) -> tuple[Table, str]:
     if table.columns[0] != "data" or len(named) != 1:
         return table, ""
     return Table(table.columns[1:], [row[1:] for row in table.rows]), named.pop()
-
-
-def _words(sheet: contact_sheets.Sheet) -> str:
-    data = known.of(sheet.dataset, sheet.fingerprint).label
-    parts = [label(sheet.method), data, f"IPC {sheet.ipc}"]
-    parts += [sheet.variant] if sheet.variant else []
-    parts += [f"seed {sheet.seed}"] if sheet.seed else []
-    return ", ".join(parts)
-
-
-def _per_class(ipc: int) -> str:
-    return "one image per class" if ipc == 1 else f"{ipc} images per class"
-
-
-def _accuracy(accuracies: list[float] | None) -> str:
-    if not accuracies:
-        return ""
-    return with_spread(np.mean(accuracies), np.std(accuracies), len(accuracies) == 1)

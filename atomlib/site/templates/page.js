@@ -40,6 +40,44 @@ function compare(a, b, down) {
   return down ? -order : order;
 }
 
+// What scrolls says at which side there is more, and so in words.
+for (const box of document.querySelectorAll(".scroll")) {
+  const hint = document.createElement("p");
+  hint.className = "scrolls";
+  hint.textContent = "Scroll sideways for more columns.";
+  const tell = () => {
+    const most = box.scrollWidth - box.clientWidth;
+    box.classList.toggle("more-left", box.scrollLeft > 1);
+    box.classList.toggle("more-right", box.scrollLeft < most - 1);
+    hint.hidden = most <= 1;
+  };
+  box.before(hint);
+  box.addEventListener("scroll", tell);
+  new ResizeObserver(tell).observe(box);
+}
+
+// The runs: those in which every word of the filter occurs.
+for (const filter of document.querySelectorAll(".filter")) {
+  const input = filter.querySelector("input");
+  const output = filter.querySelector("output");
+  const rows = [...document.querySelectorAll("#runs tbody tr")];
+  const entries = [...document.querySelectorAll(".run")];
+  const show = () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const names = new Set();
+    for (const row of rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+      if (!row.hidden) names.add(row.cells[0].textContent.trim());
+    }
+    for (const entry of entries) entry.hidden = !names.has(entry.dataset.name);
+    output.textContent = `${names.size} of ${rows.length} runs`;
+  };
+  input.addEventListener("input", show);
+  filter.hidden = false;
+  show();
+}
+
 // Sliders: one sheet of images a step.
 for (const slider of document.querySelectorAll(".slider")) {
   const steps = JSON.parse(slider.dataset.steps);
