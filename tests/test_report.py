@@ -431,6 +431,18 @@ def test_image_grid_draws_pixels_unscaled_row_by_row(channels):
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["ant", "bee", "cat"]
 
 
+def test_one_image_per_class_is_laid_across_under_its_name():
+    images = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    names = [f"class {number}" for number in range(12)]
+    figure = image_grid(images, names, 1)
+    shown = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in shown] == names
+    for axis, image in zip(shown, images, strict=True):
+        np.testing.assert_allclose(axis.images[0].get_array(), image.permute(1, 2, 0))
+    wide, high = figure.get_size_inches()
+    assert wide > 3 * high
+
+
 def test_distilled_grid_shows_the_first_images_of_each_class(make_data):
     data = make_data()
     images = torch.rand(9, 3, 8, 8)

@@ -124,9 +124,12 @@ def image_grid(
 ) -> Figure:
     """Images [len(rows) * columns, c, h, w] in [0, 1], one row per class, its name at the left.
 
-    Pixels are shown as they are: no scaling, no smoothing.
+    A single column is laid across, names above. Pixels are shown as they are: no scaling, no
+    smoothing.
     """
     pixels = np.asarray(images).transpose(0, 2, 3, 1)
+    if columns == 1:
+        return _image_row(pixels, rows, title, cell)
     count, height, width, channels = pixels.shape
     gap = max(1, height // 16)
     canvas = np.ones((len(rows) * (height + gap) - gap, columns * (width + gap) - gap, channels))
@@ -146,6 +149,22 @@ def image_grid(
     sns.despine(ax=axis, left=True, bottom=True)
     if title:
         axis.set_title(plain_text(title))
+    return figure
+
+
+def _image_row(pixels: np.ndarray, names: Sequence[str], title: str, cell: float) -> Figure:
+    """One image per class, ten side by side, each under its name."""
+    across = min(10, len(names))
+    down = -(-len(names) // across)
+    size = across * (cell + 0.15), down * (cell + 0.3) + (0.3 if title else 0)
+    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, name in zip(axes.flat, pixels, names, strict=False):
+        axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_title(plain_text(name), fontsize=7, pad=2)
+    if title:
+        figure.suptitle(plain_text(title), fontsize=9)
     return figure
 
 

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from atomlib import methods
 from atomlib.report import findings
 from atomlib.report.findings import HOW, SIGNS, against_published
 from atomlib.report.folder import ReportFolder
@@ -31,6 +32,7 @@ def front(pages: "ReportPages") -> dict[str, Any]:
         for name in ("learning_curve", "cost")
     }
     found = findings.findings(main)
+    example = max(main, key=lambda r: methods.place(r["method"]), default=None)
     return {
         "main_tables": _main_tables(pages),
         "published_sets": published_sets.rows(pages),
@@ -38,7 +40,7 @@ def front(pages: "ReportPages") -> dict[str, Any]:
         "published_sets_links": pages.origin("published_sets", f"{report.name}/", ""),
         "gallery": first_images(pages, known),
         "figures": shown,
-        "example": report.layout.record(main[-1]["name"]).as_posix() if main else "",
+        "example": report.layout.record(example["name"]).as_posix() if example else "",
         "note": report.note("main_table"),
         "tests": findings.as_table(found).to_dict("split") if found else None,
         "how": HOW if published_count(report) else "",
