@@ -7,6 +7,7 @@ Trained as networks are on a distilled set (atomlib.evaluate), with fewer epochs
 import glob
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -20,17 +21,9 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.models.build import check_room, network_for, operations
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
+from atomlib.runtime.cache import check_cache, kept_tensors
 from atomlib.runtime.device import Execution, pick_device
-from atomlib.runtime.files import (
-    DamagedError,
-    cache_folder,
-    check_writable,
-    lock,
-    read_about,
-    read_tensors,
-    set_aside,
-    write_tensors,
-)
+from atomlib.runtime.files import DamagedError, cache_folder, lock, read_about, write_tensors
 from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import Facts, differences, libraries, settings_of
 from atomlib.runtime.torch_state import under_torch_defaults
@@ -110,14 +103,13 @@ def _trained(
     about = json.dumps(asdict(facts))
     key = hashlib.sha256(about.encode()).hexdigest()
     path = cache_folder() / "networks" / f"{data.name}-{key[:16]}.safetensors"
-    check_writable(path.parent)
     with lock(path):
-        for kept in [path] if path.exists() else _kept(path.parent, data.name, facts):
-            try:
-                trainer.network.load_state_dict(read_tensors(kept)[0])
+        places = [path] if os.path.exists(path) else _kept(path.parent, data.name, facts)
+        for weights in map(kept_tensors, places):
+            if weights is not None:
+                trainer.network.load_state_dict(weights[0])
                 return trainer
-            except DamagedError as error:
-                set_aside(kept, path.parent / "damaged", error)
+        check_cache(path.parent)
         images = preprocess.training_images(data, zca, device)
         labels = data.train_labels.to(device)
         kept = Bookmark.of(path.with_suffix(".unfinished"), about)

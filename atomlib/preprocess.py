@@ -19,8 +19,9 @@ from torch import Tensor
 from atomlib.datasets import known
 from atomlib.datasets.image_data import ImageData
 from atomlib.errors import SettingError
+from atomlib.runtime.cache import keep_tensors, kept_tensors
 from atomlib.runtime.device import memory
-from atomlib.runtime.files import DamagedError, cache_folder, read_tensors, set_aside, write_tensors
+from atomlib.runtime.files import cache_folder
 from atomlib.runtime.torch_state import under_torch_defaults
 
 STATISTICS = {k.name: k.statistics for k in (*known.OFFICIAL, known.TINYIMAGENET)}
@@ -158,16 +159,12 @@ def _fit_zca(data: ImageData, plain: Preprocess) -> ZCAWhitening:
     about = f"{data.fingerprint} {plain.mean.flatten().tolist()} {plain.std.flatten().tolist()}"
     key = hashlib.sha256(about.encode()).hexdigest()[:16]
     path = cache_folder() / "zca" / f"{data.name}-{key}.safetensors"
-    if path.exists():
-        try:
-            matrices, _ = read_tensors(path)
-            for name in ZCA_MATRICES:
-                setattr(zca, name, matrices[name])
-            zca.fitted = True
-            return zca
-        except DamagedError as error:
-            set_aside(path, path.parent / "damaged", error)
+    if (kept := kept_tensors(path)) is not None:
+        for name in ZCA_MATRICES:
+            setattr(zca, name, kept[0][name])
+        zca.fitted = True
+        return zca
     zca.fit(plain(data.train_images))
     matrices = {name: getattr(zca, name) for name in ZCA_MATRICES}
-    write_tensors(path, matrices, {"fitted to": data.name})
+    keep_tensors(path, matrices, {"fitted to": data.name})
     return zca

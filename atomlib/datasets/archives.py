@@ -48,7 +48,7 @@ class Listing(ABC):
     """The files of a folder or archive, and their content on demand.
 
     Names are as they lie in it, with "/" between folders, from the top; hidden ones and those that
-    lead elsewhere ("..") are not there.
+    lead elsewhere ("..") are kept apart.
     """
 
     def __init__(self, path: Path, most: int):
@@ -59,6 +59,10 @@ class Listing(ABC):
         """Folders, be they empty."""
         self.links: dict[str, str] = {}
         """What is no plain file and no folder, and what it is instead."""
+        self.apart: dict[str, None] = {}
+        """Hidden files, hidden folders with a "/" behind, pipes and devices."""
+        self.doubles: dict[str, None] = {}
+        """Names that an archive holds more than once: the last one counts."""
 
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """(name, content) of these files, one after the other.
@@ -111,11 +115,18 @@ def listed(path: Path, keep: Callable[[str], bool], *, most: int | None = None) 
 def _is_zip(path: Path) -> bool:
     """By how it begins: any archive may end in a file that is a .zip itself."""
     with open(path, "rb") as file:
-        start = file.read(262)
-    if start.startswith(b"PK"):
-        return True
-    is_tar = start.startswith(tuple(COMPRESSIONS)) or start[257:] == b"ustar"
-    return not is_tar and zipfile.is_zipfile(path)  # behind a program that unpacks it
+        start = file.read(tarfile.BLOCKSIZE)
+    if _is_tar(start) or start.startswith(tuple(COMPRESSIONS)):
+        return False
+    # A .zip may also lie behind a program that unpacks it.
+    return start.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")) or zipfile.is_zipfile(path)
+
+
+def _is_tar(start: bytes) -> bool:
+    """By its first header's checksum, since that begins with a name: "PKLot", or "BZhang"."""
+    with suppress(tarfile.HeaderError):
+        return bool(tarfile.TarInfo.frombuf(start, tarfile.ENCODING, "surrogateescape"))
+    return False
 
 
 COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -137,11 +148,22 @@ def telling(path: Path) -> Iterator[None]:
             f"{error.filename or path} may not be read ({error.strerror}); allowed: files and "
             "folders that this account can read"
         ) from None
-    except UNREADABLE:
+    except OSError as error:
+        if error.errno is None:  # of a decompressor: what it was given is no such thing
+            raise _no_archive(path) from None
         raise DataError(
-            f"{path} is truncated or no archive; allowed: a folder or a whole .zip, .tar, "
-            ".tar.gz or .tar.xz file"
+            f"{error.filename or path} cannot be read ({error.strerror}); allowed: files and "
+            "folders that are there, on a disk or share that answers"
         ) from None
+    except UNREADABLE:
+        raise _no_archive(path) from None
+
+
+def _no_archive(path: Path) -> DataError:
+    return DataError(
+        f"{path} is truncated or no archive; allowed: a folder or a whole .zip, .tar, .tar.gz or "
+        ".tar.xz file"
+    )
 
 
 # What the standard library raises for archives that are cut short, damaged, encrypted or of
@@ -168,8 +190,8 @@ class _Folder(Listing):
 
         for name, full in walk(path):
             if _hidden(name):
-                continue
-            if os.path.isfile(full):  # a link to a file is followed
+                self.apart[f"{name}/" if os.path.isdir(full) else name] = None
+            elif os.path.isfile(full):  # a link to a file is followed
                 self.names[name] = full
             elif os.path.islink(full):
                 self.links[name] = (
@@ -178,6 +200,8 @@ class _Folder(Listing):
                 )
             elif os.path.isdir(full):
                 self.folders.add(name)
+            else:
+                self.apart[name] = None
 
     def _read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
@@ -187,20 +211,21 @@ class _Folder(Listing):
 
 
 def walk(top: Path) -> Iterator[tuple[str, str]]:
-    """(name from the top, path) of everything below a folder that is not hidden, sorted.
+    """(name from the top, path) of everything below a folder, sorted.
 
-    Links to folders are not followed. Raises OSError for a folder that may not be read.
+    Links to folders are not followed, nor is it looked into hidden ones. Raises OSError for a
+    folder that may not be read.
     """
 
     def stop(error: OSError) -> None:
         raise error
 
     for folder, folders, files in os.walk(top, onerror=stop):
-        folders[:] = sorted(name for name in folders if not _hidden(name))
         below = os.path.relpath(folder, top)
         for name in sorted([*folders, *files]):
             full = os.path.join(folder, name)
             yield (name if below == "." else f"{below}/{name}"), full
+        folders[:] = sorted(name for name in folders if not _hidden(name))
 
 
 class _Zip(Listing):
@@ -255,6 +280,9 @@ def _zip_name(member: zipfile.ZipInfo, path: Path) -> str:
     Some programs write UTF-8 without saying so, and some of Windows write "\\" between folders.
     Raises DataError for folders in letters of a language that the archive does not tell.
     """
+    name = _unicode_name(member)
+    if name is not None:
+        return name
     name = member.filename
     if not member.flag_bits & UTF8 and not name.isascii():
         with suppress(UnicodeError):
@@ -269,13 +297,29 @@ def _zip_name(member: zipfile.ZipInfo, path: Path) -> str:
     return name.replace("\\", "/") if is_windows else name
 
 
+def _unicode_name(member: zipfile.ZipInfo) -> str | None:
+    """The name in the extra field that programs add where the other one is in local letters."""
+    extra = member.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == UNICODE_PATH and len(field) > 5:
+            with suppress(UnicodeError):
+                return field[5:].decode()
+    return None
+
+
+UNICODE_PATH = 0x7075
+
+
 class _Tar(Listing):
     def __init__(self, path: Path, most: int, keep: Callable[[str], bool]):
         super().__init__(path, most)
         with open(path, "rb") as file:
-            start = file.read(6)
+            start = file.read(tarfile.BLOCKSIZE)
+        is_plain = _is_tar(start)
         for magic, ending in OTHERS.items():
-            if start.startswith(magic):
+            if start.startswith(magic) and not is_plain:
                 raise DataError(
                     f"{path} is a {ending} archive; allowed: a folder, .zip, .tar, .tar.gz or "
                     ".tar.xz"
@@ -283,6 +327,8 @@ class _Tar(Listing):
         opened = next(
             (kind for magic, kind in COMPRESSIONS.items() if start.startswith(magic)), open
         )
+        if is_plain:
+            opened = open
         self.kept: dict[str, bytes] = {}
         with (
             opened(path, "rb") as stream,
@@ -299,7 +345,10 @@ class _Tar(Listing):
                     place = member.offset_data, member.size
                     name = _enter(self, name, place, member.isdir())
                 elif not _hidden(name):
-                    self.links[name] = "a link or a device; allowed: plain files"
+                    self.links[name] = (
+                        "a link or a device; allowed: plain files "
+                        "(tar --dereference --hard-dereference packs them so)"
+                    )
                 is_stream = opened is not open or member.issparse()
                 if member.isfile() and is_stream and name and keep(name):
                     _check_member(name, member.size, path, most)
@@ -333,11 +382,17 @@ def _whole(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _enter(listing: Listing, name: str, member: Any, is_folder: bool) -> str:
     """Enter a file or folder under its name from the top; "" where it is hidden."""
     if _hidden(name):
+        parts = name.split("/")
+        first = next(i for i, part in enumerate(parts) if _hidden(part))
+        is_below = first < len(parts) - 1 or is_folder
+        listing.apart["/".join(parts[: first + 1]) + "/" * is_below] = None
         return ""
     name = "/".join(part for part in name.split("/") if part not in ("", "."))
     if is_folder:
         listing.folders.add(name)
     elif name:
+        if name in listing.names:
+            listing.doubles[name] = None
         listing.names[name] = member
     return name
 

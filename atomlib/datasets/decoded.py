@@ -7,15 +7,10 @@ from dataclasses import replace
 
 from atomlib.datasets import known
 from atomlib.datasets.image_data import BROUGHT, ImageData
-from atomlib.runtime.files import (
-    DamagedError,
-    cache_folder,
-    read_tensors,
-    set_aside,
-    write_tensors,
-)
+from atomlib.runtime.cache import keep_tensors, kept_tensors
+from atomlib.runtime.files import cache_folder
 
-CACHE_FORMAT = 3  # raise it when decoding changes, so that old caches are not read
+CACHE_FORMAT = 4  # raise it when decoding changes, so that old caches are not read
 
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -28,14 +23,10 @@ def decoded(name: str, source: str, decode: Callable[[], tuple[ImageData, str]])
     """
     key = hashlib.sha256(f"{CACHE_FORMAT} {source}".encode()).hexdigest()[:16]
     path = cache_folder() / "data" / f"{name}-{key}.safetensors"
-    if path.exists():
-        try:
-            tensors, about = read_tensors(path)
-        except DamagedError as error:
-            set_aside(path, path.parent / "damaged", error)
-        else:
-            _tell(about.pop("remark"))
-            return ImageData(**tensors, **{**about, "class_names": tuple(about["class_names"])})
+    if (kept := kept_tensors(path)) is not None:
+        tensors, about = kept
+        _tell(about.pop("remark"))
+        return ImageData(**tensors, **{**about, "class_names": tuple(about["class_names"])})
     found, remark = decode()
     data = recognised(found)
     if data.name == f"folder-{found.name}":
@@ -47,7 +38,7 @@ def decoded(name: str, source: str, decode: Callable[[], tuple[ImageData, str]])
     tensors = {key: getattr(data, key) for key in TENSORS}
     about = {"name": data.name, "class_names": data.class_names, "fingerprint": data.fingerprint}
     about["remark"] = remark
-    write_tensors(path, tensors, about)
+    keep_tensors(path, tensors, about)
     return data
 
 
@@ -80,7 +71,9 @@ def recognised(data: ImageData) -> ImageData:
     found = known.find(data.fingerprint)
     if found:
         return _renamed(data, found.name)
-    return _renamed(data, f"folder-{data.name}") if data.name in known.names() else data
+    # Nor are "CIFAR10" and "Cifar10", which some file systems take for the same.
+    is_taken = data.name.casefold() in known.names()
+    return _renamed(data, f"folder-{data.name}") if is_taken else data
 
 
 def _renamed(data: ImageData, name: str) -> ImageData:

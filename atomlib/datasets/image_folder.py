@@ -8,6 +8,7 @@ what is decoded (see ``pixels``) is bounded before memory is taken for it.
 import hashlib
 import math
 import os
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +40,8 @@ def load_folder(path: Path, resize: int | None, source: str = "") -> ImageData:
         raise DataError(f"resize is {shown(resize)}; allowed: 1 pixel or more, to {most}, or None")
     name = stem(path)
     check_name(name)
+    if not path.is_dir() and not path.is_file():
+        raise DataError(f"{path} is a device or a pipe; allowed: a folder or an archive")
     with telling(path):
         source = source or (folder_state(path) if path.is_dir() else sha256_file(path))
     return decoded(name, f"{source} {resize}", lambda: _decode(name, path, resize))
@@ -49,7 +52,8 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".
 
 def stem(path: Path) -> str:
     """The name of a data set: that of its folder, or of its archive without the ending."""
-    name = Path(os.path.abspath(path)).name  # of "." and ".." too
+    # Of "." and ".." too; accents are written in one way or another, and mean the same.
+    name = unicodedata.normalize("NFC", Path(os.path.abspath(path)).name)
     ending = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
     return name if path.is_dir() else name[: len(name) - len(ending)]
 
@@ -110,6 +114,7 @@ def _decode(name: str, path: Path, resize: int | None) -> tuple[ImageData, str]:
         for row, file in enumerate(wanted):
             if decoded[row].deepest >= 0:
                 decoded[row] = read_image(file, files[file], path, resize, bits)
+    _check_brightness(decoded, wanted, path)
     colour = any(pixels.array.ndim == 3 for pixels in decoded)
     size = first.shape[:2]
     if size[0] != size[1]:
@@ -138,6 +143,18 @@ def _decode(name: str, path: Path, resize: int | None) -> tuple[ImageData, str]:
     return data, " ".join(_remarks(name, layout, wanted, decoded, bits if deepest >= 0 else 16))
 
 
+def _check_brightness(decoded: list[Pixels], wanted: list[str], path: Path) -> None:
+    """Raise DataError where coloured images of 16 bits use few of them, as those of cameras do."""
+    rows = [row for row, pixels in enumerate(decoded) if pixels.brightest >= 0]
+    brightest = max((decoded[row].brightest for row in rows), default=255)
+    if brightest < 64:
+        raise DataError(
+            f"image {wanted[rows[0]]} of {path} has 16 bits a channel, of which none of "
+            f"{len(rows):,} such images uses more than {brightest.bit_length() + 8}; allowed: 15 "
+            "or 16 bits in use (scale the values to the whole range, or write 8 bits a channel)"
+        )
+
+
 def _remarks(
     name: str, layout: Layout, wanted: list[str], decoded: list[Pixels], bits: int
 ) -> Iterator[str]:
@@ -149,8 +166,13 @@ def _remarks(
 
     if layout.left_out:
         yield (
-            f"{name}: files left out, because they end like no image or lie outside the class "
-            f"folders that are read: {count(layout.left_out)}."
+            f"{name}: files left out, because they end like no image, are hidden, are pipes or "
+            f"lie outside the class folders that are read: {count(layout.left_out)}."
+        )
+    if layout.doubled:
+        yield (
+            f"{name}: names that the archive holds more than once, of which the last is read: "
+            f"{count(layout.doubled)}."
         )
     clear = [file for file, p in zip(wanted, decoded, strict=True) if p.is_transparent]
     if clear:

@@ -41,7 +41,9 @@ class Layout(NamedTuple):
     members: dict[str, list[tuple[int, str]]]
     """For "train" and "test": (label, file name) of each image, by class and then by name."""
     left_out: list[str]
-    """Files that look as if they belonged to the data set, and do not."""
+    """Files and folders that look as if they belonged to the data set, and do not."""
+    doubled: list[str]
+    """Images of a name that the archive holds more than once."""
 
 
 def may_matter(name: str) -> bool:
@@ -63,14 +65,38 @@ def lay_out(listing: Listing, path: Path) -> Layout:
         held_out = "test" if "test" in splits else "val"
         for split in ("train", held_out):
             if split not in splits:
-                absent = "train/" if split == "train" else "test/ or val/"
-                raise DataError(
-                    f"{path} has no {absent} with one folder of images per class; {LAYOUT}"
-                )
+                raise _absent(listing, split, path)
         layout = _by_folder(listing, splits["train"], splits[held_out], path)
     for name in layout.class_names:
         _check_class_name(name, path)
     return layout
+
+
+def _absent(listing: Listing, split: str, path: Path) -> DataError:
+    """What is there instead of a split: a link in its place, or folders of other names."""
+    wanted = ("train",) if split == "train" else ("test", "val")
+    for name, kind in listing.links.items():
+        if name.rpartition("/")[2] in wanted:
+            return DataError(f"{shown(name)} of {path} is {kind}")
+    folders = {*listing.folders, *(name.rpartition("/")[0] for name in listing.names)}
+    tops = sorted({folder.partition("/")[0] for folder in folders} - {"", *SPLITS})
+    others = f" (but {', '.join(shown(top) for top in tops[:3])})" if tops else ""
+    return DataError(
+        f"{path} has no {'/ or '.join(wanted)}/ with one folder of images per class{others}; "
+        f"{LAYOUT}"
+    )
+
+
+def _apart_in(listing: Listing, tops: Iterable[str]) -> list[str]:
+    """Hidden images and folders, and pipes, below these, but for the twins that macOS packs."""
+    tops = tuple(tops)
+    return [
+        name
+        for name in listing.apart
+        if name.startswith(tops)
+        and not name.rstrip("/").rpartition("/")[2].startswith(("._", "__MACOSX"))
+        and (name.endswith("/") or _is_image(name))
+    ]
 
 
 def _splits(names: Iterable[str], path: Path) -> dict[str, PurePosixPath]:
@@ -150,7 +176,9 @@ def _by_folder(
                 f"class folder {shown(name)} of {path} holds no images in {folder.name}/{other}; "
                 f"allowed: one image or more, ending in {', '.join(sorted(IMAGES))}"
             )
-    return Layout(class_names, {s: sorted(rows) for s, rows in members.items()}, left_out)
+    left_out += _apart_in(listing, (top for _, top in tops))
+    doubled = [name for name in listing.doubles if name.startswith(tuple(top for _, top in tops))]
+    return Layout(class_names, {s: sorted(rows) for s, rows in members.items()}, left_out, doubled)
 
 
 def _subfolders(listing: Listing, folder: PurePosixPath) -> set[str]:
@@ -242,12 +270,14 @@ def _official(listing: Listing, root: PurePosixPath, path: Path) -> Layout:
         for name in names
         if _is_image(name) and name not in used and not name.startswith(unlabelled)
     ]
-    return Layout(class_names, {"train": sorted(train), "test": sorted(test)}, left_out)
+    left_out += _apart_in(listing, (top, f"{root / 'val'}/"))
+    doubled = [name for name in listing.doubles if name in used]
+    return Layout(class_names, {"train": sorted(train), "test": sorted(test)}, left_out, doubled)
 
 
 def _check_class_name(name: str, path: Path) -> None:
     if unspeakable(name) or not name.strip() or len(name.encode()) > NAME_BYTES:
         raise DataError(
             f"class name {shown(name)} of {path} is not valid; allowed: 1 to {NAME_BYTES} bytes of "
-            "text without control characters"
+            "text (UTF-8) without control characters"
         )

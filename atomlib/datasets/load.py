@@ -49,7 +49,9 @@ def load_dataset(
     command that gets it), damaged (naming the file), not laid out as documented, or called by the
     name of a data set that it is not.
     """
-    root = Path(root).expanduser() if root else data_folder()
+    if root is not None and not isinstance(root, str | Path):
+        raise DataError(f"root is {shown(root)}; allowed: the path of a folder, or None")
+    root = Path(os.path.expanduser(root)) if root else data_folder()
     if not isinstance(name, str):
         raise DataError(f"dataset is {shown(name)}; allowed: a name, one of {', '.join(DATASETS)}")
     first, _, others = name.partition("|")
@@ -141,7 +143,21 @@ def _enlarged(data: ImageData, side: int) -> ImageData:
 def _is_folder(name: str, root: Path) -> bool:
     """Whether "folder:PATH" is there as it stands, though it has a "|" in it."""
     path = Path(name.removeprefix("folder:"))
-    return name.startswith("folder:") and ((root / path).exists() or path.exists())
+    return name.startswith("folder:") and (_is_there(root / path) or _is_there(path))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a path leads to something. Raises DataError where this account may not look."""
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        raise DataError(
+            f"{path} may not be read ({error.strerror}); allowed: files and folders that this "
+            "account can read"
+        ) from None
+    except (OSError, ValueError):  # ValueError: a NUL in it
+        return False
+    return True
 
 
 def _cifar(name: str, root: Path, download: bool) -> ImageData:
@@ -254,9 +270,9 @@ def _tinyimagenet(root: Path, resize: int | None, download: bool) -> ImageData:
 
 
 def _folder(path: Path, root: Path, resize: int | None) -> ImageData:
-    path = path.expanduser()
+    path = Path(os.path.expanduser(path))
     for candidate in (path if path.is_absolute() else root / path, path):
-        if candidate.exists():
+        if _is_there(candidate):
             return load_folder(candidate, resize)
     raise MissingDataError(
         f"dataset folder:{path} is neither in {root} nor here; put the folder or archive there, "

@@ -1,10 +1,11 @@
 """One image file as uint8 pixels: what each type of pixel means, and which are refused.
 
 Of 16 bits the upper 8 are kept: of those 8, 10, 12, 14 or 16 that the data set's grey images use.
-Transparent pixels lie on white, as a browser shows them. Floats count from 0 to 1. Integers of 32
-bits are taken as they are from 0 to 255. Anything beyond is refused, since no rule says what it
-means. A camera's turn (EXIF) is undone; other metadata, damaged or not, changes nothing. Of an
-animation the first frame counts.
+Of coloured ones some image must use 15 or 16: PIL keeps the upper 8 whatever they hold. Transparent
+pixels lie on white, as a browser shows them. Floats count from 0 to 1. Integers of 32 bits are
+taken as they are from 0 to 255. Anything beyond is refused, since no rule says what it means. Where
+a file says that 0 is white, it is. A camera's turn (EXIF) is undone; other metadata, damaged or
+not, changes nothing. Of an animation the first frame counts.
 """
 
 import io
@@ -33,6 +34,8 @@ class Pixels(NamedTuple):
     """uint8 [h, w, 3], or [h, w] where the file is greyscale."""
     deepest: int
     """The largest value of a grey image of 16 bits; -1 for any other."""
+    brightest: int
+    """The largest of the upper 8 bits of a coloured image of 16 bits; -1 for any other."""
     is_transparent: bool
     is_animated: bool
 
@@ -59,9 +62,9 @@ def read_image(name: str, content: bytes, path: Path, resize: int | None, bits: 
     except Image.DecompressionBombError:  # PIL's own bound, above ours
         raise _too_large(name, path) from None
     except Image.UnidentifiedImageError:
-        reason = f"none of {', '.join(FORMATS)}"
+        reason = _why_unknown(content)
     except Exception as error:  # of damaged files PIL's decoders raise nearly anything
-        reason = " ".join(f"{error}".split())[:200] or type(error).__name__
+        reason = _line(error)
     raise DataError(
         f"image {name} of {path} is truncated or no image ({reason}); allowed: whole images; "
         "replace or delete it"
@@ -73,15 +76,28 @@ def _read(content: bytes, resize: int | None, bits: int, name: str, path: Path) 
         if image.width * image.height > PIXELS:
             raise _too_large(name, path)
         is_animated = getattr(image, "is_animated", False)
-        turn = _turn(image)
-        deepest, is_transparent = -1, False
-        if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        raw = _raw_mode(image)
+        # PIL turns a TIFF itself as it loads it.
+        turn = _turn(image) if image.format != "TIFF" else None
+        deepest, brightest, is_transparent = -1, -1, False
+        tags = getattr(image, "tag_v2", {})  # of TIFF
+        if tags and image.mode != "I" and SIGNED in np.atleast_1d(tags.get(SAMPLE_FORMAT, 1)):
+            raise DataError(
+                f"image {name} of {path} has signed integers as pixels; allowed: {ALLOWED}"
+            )
+        is_zero_white = tags.get(PHOTOMETRIC) == 0
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
             values = np.asarray(image).astype(np.uint16)
             deepest = int(values.max())
-            image = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+            values = values >> (bits - 8)
+            # Of other types PIL has turned them round already.
+            image = Image.fromarray((255 - values if is_zero_white else values).astype(np.uint8))
         elif image.mode in ("I", "F"):
-            image = Image.fromarray(_scaled(image, name, path))
-        is_grey = image.mode in ("1", "L", "LA", "La")
+            values = _scaled(image, name, path)
+            image = Image.fromarray(255 - values if is_zero_white else values)
+        elif ";16" in raw:
+            brightest = max(high for _, high in image.getextrema()[:3])
+        is_grey = image.mode in ("1", "L", "LA", "La") or raw == "LA;16B"
         if image.has_transparency_data:
             image = image.convert("RGBA")
             is_transparent = image.getextrema()[3][0] < 255
@@ -93,18 +109,50 @@ def _read(content: bytes, resize: int | None, bits: int, name: str, path: Path) 
             image = image.transpose(turn)
         if resize is not None and image.size != (resize, resize):
             image = ImageOps.fit(image, (resize, resize), Image.Resampling.BICUBIC)
-        return Pixels(np.asarray(image), deepest, is_transparent, is_animated)
+        return Pixels(np.asarray(image), deepest, brightest, is_transparent, is_animated)
+
+
+SAMPLE_FORMAT, SIGNED, PHOTOMETRIC = 339, 2, 262
+"""Tags of TIFF: what the bits of a pixel mean, and what its 0 means."""
+
+
+ALLOWED = "floats from 0 to 1, integers from 0 to 255, or 8 or 16 bits a pixel without sign"
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How pixels lie in the file, as PIL calls it: "RGB;16B", say."""
+    args = image.tile[0].args if image.tile else ""
+    name, most = args if isinstance(args, tuple) and len(args) == 2 else (args, 0)
+    if image.format == "PPM" and most == 0xFFFF:
+        return f"{name};16"
+    return str(name[0] if isinstance(name, tuple) and name else name)
+
+
+def _why_unknown(content: bytes) -> str:
+    """Why PIL takes this for no image: what the decoder says that the first bytes are meant for."""
+    for kind in FORMATS:
+        factory, accept = Image.OPEN[kind]
+        if accept is not None and accept(content[:16]) is True:
+            try:
+                factory(io.BytesIO(content), "").close()
+            except Exception as error:
+                return f"{kind}: {_line(error)}"
+    return f"none of {', '.join(FORMATS)}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{error}".split())[:200] or type(error).__name__
 
 
 def _scaled(image: Image.Image, name: str, path: Path) -> np.ndarray:
     """Floats from 0 to 1 and integers from 0 to 255, as uint8."""
     values = np.asarray(image)
-    kind, most = ("floats", 1.0) if image.mode == "F" else ("integers of 32 bits", 255)
+    kind, most = ("floats", 1.0) if image.mode == "F" else ("integers", 255)
     low, high = values.min(), values.max()
     if not (math.isfinite(low) and math.isfinite(high) and low >= 0 and high <= most):
         raise DataError(
             f"image {name} of {path} has {kind} from {low:g} to {high:g} as pixels; allowed: "
-            "floats from 0 to 1, integers from 0 to 255, or 8 or 16 bits a pixel without sign"
+            f"{ALLOWED}"
         )
     return (values * (255 / most)).round().astype(np.uint8)
 

@@ -21,16 +21,9 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.models.build import network_for, operations, reset_parameters
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import EVERY_SECONDS
+from atomlib.runtime.cache import check_cache, kept_tensors
 from atomlib.runtime.device import Execution
-from atomlib.runtime.files import (
-    DamagedError,
-    cache_folder,
-    check_writable,
-    lock,
-    read_tensors,
-    set_aside,
-    write_tensors,
-)
+from atomlib.runtime.files import cache_folder, lock, write_tensors
 from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import Facts, libraries, settings_of
 from atomlib.training import REVISION, EvalConfig, Trainer
@@ -80,10 +73,11 @@ class Experts:
         """All weights of an expert, each time in one row, on the CPU: before its first epoch and
         after each. Trained where the cache has it not."""
         path, facts = self._file(index)
-        check_writable(path.parent)
         with lock(path):
-            kept = self._read(path)
+            found = kept_tensors(path)
+            kept = found and found[0]
             if kept is None or len(kept["weights"]) <= self.epochs:
+                check_cache(path.parent)
                 kept = self._trained(index, path, facts, kept)
         return kept["weights"][: self.epochs + 1]
 
@@ -93,15 +87,6 @@ class Experts:
         facts = Facts("training", REVISION, settings, self.data.fingerprint, libraries())
         key = hashlib.sha256(json.dumps(asdict(facts)).encode()).hexdigest()
         return cache_folder() / "experts" / f"{self.data.name}-{key[:16]}.safetensors", facts
-
-    def _read(self, path: Path) -> dict[str, Tensor] | None:
-        if not path.exists():
-            return None
-        try:
-            return read_tensors(path)[0]
-        except DamagedError as error:
-            set_aside(path, path.parent / "damaged", error)
-            return None
 
     def _trained(
         self, index: int, path: Path, facts: Facts, kept: dict[str, Tensor] | None

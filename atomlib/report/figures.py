@@ -19,7 +19,8 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet
 from atomlib.methods import Method
 from atomlib.preprocess import fitted
-from atomlib.report.losses import by_loss, draw_losses, legend_beside, plain_text
+from atomlib.report.glyphs import fallback_fonts, plain_text
+from atomlib.report.losses import by_loss, draw_losses, legend_beside
 from atomlib.report.records import data_label, data_of, label, lasts, recipe_of
 from atomlib.runtime.files import atomic_write
 from atomlib.runtime.layout import FIGURE_KINDS, Layout
@@ -48,6 +49,7 @@ def style() -> None:
     """One look for all figures: seaborn's colour-blind palette, small type, thin lines."""
     sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.0)
     plt.rcParams.update({"figure.constrained_layout.use": True, "figure.dpi": 100})
+    plt.rcParams["font.family"] = ["sans-serif", *fallback_fonts()]
     plt.rcParams["pdf.fonttype"] = 42  # TrueType: publishers take no Type 3
 
 
@@ -140,9 +142,8 @@ def image_grid(
     wide, high = max(2.6, columns * cell + 1.1), len(rows) * cell + (0.35 if title else 0.1)
     figure, axis = plt.subplots(figsize=(wide, high))
     axis.imshow(canvas.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axis.set_yticks(
-        [r * (height + gap) + height / 2 for r in range(len(rows))], map(plain_text, rows)
-    )
+    names = [plain_text(name, f"class {r}") for r, name in enumerate(rows)]
+    axis.set_yticks([r * (height + gap) + height / 2 for r in range(len(rows))], names)
     axis.set_xticks([])
     axis.tick_params(length=0)
     axis.grid(False)
@@ -193,7 +194,7 @@ def attention_figure(
         top, bottom = axes[:, column]
         top.imshow(pixels[column].permute(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1)
         bottom.imshow(spatial[column].view(side, side), cmap="magma")
-        top.set_title(plain_text(data.class_names[column]), fontsize=8)
+        top.set_title(plain_text(data.class_names[column], f"class {column}"), fontsize=8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)

@@ -7,6 +7,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from atomlib import methods
 from atomlib.distilled_set import DistilledSet
+from atomlib.report.glyphs import plain_text
 from atomlib.report.records import by_recipe
 
 
@@ -58,8 +59,3 @@ def legend_beside(axis: Axes) -> None:
     axis.legend(
         once.values(), once.keys(), frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5)
     )
-
-
-def plain_text(text: str) -> str:
-    """A name that others gave, whose dollars are no mathematics."""
-    return text.replace("$", r"\$")

@@ -23,7 +23,7 @@ def data_folder() -> Path:
     """Where data rests: ATOM_DATA, else ./data where there is one, else data/ of the clone."""
     given = os.environ.get("ATOM_DATA")
     if given:
-        return Path(given).expanduser()
+        return Path(os.path.expanduser(given))
     here = Path("data")
     return here if here.is_dir() or root() == Path.cwd() else root() / here
 

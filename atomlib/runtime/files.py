@@ -173,7 +173,13 @@ def cache_folder() -> Path:
     of its own among the temporary ones.
     """
     chosen = os.environ.get("ATOM_CACHE")
-    return Path(chosen).expanduser() if chosen else _default_cache(os.environ.get("HOME", ""))
+    if not chosen:
+        return _default_cache(os.environ.get("HOME", ""))
+    if (folder := os.path.expanduser(chosen)).startswith("~"):
+        raise SettingError(
+            f"ATOM_CACHE is {chosen!r}, and there is no such home; allowed: the path of a folder"
+        )
+    return Path(folder)
 
 
 @cache
@@ -278,12 +284,16 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def set_aside(path: Path, folder: Path, error: DamagedError) -> None:
     """Move a damaged file into ``folder``, and say so: it will be made again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 0
-    while (place := folder / f"{path.name}.{number}").exists():
-        number += 1
-    path.rename(place)
-    print(f"{error}; set aside as {place}, made again", file=sys.stderr)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        number = 0
+        while (place := folder / f"{path.name}.{number}").exists():
+            number += 1
+        path.rename(place)
+    except OSError as not_ours:
+        print(f"{error}; cannot be set aside ({not_ours.strerror}), made again", file=sys.stderr)
+    else:
+        print(f"{error}; set aside as {place}, made again", file=sys.stderr)
 
 
 WHOLE = "allowed: a whole file, as it was written"
