@@ -4,18 +4,20 @@ import errno
 import fcntl
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 import types
 import unicodedata
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import Image, ImageOps
 
 from atomlib.datasets import ImageData, load_dataset, png_folder
 from atomlib.distill import distill
@@ -258,8 +260,6 @@ def test_damaged_exif_is_no_damaged_image(tmp_path, kind):
 
 @pytest.mark.parametrize("chunk", [b"zTXt", b"iCCP"])
 def test_a_long_text_or_profile_is_no_damaged_image(tmp_path, chunk):
-    import zlib
-
     root = pets(tmp_path / "x")
     path = root / "train/ant/0.png"
     before, content = load(root).fingerprint, path.read_bytes()
@@ -673,3 +673,209 @@ def test_more_classes_than_digits_keep_their_order():
 def test_names_as_papers_write_them_are_answered_with_ours(complains, written, meant):
     with complains(f"did you mean {meant!r}"):
         load_dataset(written)
+
+
+# Siblings of the kinds above, which were found later
+
+
+@pytest.mark.parametrize("turn", range(2, 9))
+@pytest.mark.parametrize("kind", ["tif", "png", "webp"])
+def test_every_container_is_turned_once(tmp_path, kind, turn):
+    root = pets(tmp_path / "x")
+    path = root / "train/ant/0.png"
+    image, exif = Image.open(path).convert("RGB"), Image.Exif()
+    exif[0x0112] = turn
+    path.unlink()
+    how = {"lossless": True} if kind == "webp" else {}
+    image.save(path.with_suffix(f".{kind}"), exif=exif, **how)
+    shown = ImageOps.exif_transpose(Image.open(path.with_suffix(f".{kind}"))).convert("RGB")
+    np.testing.assert_array_equal(first(root), np.asarray(shown).transpose(2, 0, 1))
+
+
+def tiff(values, zero_is_white=False, signed=False):
+    """A greyscale TIFF, written tag by tag, since PIL writes neither of these."""
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: values.itemsize * 8, 259: 1, 262: int(not zero_is_white)}
+    tags |= {273: 8, 277: 1, 278: height, 279: values.nbytes, 339: 1 + signed}
+    tags[339] = 3 if values.dtype.kind == "f" else tags[339]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    head = struct.pack("<I", 8 + values.nbytes)
+    return b"II*\0" + head + values.tobytes() + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+RAMP = np.arange(64).reshape(8, 8)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_where_0_is_white_it_is(tmp_path, kind):
+    values = {np.uint8: RAMP * 4, np.uint16: RAMP * 1024, np.float32: RAMP / 63}[kind].astype(kind)
+    root = pets(tmp_path / "x")
+    (root / "train/ant/0.png").unlink()
+    path = root / "train/ant/0.tif"
+    path.write_bytes(tiff(values))
+    black = load(root).train_images[0]
+    path.write_bytes(tiff(values, zero_is_white=True))
+    assert torch.equal(load(root).train_images[0], 255 - black) and black.float().std() > 1
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16])
+def test_signed_integers_of_few_bits_are_refused(tmp_path, complains, kind):
+    root = pets(tmp_path / "x")
+    (root / "train/ant/0.tif").write_bytes(tiff((RAMP - 32).astype(kind), signed=True))
+    with complains("train/ant/0.tif", "integers", kind=DataError):
+        load(root)
+
+
+def test_a_type_that_no_decoder_has_is_told_by_its_reason(tmp_path, complains):
+    root = pets(tmp_path / "x")
+    (root / "train/ant/0.tif").write_bytes(tiff((RAMP / 63).astype(np.float64)))
+    with complains("train/ant/0.tif", "TIFF: unknown pixel mode", kind=DataError):
+        load(root)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize(("colours", "channels"), [(2, 3), (4, 2), (6, 4)], ids=str)
+def test_colours_of_16_bits_use_them_or_are_refused(tmp_path, complains, bits, colours, channels):
+    values = np.repeat((RAMP << bits >> 6)[..., None], channels, 2)
+    if channels != 3:
+        values[..., -1] = 0xFFFF  # opaque
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    root = pets(tmp_path / "x")
+    head = struct.pack(">IIBBBBB", 8, 8, 16, colours, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    png = b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in parts
+    )
+    (root / "train/ant/0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    if bits == 16:
+        assert first(root)[0].tolist() == (RAMP * 4).tolist()
+    else:
+        with complains("train/ant/0.png", "16 bits", f"than {bits};", kind=DataError):
+            load(root)
+
+
+@pytest.mark.parametrize("most", [4095, 65535])
+def test_grey_of_16_bits_is_read_from_pgm(tmp_path, most):
+    values = (RAMP * most // 63).astype(">u2")
+    root = pets(tmp_path / "x")
+    (root / "train/ant/0.png").unlink()
+    (root / "train/ant/0.pgm").write_bytes(b"P5 8 8 %d\n" % most + values.tobytes())
+    exact = values.astype(float) * 255 / most
+    assert np.abs(first(root)[0].numpy() - exact).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "name", ["train/.net/0.png", "train/ant/.x.png", "train/ant/.ipynb_checkpoints/a.png"]
+)
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_what_is_hidden_is_told(tmp_path, capsys, name, kind):
+    path = pets(tmp_path / "x")
+    (path / name).parent.mkdir(exist_ok=True)
+    shutil.copy(path / "train/ant/0.png", path / name)
+    if kind == "zip":
+        path = packed(path, tmp_path / "x.zip")
+    assert len(load(path).train_labels) == 4
+    err = capsys.readouterr().err
+    assert "hidden" in err and "1 (" in err
+
+
+def test_the_twins_that_macos_packs_are_not_worth_a_word(tmp_path, capsys):
+    root = pets(tmp_path / "x")
+    (root / "train/ant/._0.png").write_bytes(b"attributes")
+    load(root)
+    assert "left out" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_an_archive_holds_twice_is_told(tmp_path, capsys, kind):
+    root, path = pets(tmp_path / "x"), tmp_path / f"x.{kind}"
+    name, other = "train/ant/0.png", root / "train/bee/1.png"
+    if kind == "zip":
+        packed(root, path)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.write(other, name)
+    else:
+        with tarfile.open(path, "w") as archive:
+            archive.add(root, "")
+            archive.add(other, name)
+    shutil.copy(other, root / name)
+    assert load(path).fingerprint == load(root).fingerprint  # the last one counts
+    assert "more than once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("top", ["PKLot", "BZhang", "Rar!", "x"])
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_a_tar_is_a_tar_however_its_first_name_begins(tmp_path, top, form):
+    root = pets(tmp_path / "x")
+    with tarfile.open(tmp_path / "x.tar", "w", format=form) as archive:
+        for file in sorted(root.rglob("*.png")):
+            archive.add(file, f"{top}/{file.relative_to(root)}")
+    assert load(tmp_path / "x.tar").fingerprint == load(root).fingerprint
+
+
+def test_the_name_that_a_zip_gives_in_unicode_counts(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(pets(tmp_path / "x", ("café", "bee")).rglob("*.png")):
+            name = str(file.relative_to(tmp_path / "x"))
+            member = zipfile.ZipInfo(name.replace("é", "?"))
+            field = (
+                b"\x01" + struct.pack("<I", zlib.crc32(member.filename.encode())) + name.encode()
+            )
+            member.extra = struct.pack("<HH", 0x7075, len(field)) + field
+            archive.writestr(member, file.read_bytes())
+    assert load(path).class_names == ("bee", "café")
+
+
+def test_a_split_that_is_a_link_is_named_so(tmp_path, complains):
+    root = pets(tmp_path / "x")
+    (root / "train").rename(tmp_path / "elsewhere")
+    (root / "train").symlink_to(tmp_path / "elsewhere")
+    with complains("'train'", "is a link", kind=DataError):
+        load(root)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("train", "valid")])
+def test_folders_of_other_names_are_named(tmp_path, complains, names):
+    with complains("(but ", names[1], kind=DataError):
+        load(pets(tmp_path / "x", splits=names))
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/x", "x" * 300, "x/" * 3000, "a\0b"])
+def test_a_path_that_can_be_none_is_not_there(complains, path):
+    with complains("is neither in", kind=DataError):
+        load(path)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null"])
+def test_a_device_is_not_read(complains, path):
+    with complains(path, "device", kind=DataError):
+        load(path)
+
+
+def test_a_root_that_is_no_path_is_refused(complains):
+    with complains("root is 5", kind=DataError):
+        load_dataset("folder:x", root=5)
+
+
+def test_a_file_that_goes_away_is_told_by_the_systems_word(tmp_path, complains, monkeypatch):
+    root = pets(tmp_path / "x")
+
+    def gone(self):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))
+
+    monkeypatch.setattr(files.Path, "read_bytes", gone)
+    with complains("train/ant/0.png", os.strerror(errno.ESTALE), kind=DataError):
+        load(root)
+
+
+def test_normal_forms_of_a_folders_name_are_one_data_set(tmp_path):
+    names = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
+    assert len({load(pets(tmp_path / str(i) / name)).name for i, name in enumerate(names)}) == 1
+
+
+@pytest.mark.parametrize("name", ["cifar10", "CIFAR10", "Digits"])
+def test_a_known_name_is_nobody_elses_in_any_case(tmp_path, name):
+    assert load(pets(tmp_path / name)).name == f"folder-{name}"

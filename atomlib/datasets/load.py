@@ -10,6 +10,7 @@ folder:PATH     a folder or .zip/.tar/.tar.gz/.tar.xz of {train,test|val}/<class
 
 import argparse
 import hashlib
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
