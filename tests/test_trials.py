@@ -28,7 +28,7 @@ from atomlib.methods import ATOM, RandomImages
 from atomlib.preprocess import Preprocess
 from atomlib.report import figures
 from atomlib.report.findings import compare
-from atomlib.runs import Store, cells, profiles
+from atomlib.runs import Store, cells, parameters, profiles
 from atomlib.runs.status import status
 from atomlib.runtime import files
 from atomlib.training import EvalConfig
@@ -598,14 +598,14 @@ def test_what_start_up_files_define_is_no_parameter(monkeypatch, complains):
     shell = types.SimpleNamespace(user_ns_hidden={"DATA": (path := "/data/me")})
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
     names = {"ipc": 1, "DATA": path, "__annotations__": {"ipc": int}}
-    monkeypatch.setattr(profiles, "_first_call", True)
-    profiles.check(names)
-    monkeypatch.setattr(profiles, "_first_call", True)
+    monkeypatch.setattr(parameters, "_first_call", True)
+    parameters.check(names)
+    monkeypatch.setattr(parameters, "_first_call", True)
     with complains("'ipcc'"):
-        profiles.check({**names, "ipcc": 2})
-    monkeypatch.setattr(profiles, "_first_call", True)
+        parameters.check({**names, "ipcc": 2})
+    monkeypatch.setattr(parameters, "_first_call", True)
     with complains("'DATA'"):  # another one than the start-up's
-        profiles.check({**names, "DATA": "/data/you"})
+        parameters.check({**names, "DATA": "/data/you"})
 
 
 @pytest.mark.parametrize(("word", "meant"), [("off", "off"), ("no", "off"), ("on", "on")])
