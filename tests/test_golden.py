@@ -53,7 +53,13 @@ MORE_OF_MTT = {
     "batch": {"zca": False, "norm": "group"},
     "zca batch": {"zca": "unit", "norm": "layer", "dsa": DSA_OFF},
 }
-MORE = {"atom": MORE_OF_ATOM, "mtt": MORE_OF_MTT}
+MORE_OF_GLAD = {"random decoder": {"prior": "random", "zca": False}}
+MORE = {
+    "atom": MORE_OF_ATOM,
+    "mtt": MORE_OF_MTT,
+    "glad": MORE_OF_GLAD,
+    "glad_mtt": MORE_OF_MTT,
+}
 EVALUATIONS = {
     "plain": {"dsa": DSA_OFF},
     "dsa": {},
@@ -89,6 +95,7 @@ def method(name: str, **settings) -> Method:
     # Fewer than a stopping rule of CAFE looks at: no accuracy near a threshold decides.
     sizes |= {"outer": 2, "inner": 2, "most_steps": 2, "most_epochs": 2}
     sizes |= {"student_steps": 3, "experts": 2, "expert_epochs": 1, "latest_start": 2}
+    sizes |= {"rate_lr": 1e-7, "decoder_width": 8, "decoder_epochs": 2, "fit_steps": 2}
     known = METHODS[name].model_fields
     return METHODS[name](**{k: v for k, v in (sizes | CPU | settings).items() if k in known})
 

@@ -13,6 +13,7 @@ from atomlib.methods.dataset_quantization import DatasetQuantization
 from atomlib.methods.dc import DC
 from atomlib.methods.dm import DM
 from atomlib.methods.dsa import DSA
+from atomlib.methods.glad import GLaD, GLaDDC, GLaDMTT
 from atomlib.methods.herding import Herding
 from atomlib.methods.k_center import KCenter
 from atomlib.methods.method import NAME, Learner, Method, UnknownMethod
@@ -31,6 +32,9 @@ METHODS: dict[str, type[Method]] = {
         CAFE,
         CAFEDSA,
         MTT,
+        GLaD,
+        GLaDDC,
+        GLaDMTT,
         DM,
         DataDAM,
         ATOM,
@@ -110,6 +114,9 @@ __all__ = [
     "MTT",
     "DataDAM",
     "DatasetQuantization",
+    "GLaD",
+    "GLaDDC",
+    "GLaDMTT",
     "Herding",
     "KCenter",
     "Learner",

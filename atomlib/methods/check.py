@@ -30,6 +30,10 @@ QUICK = {
     "expert_epochs": 1,
     "latest_start": 2,
     "experts": 2,
+    "rate_lr": 1e-7,
+    "decoder_width": 8,
+    "decoder_epochs": 1,
+    "fit_steps": 2,
     "precision": "float32",
     "compile": "off",
 }
