@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from atomlib.datasets.image_data import ImageData
 from atomlib.models.build import reset_parameters
@@ -32,6 +31,7 @@ from atomlib.runtime.files import (
     set_aside,
     write_tensors,
 )
+from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import Facts, libraries
 
 REVISION = 1
@@ -151,9 +151,10 @@ def trained_autoencoder(
         kept = Bookmark.of(path.with_suffix(".unfinished"), about)
         training = Training(network.to(device), data, execution)
         training.restore(kept.read())
-        quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
         name = f"decoder of {data.name}"
-        with tqdm(total=epochs, initial=training.done, desc=name, unit="epoch", **quiet) as bar:
+        with Bar(
+            total=epochs, initial=training.done, desc=name, unit="epoch", shown=progress
+        ) as bar:
             while training.done < epochs:
                 training.epoch()
                 bar.update()

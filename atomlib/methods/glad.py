@@ -96,6 +96,7 @@ class GLaD(Latents, DM):
     source: ClassVar[str] = "Cazenavette et al., CVPR 2023, arXiv 2305.01649"
     revision: ClassVar[int] = 1
     colour: ClassVar[str] = "#332288"
+    follows_recipe: ClassVar[bool] = False
 
     iterations: Annotated[int, Field(ge=0, le=MOST)] = Field(
         default=1000, description="random networks, one step on the latents each"
@@ -104,7 +105,10 @@ class GLaD(Latents, DM):
         default=256,
         description="real images per class and iteration; capped at the smallest class",
     )
-    zca: bool = Field(default=False, description="ZCA whitening")
+    zca: preprocess.ZCA = Field(
+        default=False,
+        description="ZCA whitening, true fitted on normalised images, 'unit' on images in [0, 1]",
+    )
 
 
 class GLaDDC(Latents, DSA):
@@ -144,7 +148,7 @@ class GLaDMTT(Latents, MTT):
     )
     rate: Rate = Field(default=0.01, description="a, the student's learning rate at first")
     rate_lr: Rate = Field(default=1e-6, description="SGD on the student's rate")
-    zca: Literal[True, False, "unit"] = Field(
+    zca: preprocess.ZCA = Field(
         default=False,
         description="ZCA whitening, 'unit' fitted on images in [0, 1], true on normalised ones",
     )
