@@ -212,7 +212,7 @@ def test_operations_are_those_of_its_convolutions(make_data, side, multiplicatio
 
 def test_on_images_that_it_has_not_seen_it_beats_the_mean_and_the_thumbnail(cache):
     digits = load_dataset("digits")
-    network = trained_autoencoder(digits, 16, 5, of(GLaD), CPU, progress=False)
+    network = trained_autoencoder(digits, 32, 5, of(GLaD), CPU, progress=False)
     seen, unseen = (images.float() / 255 for images in (digits.train_images, digits.test_images))
     thumbnails = F.interpolate(F.interpolate(unseen, size=2, mode="area"), size=8, mode="bilinear")
     with torch.no_grad():
