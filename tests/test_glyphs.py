@@ -12,7 +12,7 @@ def drawn(make_data, tmp_path, name, class_names):
     data = make_data()
     object.__setattr__(data, "class_names", class_names)
     object.__setattr__(data, "name", name)
-    made = distill(data, RandomImages(), progress=False)
+    made = distill(data, RandomImages(ipc=2), progress=False)
     figure = figures.distilled_grid(made)
     path = figures.write_figure(figure, tmp_path, "grid")  # a warning is an error
     assert path.stat().st_size > 0

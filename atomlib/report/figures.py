@@ -161,9 +161,9 @@ def _image_row(pixels: np.ndarray, names: Sequence[str], title: str, cell: float
     figure, axes = plt.subplots(down, across, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, image, name in zip(axes.flat, pixels, names, strict=False):
+    for k, (axis, image, name) in enumerate(zip(axes.flat, pixels, names, strict=False)):
         axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axis.set_title(plain_text(name), fontsize=7, pad=2)
+        axis.set_title(plain_text(name, f"class {k}"), fontsize=7, pad=2)
     if title:
         figure.suptitle(plain_text(title), fontsize=9)
     return figure
