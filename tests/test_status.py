@@ -193,7 +193,7 @@ def test_a_run_at_work_is_told_until_it_is_killed(results, data, tmp_path):
 def test_the_command_lists_and_counts(results, monkeypatch, capsys, complains):
     monkeypatch.chdir(results.folder.parent)
     assert main(["status", "report"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "2 from the clone"
+    assert capsys.readouterr().out.splitlines()[-1] == "report: 2 from the clone"
     started = results.folder.parent / "build" / "report" / "started"
     started.parent.mkdir(parents=True)
     started.touch()
@@ -201,7 +201,7 @@ def test_the_command_lists_and_counts(results, monkeypatch, capsys, complains):
     main(["status", "report"])
     *lines, last = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all(line.startswith("done") for line in lines)
-    assert last == "2 done"
+    assert last == "report: 2 done"
     assert main(["status", "elsewhere"]) == 1
     assert "error: folder elsewhere is not there" in capsys.readouterr().err
     with complains("elsewhere", kind=SettingError):

@@ -168,4 +168,5 @@ def run(given: argparse.Namespace) -> None:
     for line in found:
         print(f"{line.state:14}  {line.name:50}  {line.why}")
     counts = Counter(line.state for line in found)
-    print(", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "nothing")
+    summed = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    print(f"{given.folder}: {summed or 'nothing yet'}")
