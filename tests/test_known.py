@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import tarfile
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -253,3 +254,18 @@ def test_missing_data_says_what_to_fetch_and_where_to_put_it(tmp_path, complains
     parts = ("make data DATASET=cifar10", tmp_path, "cifar-10-python.tar.gz", "cifar10.tar")
     with complains(*parts, kind=MissingDataError):
         load_dataset("cifar10", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("cifar10", "cifar-10-python.tar.gz"), ("tinyimagenet", "tiny-imagenet-200")]
+)
+def test_a_download_without_a_network_says_what_to_fetch(
+    tmp_path, complains, monkeypatch, name, file
+):
+    def refuse(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr(torchvision_datasets.CIFAR10, "download", refuse)
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", refuse)
+    with complains("no network", tmp_path, f"put into that folder, {file}", "://"):
+        load_dataset(name, root=tmp_path, download=True)
