@@ -18,6 +18,7 @@ from nbformat import v4, write
 from PIL import Image
 from scipy.stats import ttest_1samp, ttest_ind
 
+from atomlib.datasets import known
 from atomlib.distilled_set import DistilledSet
 from atomlib.methods import METHODS
 from atomlib.report import findings
@@ -242,6 +243,16 @@ def test_rows_of_an_older_table_lead_to_runs_by_what_they_say(small):
     assert "small/runs.html#toy-atom-ipc2-seed0" in page
 
 
+def test_both_recipes_of_a_method_have_rows_on_the_front_page(small, make_data):
+    reports, data = small / "reports/small", make_data("toy")
+    records = [*saved(data, reports), *saved(data, reports, recipe="code")]
+    write_table(main_table(records), reports, "main_table", "The note.")
+    table = (build() / "index.html").read_text().split('<table class="sortable main">')[1]
+    rows = re.findall(r'<th scope="row">([^<]*)</th>', table.split("</table>")[0])
+    assert rows == ["ATOM", "ATOM, by the code"]
+    assert "small/runs.html#toy-atom-ipc2-seed0-code" in table
+
+
 def test_the_vector_is_shown_where_there_is_one_and_all_forms_are_offered(small):
     assert 'src="figures/main_table.png"' in (build() / "small/01_one.html").read_text()
     for kind in ("svg", "pdf"):
@@ -427,6 +438,9 @@ def test_each_recipe_has_a_row_of_its_own():
     rows = [row for row in verdict([both])["rows"] if row["word"] != "not run"]
     assert [row["measured"] for row in rows] == ["31.0 ± 0.8", "21.0 ± 0.8"]
     assert rows[1]["how"].startswith("the paper's settings, by the code")
+    assert [note.partition(":")[0] for note in verdict([both])["notes"]] == ["“By the code”"]
+    jpeg = verdict([report_of(record("cifar10-jpeg", accuracies=(30, 31, 32)))])
+    assert jpeg["notes"] == [known.of("cifar10-jpeg", None).note]
 
 
 def test_settings_in_words():

@@ -27,9 +27,10 @@ def front(pages: "ReportPages") -> dict[str, Any]:
     known = set() if table is None else set(table.dataset)
     main = [r for r in lasts(report.evaluated) if not r["variant"]]
     main = [r for r in main if r["evaluate"]["model"] == "convnet" and r["dataset"] in known]
-    shown = {
-        name: pages.figure(name, f"{report.name}/") if name in report.figures else None
-        for name in ("learning_curve", "cost")
+    drawn = {
+        name: pages.figure(name, f"{report.name}/")
+        for name in ("learning_curve", "main_table", "cost")
+        if name in report.figures
     }
     found = findings.findings(main)
     example = max(main, key=lambda r: methods.place(r["method"]), default=None)
@@ -39,7 +40,8 @@ def front(pages: "ReportPages") -> dict[str, Any]:
         "published_sets_note": report.note("published_sets"),
         "published_sets_links": pages.origin("published_sets", f"{report.name}/", ""),
         "gallery": first_images(pages, known),
-        "figures": shown,
+        "beside": drawn.get("learning_curve") or drawn.get("main_table"),
+        "cost": drawn.get("cost"),
         "example": report.layout.record(example["name"]).as_posix() if example else "",
         "note": report.note("main_table"),
         "tests": findings.as_table(found).to_dict("split") if found else None,

@@ -33,6 +33,10 @@ SIDE_TABLES = {
 }
 """Tables of a report beside the main one, in words."""
 
+CODE = (
+    "“By the code”: at the settings of the authors' earlier code, not those that the paper prints."
+)
+
 
 def verdict(reports: Sequence[ReportFolder]) -> dict[str, Any]:
     """Sentences, and one row per published figure of ATOM and recipe it was measured by."""
@@ -53,6 +57,7 @@ def verdict(reports: Sequence[ReportFolder]) -> dict[str, Any]:
         "rows": rows,
         "sentences": _sentences(rows, reports),
         "signs": explained(" ".join(row["published"] for row in rows)),
+        "notes": list(dict.fromkeys(note for row in rows for note in row.get("notes", ()))),
     }
 
 
@@ -115,11 +120,14 @@ def _row(report: ReportFolder, cell: Any) -> dict[str, Any]:
     ]
     found = against_published(cell)
     lead = next(iter(findings.findings([*records, *rivals])), None)
+    notes = dict.fromkeys(data_of(r).note for r in records if data_of(r).note)
     how = [settings_in_words(records)]
     how += [] if cell.recipe == "text" else [f"by the {cell.recipe}"]
     how += [f"{cell.networks} network{'s' if cell.networks > 1 else ''}"]
     pixels = data_label(report.tables["main_table"], cell.dataset)
-    how += [pixels] if any(data_of(r).note for r in records) else []
+    how += [pixels] if notes else []
+    if cell.recipe != "text":
+        notes[CODE] = None
     return {
         "report": report.name,
         "runs": names[-1:],
@@ -130,6 +138,7 @@ def _row(report: ReportFolder, cell: Any) -> dict[str, Any]:
         "sign": SIGNS[found.word],
         "reduced": bool(cell.reduced),
         "how": ", ".join(how),
+        "notes": list(notes),
         "lead": "" if lead is None else points(lead.gap).replace("-", "−"),
         "lead_word": "" if lead is None else lead.verdict.word,
         "lead_sign": "" if lead is None else SIGNS[lead.verdict.word],
