@@ -7,6 +7,8 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
+from atomlib.site.contact_sheets import Sheet
+
 CLONE = Path(__file__).parents[2]
 
 PREVIEW = 1200, 630
@@ -40,15 +42,20 @@ def repository() -> str:
     return next((url for name, url in urls if name in ("Repository", "Source")), "")
 
 
-def preview(sheets: Sequence[Path], path: Path) -> None:
-    """One picture of some sheets of images, side by side, every pixel a whole number of pixels."""
+def preview(rows: Sequence[tuple[Path, Sheet]], path: Path) -> None:
+    """One picture of the first image of each class, a row per set, as large as fits."""
     canvas = Image.new("RGB", PREVIEW, "white")
-    wide = PREVIEW[0] // max(1, len(sheets))
-    for place, name in enumerate(sheets):
-        with Image.open(name) as sheet:
-            factor = max(1, min(wide // sheet.width, PREVIEW[1] // sheet.height))
-            size = sheet.width * factor, sheet.height * factor
-            drawn = sheet.convert("RGB").resize(size, Image.Resampling.NEAREST)
-        left = place * wide + (wide - size[0]) // 2
-        canvas.paste(drawn, (left, (PREVIEW[1] - size[1]) // 2))
+    if rows:
+        across = max(len(sheet.classes) for _, sheet in rows)
+        side = min(PREVIEW[0] // across, PREVIEW[1] // len(rows))
+        left, top = (PREVIEW[0] - side * across) // 2, (PREVIEW[1] - side * len(rows)) // 2
+        for down, (name, sheet) in enumerate(rows):
+            with Image.open(name) as images:
+                for place in range(len(sheet.classes)):
+                    corner = 0, place * sheet.pixels
+                    tile = images.crop((*corner, sheet.pixels, corner[1] + sheet.pixels))
+                    tile = tile.convert("RGB").resize(
+                        (side - 2, side - 2), Image.Resampling.NEAREST
+                    )
+                    canvas.paste(tile, (left + place * side, top + down * side))
     canvas.save(path, format="png")

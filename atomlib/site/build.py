@@ -26,7 +26,7 @@ from atomlib.report.folder import ReportFolder
 from atomlib.report.records import data_of, labels_of, lasts, plain
 from atomlib.runtime.files import atomic_folder
 from atomlib.runtime.layout import Layout
-from atomlib.site import about, contact_sheets, gallery_page
+from atomlib.site import about, contact_sheets
 from atomlib.site.notebook_page import code as highlighted
 from atomlib.site.notebook_page import slug, title_of
 from atomlib.site.report_pages import ReportPages, source_page
@@ -95,7 +95,12 @@ class _Site:
         pages = [ReportPages(self, report) for report in self.reports]
         for each in pages:
             each.write()
-        about.preview(gallery_page.preview(pages[0]), self.out / "preview.png")
+        shown = pages[0].menu["gallery"]
+        sheets = [
+            (self.out / pages[0].report.name / "images" / f"{sheet.name}.png", sheet)
+            for _, sheet in (shown["rows"] if shown else ())
+        ]
+        about.preview(sheets, self.out / "preview.png")
         if picture := self._copy(about.CLONE / "notebooks" / "method.svg", "method.svg"):
             picture = (self.out / picture).read_text().split('aria-label="')[1].split('"')[0]
         code = about.repository() or "source/index.html"

@@ -1,6 +1,5 @@
-"""The images of a report: its gallery, the rows of the front page, the preview's picture."""
+"""The images of a report: its gallery, the rows of the front page."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -50,15 +49,6 @@ def first_images(pages: "ReportPages", datasets: set[str]) -> dict[str, Any] | N
         "per_class": _per_class(first.ipc),
         "rows": [(by_recipe(sheet.method, sheet.recipe), sheet) for sheet in rows],
     }
-
-
-def preview(pages: "ReportPages") -> list[Path]:
-    """The sheets of a preview picture: the largest set of the last method, which is ATOM."""
-    plain = [sheet for sheet in pages.sheets.values() if not sheet.variant]
-    best = max(plain, key=lambda s: (methods.place(s.method), s.ipc, -s.seed), default=None)
-    start = [s for s in plain if best and s.method == "random" and s.ipc == best.ipc]
-    shown = [*start[:1], *([best] if best else [])]
-    return [pages.out / "images" / f"{sheet.name}.png" for sheet in shown]
 
 
 def _trajectory(pages: "ReportPages", run: list[contact_sheets.Sheet]) -> dict[str, Any]:
