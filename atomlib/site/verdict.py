@@ -97,8 +97,8 @@ def _measured(reports: Sequence[ReportFolder], dataset: str, ipc: str) -> list[d
     best: dict[str, tuple[tuple, ReportFolder, Any]] = {}
     for report in reports:
         table = report.tables.get("main_table")
+        same = {r["dataset"]: data_of(r).published_as for r in report.evaluated}
         for cell in () if table is None else table.itertuples():
-            same = {r["dataset"]: data_of(r).published_as for r in report.evaluated}
             if (same.get(cell.dataset), str(cell.ipc), cell.method) != (dataset, ipc, ATOM.name):
                 continue
             found = _nearness(report, cell), report, cell
