@@ -33,8 +33,16 @@ from atomlib.runs.status import status
 from atomlib.runtime import files
 from atomlib.training import EvalConfig
 
+pytestmark = pytest.mark.torture
 TINY = ATOM(width=8, iterations=1, real_batch=4)
 JUDGE = EvalConfig(width=8, epochs=1, networks=1)
+
+
+@pytest.fixture(autouse=True)
+def counted(tally):
+    """``make torture`` says how many were tried."""
+    yield
+    tally("inputs of the kinds that people report, read rightly or refused")
 
 
 @pytest.fixture(autouse=True)
