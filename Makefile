@@ -90,7 +90,7 @@ test: $(READY)  ## everything that guards the package: style, oracles, notebooks
 	@# On a copy, so that nothing is read from results of before, nor a user's results touched.
 	rm -rf build/nbval && mkdir -p build/nbval/reports && cp -R notebooks build/nbval/
 	ln -s ../../../reports/quick build/nbval/reports/quick
-	CUDA_VISIBLE_DEVICES= TQDM_DISABLE=1 $(BIN)/python -m pytest $(PARALLEL) --nbval-lax --nbval-current-env build/nbval/notebooks
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest $(PARALLEL) --nbval-lax --nbval-current-env build/nbval/notebooks
 
 golden: $(READY)  ## write tests/golden/ anew where a revision was raised (and nowhere else)
 	@$(BIN)/python -m tests.test_golden

@@ -14,6 +14,9 @@ ON_GPU = any(pair == ("-m", "gpu") for pair in zip(sys.argv, sys.argv[1:], stric
 # Everything else is the same on every machine: on the CPU. Before torch, which looks for GPUs.
 if not ON_GPU:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+# Also in what tests start: on networks this small a second thread costs more than it brings, and
+# tests run beside each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
@@ -21,7 +24,6 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.errors import SettingError
 from atomlib.runtime import bookmark as resume
 
-# On networks this small a second thread costs more than it brings.
 torch.set_num_threads(1)
 
 TORTURE = os.environ.get("ATOM_TORTURE") == "1"
