@@ -21,7 +21,7 @@ from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, DM, METHODS, DataDAM, Herding, KCenter, RandomImages
-from atomlib.runs import profiles as parameters
+from atomlib.runs import parameters
 from atomlib.runs.grid import DISAGREEMENTS, cells, disagreements
 from atomlib.runs.profiles import read_profile
 from atomlib.training import EvalConfig

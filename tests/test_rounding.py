@@ -6,7 +6,7 @@ from atomlib.report.folder import ReportFolder
 from atomlib.report.records import points, tenths
 from atomlib.report.tables import main_table, readable, write_table
 from atomlib.site.front_page import _cell
-from atomlib.site.report_pages import _accuracy
+from atomlib.site.gallery_page import accuracy_text
 from tests.test_environment import ROOT
 from tests.test_report import record
 
@@ -34,7 +34,7 @@ def test_a_mean_is_rounded_once_wherever_it_is_written(accuracies, text, tmp_pat
         assert _cell(report, cell, "")["difference"] == points(
             sum(accuracies) / len(accuracies) - 26.0
         ).replace("-", "−")
-    assert _accuracy(made["accuracies"]) == text
+    assert accuracy_text(made["accuracies"]) == text
 
 
 @pytest.mark.parametrize("folder", REPORTS, ids=lambda path: path.name)
@@ -47,6 +47,6 @@ def test_committed_tables_say_what_the_pages_say_of_their_runs(folder):
     )
     for cell in table[table.seeds == 1].itertuples():
         last = report.records[cell.runs.split()[-1]]
-        on_pages = _accuracy(last["accuracies"])
+        on_pages = accuracy_text(last["accuracies"])
         assert _cell(report, cell, "")["measured"] == on_pages
         assert tenths(cell.mean) == on_pages.split()[0]
