@@ -28,14 +28,15 @@ class Nodes:
     def start(self, count):
         """The head, and as many more as make ``count``."""
         port = self.address.rpartition(":")[2]
-        self._start("--head", f"--port={port}", "--include-dashboard=false")
-        self._until(lambda: socket.create_connection(("127.0.0.1", int(port)), 1).close() or True)
+        self._started(self._start("--head", f"--port={port}", "--include-dashboard=false"))
         for _ in range(count - 1):
             self.add()
 
     def add(self):
         """One more node, once the cluster has it. Gives its process."""
-        node = self._start(f"--address={self.address}")
+        return self._started(self._start(f"--address={self.address}"))
+
+    def _started(self, node):
         self._until(lambda: b"Ray runtime started" in self._log(node).read_bytes())
         return node
 

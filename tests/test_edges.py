@@ -23,6 +23,7 @@ CPU = torch.device("cpu")
 NAN, INF = float("nan"), float("inf")
 SMALL = {"width": 8, "iterations": 3, "feature_epochs": 1, "precision": "float32"}
 SMALL |= {"student_steps": 3, "experts": 2, "expert_epochs": 2, "latest_start": 1}
+SMALL |= {"outer": 2, "inner": 2, "most_steps": 2, "most_epochs": 2}
 SMALL |= {"rate_lr": 1e-7, "decoder_width": 8, "decoder_epochs": 1}
 MTTS = ("mtt", "glad_mtt")
 LEARNED = [DM.name, DataDAM.name, ATOM.name]
