@@ -46,12 +46,13 @@ class Nodes:
         if "--head" in options:
             command.append(f"--temp-dir={self.folder}")
         log = self.folder / f"node-{len(self.started)}.log"
+        path = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
         with open(log, "wb") as out:
             node = subprocess.Popen(
                 [*command, *options],
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
                 start_new_session=True,
             )
         self.started.append(node)

@@ -50,6 +50,7 @@ def lab(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "their_lab_method.py").write_text(CODE)
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)  # of what is started
     for name in ("ENGINE", "WORKERS", "CPUS_PER_CELL"):
         monkeypatch.delenv(name, raising=False)
     return folder
@@ -97,7 +98,6 @@ def test_it_runs_on_ray(here, lab, monkeypatch, tmp_path):
 
 
 def test_it_runs_in_processes_by_a_notebook(here, lab, monkeypatch, tmp_path):
-    monkeypatch.setenv("PYTHONPATH", str(lab), prepend=os.pathsep)
     monkeypatch.setenv("WORKERS", "2")
     asked = {
         "methods": [MINE, "random"], "seeds": [0, 1], "full_data": None, "settings": SETTINGS,
