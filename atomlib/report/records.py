@@ -106,10 +106,14 @@ def recipe_of(record: dict[str, Any]) -> str:
     return record[part].get("recipe", "text")
 
 
-def named_by_recipe(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def named_by_recipe(records: Iterable[dict[str, Any]], base: str = "") -> list[dict[str, Any]]:
     """The same records, their variants named after what they change: "text" is a recipe as it is,
-    "text+norm" the same with one disagreement changed."""
-    return [{**r, "variant": "+".join(filter(None, (recipe_of(r), r["variant"])))} for r in records]
+    whose variant is ``base``, "text+norm" the same with one disagreement changed."""
+
+    def named(r: dict[str, Any]) -> str:
+        return recipe_of(r) if r["variant"] == base else f"{recipe_of(r)}+{r['variant']}"
+
+    return [{**r, "variant": named(r)} for r in records]
 
 
 def by_recipe(name: str, recipe: str) -> str:

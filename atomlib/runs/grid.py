@@ -197,13 +197,15 @@ def powers(values: Sequence[float]) -> dict[str, Variant]:
     }
 
 
-def disagreements(recipe: str, names: Sequence[str] = tuple(DISAGREEMENTS)) -> dict[str, Variant]:
-    """A recipe as it is, and with one disagreement changed at a time, e.g. "norm".
+def disagreements(
+    recipe: str, names: Sequence[str] = tuple(DISAGREEMENTS), base: str = ""
+) -> dict[str, Variant]:
+    """A recipe as it is, named ``base``, and with one disagreement changed at a time, e.g. "norm".
 
-    The first has no name of its own, "": it is the set that the main table has. Raises
-    SettingError for a name that there is none of.
+    Without a name, "", the recipe's set is that of the main table, which has to have the same
+    settings. Raises SettingError for a name that there is none of.
     """
     check_choice("recipe", recipe, RECIPES)
     for name in names:
         check_choice("disagreement", name, DISAGREEMENTS)
-    return {"": {}} | {name: DISAGREEMENTS[name][recipe] for name in names}
+    return {base: {}} | {name: DISAGREEMENTS[name][recipe] for name in names}
