@@ -50,6 +50,7 @@ def resolved(recipe, variant):
 def test_a_disagreement_changes_one_thing_of_a_recipe(recipe, other):
     made = disagreements(recipe)
     assert [*made] == ["", *DISAGREEMENTS] and not made[""]
+    assert [*disagreements(recipe, ["norm"], "recipe")] == ["recipe", "norm"]
     base, far = resolved(recipe, {}), resolved(other, {})
     apart = {key for key in base if base[key] != far[key]} - {
         ("settings", "recipe"), ("evaluation", "recipe"), ("settings", "iterations"),
