@@ -284,12 +284,27 @@ def test_the_markdown_holds_the_readable_table_and_the_note(tmp_path):
     table = main_table([record(method="dm"), record("digits", "dm", 10)])
     write_table(table, tmp_path, "main_table", "The note.")
     text = (tmp_path / "main_table.md").read_text()
-    assert text.endswith("\n\nThe note.\n")
+    assert text.endswith(f"\n\nThe note. {findings.HOW}\n")
     lines = [line.split("|")[1:-1] for line in text.splitlines() if "|" in line]
     cells = [[cell.strip() for cell in line] for line in lines]
     expected = readable(table)
     assert cells[0] == list(expected.columns)
     assert cells[2:] == expected.to_numpy().tolist()
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "text"),
+    [
+        ((33.0, 33.1, 32.9), "-1.8 ▼"),
+        ((37.0, 37.1, 36.9), "+2.2 ▲"),
+        ((34.6, 35.1, 34.1), "-0.2 ≈"),
+        ((34.6, 35.0), "+0.0 ?"),
+    ],
+)
+def test_each_cell_says_how_it_stands_to_its_published_figure(accuracies, text):
+    shown = row(readable(main_table([record(accuracies=accuracies)])), method="ATOM")
+    assert shown["IPC 1, published"] == "34.8 ± 1.0†"
+    assert shown["IPC 1, difference"] == text
 
 
 def test_the_latex_is_the_same_table_in_latex(tmp_path):
@@ -302,6 +317,7 @@ def test_the_latex_is_the_same_table_in_latex(tmp_path):
     expected = readable(table)
     assert rows[0] == list(expected.columns)
     signs = {"±": r"$\pm$", "†": r"\textsuperscript{\dag}", "–": "--", "_": r"\_"}
+    signs |= {"▲": r"$\bigtriangleup$", "▼": r"$\bigtriangledown$", "≈": r"$\approx$"}
     cells = [[str(cell) for cell in row] for row in expected.to_numpy()]
     for sign, command in signs.items():
         cells = [[cell.replace(sign, command) for cell in row] for row in cells]

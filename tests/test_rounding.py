@@ -30,10 +30,10 @@ def test_a_mean_is_rounded_once_wherever_it_is_written(accuracies, text, tmp_pat
     for found in (table, report.tables["main_table"]):
         assert readable(found)["IPC 1"].tolist() == [text]
         (cell,) = found.itertuples()
-        assert _cell(report, cell, "")["measured"] == text
-        assert _cell(report, cell, "")["difference"] == points(
-            sum(accuracies) / len(accuracies) - 26.0
-        ).replace("-", "−")
+        shown, gap = _cell(report, cell, ""), points(sum(accuracies) / len(accuracies) - 26.0)
+        assert shown["measured"] == text
+        assert shown["difference"] == gap.replace("-", "−")
+        assert readable(found)["IPC 1, difference"].tolist() == [f"{gap} {shown['sign']}"]
     assert accuracy_text(made["accuracies"]) == text
 
 

@@ -31,9 +31,9 @@ PUBLISHED_NETWORKS = EvalConfig().networks
 """Taken for a published mean ± spread, which tells no number: as many as the paper's protocol."""
 
 HOW = (
-    "Difference: measured − published, in points; ▲ above, ▼ below, ≈ not told apart at p < 0.05 "
-    "(Welch's t-test from means and spreads, over networks, or over distillation seeds where there "
-    "are several). How many networks a published spread is of is not on record: "
+    "Difference: measured − published, in points; ▲ above, ▼ below, ≈ not told apart at p < 0.05, "
+    "? not tested (Welch's t-test from means and spreads, over networks, or over distillation "
+    "seeds where there are several). How many networks a published spread is of is not on record: "
     f"{PUBLISHED_NETWORKS} are taken, as in the paper's protocol; where no spread was published, "
     "the test is of the measured mean against the published mean only. Fewer than three networks "
     "or seeds are not tested. Nothing is corrected for the number of comparisons."

@@ -13,6 +13,7 @@ from atomlib.augmentation import DSAConfig
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet
 from atomlib.methods import ATOM
+from atomlib.report.findings import HOW, SIGNS, against_published
 from atomlib.report.published import (
     DOUBTFUL,
     RECALLED,
@@ -35,6 +36,7 @@ from atomlib.report.records import (
     lasts,
     place,
     plain,
+    points,
     recipe_of,
     tenths,
     with_spread,
@@ -314,8 +316,9 @@ def readable_costs(table: pd.DataFrame) -> pd.DataFrame:
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The main table for a reader: methods down, IPC across, measured and published.
 
-    The accuracy on the full data stands in every column of IPC: it is the ceiling of each. Where
-    nothing is published of any row, there are no columns for it.
+    The accuracy on the full data stands in every column of IPC: it is the ceiling of each. A
+    difference is measured minus published, with the sign of its test (findings.HOW). Where nothing
+    is published of any row, there are no columns for it.
     """
     rows, known = [], table.published.notna().any()
     for (dataset, method, recipe), part in table.groupby(
@@ -336,6 +339,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
                     row[f"{name}, published"] = published_text(
                         cell.published, cell.published_std, cell.checked, cell.note
                     )
+                if known and not pd.isna(cell.published):
+                    sign = SIGNS[against_published(cell).word]
+                    row[f"{name}, difference"] = f"{points(cell.difference)} {sign}"
         rows.append(row)
     return pd.DataFrame(rows).fillna("–")
 
@@ -426,7 +432,8 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 
 def _with_signs(note: str, text: str) -> str:
-    return " ".join(filter(None, [note, explained(text)]))
+    tested = HOW if ", difference" in text else ""
+    return " ".join(filter(None, [note, tested, explained(text)]))
 
 
 def write_table(
@@ -460,6 +467,9 @@ def to_latex(table: pd.DataFrame) -> str:
         RECALLED: r"\textsuperscript{\dag}",
         DOUBTFUL: r"\textsuperscript{\ddag}",
         "–": "--",
+        "▲": r"$\bigtriangleup$",
+        "▼": r"$\bigtriangledown$",
+        "≈": r"$\approx$",
         "≥": r"$\geq$",
         "≤": r"$\leq$",
     }
