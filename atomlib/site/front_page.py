@@ -8,7 +8,7 @@ import pandas as pd
 
 from atomlib import methods
 from atomlib.report import findings
-from atomlib.report.findings import HOW, SIGNS, against_published
+from atomlib.report.findings import SIGNS, against_published
 from atomlib.report.folder import ReportFolder
 from atomlib.report.published import published_text
 from atomlib.report.records import by_recipe, data_label, lasts, points, tenths, with_spread
@@ -45,7 +45,6 @@ def front(pages: "ReportPages") -> dict[str, Any]:
         "example": report.layout.record(example["name"]).as_posix() if example else "",
         "note": report.note("main_table"),
         "tests": findings.as_table(found).to_dict("split") if found else None,
-        "how": HOW if published_count(report) else "",
         "summary": _summary(report),
     }
 
