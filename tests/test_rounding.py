@@ -1,5 +1,6 @@
 """Figures are rounded once: tables, their CSV, the front page, gallery and runs page agree."""
 
+import numpy as np
 import pytest
 
 from atomlib.report.folder import ReportFolder
@@ -35,6 +36,16 @@ def test_a_mean_is_rounded_once_wherever_it_is_written(accuracies, text, tmp_pat
         assert shown["difference"] == gap.replace("-", "−")
         assert readable(found)["IPC 1, difference"].tolist() == [f"{gap} {shown['sign']}"]
     assert accuracy_text(made["accuracies"]) == text
+
+
+@pytest.mark.parametrize("folder", REPORTS, ids=lambda path: path.name)
+def test_no_experiment_has_overwritten_anothers_result(folder):
+    report = ReportFolder.read(folder)
+    for name, table in report.tables.items():
+        for cell in table[table.runs.notna()].itertuples() if "runs" in table else ():
+            made = [report.records[run] for run in cell.runs.split()]
+            if len(made) == 1:
+                assert cell.mean == pytest.approx(np.mean(made[0]["accuracies"])), (name, cell.runs)
 
 
 @pytest.mark.parametrize("folder", REPORTS, ids=lambda path: path.name)
