@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from functools import partial
@@ -53,6 +54,7 @@ from atomlib.runtime import provenance
 from atomlib.runtime.device import Execution, memory, pick_device
 from atomlib.runtime.files import atomic_write
 from atomlib.training import EnsembleTrainer, EvalConfig, Trainer, side_by_side
+from tests.gpu import CUDA, Watch, as_if_compiled, pretend_gpu
 from tests.plain import plain_epoch, plain_gradient_step, plain_step
 from tests.ray_nodes import ray_nodes
 
@@ -422,6 +424,56 @@ def this_process(items: list, make: Callable, arguments: tuple) -> Iterator[tupl
         yield item, work(item)
 
 
+def launches(device: torch.device) -> pd.DataFrame:
+    """Kernels that a step, and a pass of networks, starts on a GPU, and how often it waits for it.
+
+    Counted by a stand-in for a GPU (tests/gpu.py), in small, for they depend on neither width nor
+    batch. "Beside compiled" are those outside of what is compiled.
+    """
+    of_steps = [("step", name, partial(step_counts, METHODS[name])) for name in MATCHING]
+    of_a_pass = [(f"pass of {NETWORKS} networks", None, pass_counts)]
+    rows = []
+    for what, method, counts in tqdm(of_steps + of_a_pass, "launches"):
+        (eager, waits), (beside, more) = (alone(counts, compiled) for compiled in (False, True))
+        row = {"what": what, "method": method, "launches_eager": eager}
+        rows.append(row | {"launches_beside_compiled": beside, "waits": max(waits, more)})
+    return pd.DataFrame(rows)
+
+
+TINY = {"zca": False, "width": 8, "compile": "off"}
+
+
+def step_counts(method: type[Method], compiled: bool) -> tuple[int, int]:
+    """Launches and waits of a step after the first, which also copies what is then kept."""
+    data = random_data(images=8)
+    with watched(compiled) as watch:
+        learner = method(ipc=1, real_batch=4, **TINY).resolve(data).learner(data, CUDA)
+        learner.iterate()
+        watch.clear()
+        learner.iterate()
+    return watch.launches.total(), watch.waits.total()
+
+
+def pass_counts(compiled: bool) -> tuple[int, int]:
+    """What an epoch more adds to an evaluation: launches and waits."""
+    data, counts = random_data(images=8), []
+    made = distill(data, RandomImages(ipc=1, zca=False), device="cpu", progress=False)
+    for epochs in (1, 2, 3):  # the first also copies what is then kept
+        config = EvalConfig(epochs=epochs, networks=NETWORKS, width=8, compile="off")
+        with watched(compiled) as watch:
+            evaluate(made, data, config, device=CUDA, progress=False)
+        counts.append((watch.launches.total(), watch.waits.total()))
+    (before, waits), (after, more) = counts[1:]
+    return after - before, more - waits
+
+
+@contextmanager
+def watched(compiled: bool) -> Iterator[Watch]:
+    """A pretended GPU, whose Watch sees what would be compiled too, or all else alone."""
+    with pretend_gpu() as watch, as_if_compiled(watch) if compiled else nullcontext():
+        yield watch
+
+
 def bandwidth(device: torch.device) -> float:
     """Bytes a second read and written by a copy of 256 MB, the best of ten."""
     source = torch.ones(1 << 26, device=device)
@@ -461,6 +513,7 @@ def main() -> None:
         "accuracy": accuracy,
         "cluster": cluster,
         "search": search,
+        "launches": launches,
     }
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--only", nargs="+", choices=sections, default=list(sections))

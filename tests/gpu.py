@@ -28,6 +28,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from atomlib.runtime.device import Execution
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 
 
@@ -288,3 +290,20 @@ def pretend_gpu(gigabytes=80, count=1):
         stack.enter_context(Calls(watch))
         stack.enter_context(Operators(watch))
         yield watch
+
+
+@contextmanager
+def as_if_compiled(watch):
+    """What would be compiled counts as no launches, nor does the backward pass through it."""
+    init = Execution.__init__
+
+    def compiling(self, *arguments):
+        init(self, *arguments)
+        self.compile = True
+
+    with (
+        mock.patch.object(Execution, "__init__", compiling),
+        mock.patch.object(Execution, "compiled", lambda self, function: watch.hidden(function)),
+        mock.patch.object(torch.Tensor, "backward", watch.hidden(torch.Tensor.backward)),
+    ):
+        yield

@@ -430,19 +430,9 @@ def test_gradients_are_let_go_before_test_images_come(make_data, watch, monkeypa
 # Launches
 
 
-def test_a_compiled_step_launches_few_kernels_beside_the_compiled_ones(
-    make_data, watch, monkeypatch
-):
+def test_a_compiled_step_launches_few_kernels_beside_the_compiled_ones(make_data, watch):
     """At IPC 1 a large GPU waits for launches more than for arithmetic."""
-    monkeypatch.setattr(Execution, "compiled", lambda self, function: watch.hidden(function))
-    monkeypatch.setattr(torch.Tensor, "backward", watch.hidden(torch.Tensor.backward))
-    init = Execution.__init__
-
-    def compiling(self, *arguments):
-        init(self, *arguments)
-        self.compile = True
-
-    monkeypatch.setattr(Execution, "__init__", compiling)
     data = make_data(size=16)
-    run_steps(data, watch, ATOM(**{**LEARN, "depth": 3}), count=1)
+    with gpu.as_if_compiled(watch):
+        run_steps(data, watch, ATOM(**{**LEARN, "depth": 3}), count=1)
     assert sum(watch.launches.values()) < 20, watch.launches
