@@ -80,6 +80,10 @@ def _text(cell: pd.Series, kind: str) -> str:
     return f"{cell[kind]:.1f} ± {cell[f'{kind}_std']:.1f}"
 
 
+FROM = {"its file": "by its file", "elsewhere": "claimed elsewhere"}
+"""Where a claim is from, in a sentence."""
+
+
 def findings(found: pd.DataFrame) -> list[str]:
     """A sentence for each set that claims something: how far from it, by its authors' protocol."""
     sentences = []
@@ -89,7 +93,7 @@ def findings(found: pd.DataFrame) -> list[str]:
         networks = int(cell["authors_networks"])
         sentences.append(
             f"{cell['set']}: {cell['authors']:.1f} here ({cell['protocol']}; {networks} "
-            f"network{'s' if networks > 1 else ''}), {cell['claim']:.1f} by {cell['claim_from']}: "
+            f"network{'s' if networks > 1 else ''}), {cell['claim']:.1f} {FROM[cell['claim_from']]}: "
             f"{cell['authors'] - cell['claim']:+.1f} points."
         )
     return sentences
