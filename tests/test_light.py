@@ -8,6 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from atomlib.site.api import MODULES
 from tests.test_environment import PROJECT, ROOT
 
 
@@ -90,6 +91,14 @@ assert main(["data", "digits"]) == 0 and main(["status", "."]) == 0
 import atomlib.runs.judge  # atomlib evaluate
 """
     done = without_extras(code, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_what_the_reference_offers_needs_no_extra_but_the_search_does(tmp_path):
+    names = [f"atomlib.{name}" for name in MODULES if name != "nas"]
+    done = without_extras(
+        f"import importlib\nfor n in {names}: importlib.import_module(n)", tmp_path
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -20,7 +20,7 @@ from scipy.stats import ttest_1samp, ttest_ind
 
 from atomlib.datasets import known
 from atomlib.distilled_set import DistilledSet
-from atomlib.methods import METHODS
+from atomlib.methods import ATOM, METHODS
 from atomlib.report import findings
 from atomlib.report.findings import SIGNS, against_published
 from atomlib.report.folder import ReportFolder
@@ -29,6 +29,7 @@ from atomlib.report.tables import as_markdown, main_table, readable, write_table
 from atomlib.runtime import files
 from atomlib.runtime.files import atomic_folder, write_record
 from atomlib.runtime.layout import Layout
+from atomlib.site import api
 from atomlib.site.build import MARKER, build
 from atomlib.site.notebook_page import markdown, mathml, parts, read_html, read_markdown
 from atomlib.site.report_pages import natural, sort_key
@@ -513,6 +514,38 @@ def test_tables_are_read_by_the_texts_of_their_cells():
     assert read_html(HOSTILE) is None
 
 
+# The API reference
+
+
+def test_every_name_of_the_reference_has_words_of_its_own():
+    every = api.modules()
+    offered = {f"{n}.{e}" for n, m in every.items() for e in getattr(m.obj, "__all__", ())}
+    shown = {d.fullname: words for m in every.values() for d, words, _ in api.members(m)}
+    # What a package takes from a module of its own and is neither class nor function, pdoc reads no
+    # words of.
+    assert len(shown) > 60 and offered - set(shown) == {"atomlib.models.MODELS"}
+    for name in ("attention.channel_attention", "distill.distill", "evaluate.evaluate"):
+        assert f"atomlib.{name}" in shown
+
+
+def test_the_settings_of_a_method_are_its_own_before_those_of_its_bases():
+    found = dict(api.settings(api.modules()["atomlib.methods"].get("ATOM")))
+    first, *_, last = found
+    assert (first, last) == ("ATOM", "NetworkConfig")
+    assert {name for rows in found.values() for name, *_ in rows} == set(ATOM.model_fields)
+    assert ("spatial_power", "4.0", "p_s") in found["DataDAM"]
+    assert all(meaning for rows in found.values() for _, _, meaning in rows)
+
+
+def test_the_reference_is_the_same_each_time(committed):
+    """No address of an object in memory, no type of a checker's."""
+    pages = sorted((committed.folder / "api").rglob("*.html"))
+    assert len(pages) == len(api.MODULES) + 1
+    text = "".join(page.read_text() for page in pages)
+    assert not re.findall(r"0x[0-9a-f]{6,}|Annotated\[|Validator", text)
+    assert "``" not in text  # as code, not as it is typed
+
+
 # In a browser
 
 
@@ -621,7 +654,13 @@ def test_reports_are_told_apart_in_words_the_papers_settings_first(committed):
 def test_the_front_page_leads_to_code_paper_commands_and_citation(committed):
     text = (committed.folder / "index.html").read_text()
     buttons = re.findall(r'<a href="([^"]+)"', text.split('class="buttons"')[1].split("</p>")[0])
-    assert buttons == ["source/index.html", "https://arxiv.org/abs/2405.01373", "#run", "#cite"]
+    assert buttons == [
+        "source/index.html",
+        "api/index.html",
+        "https://arxiv.org/abs/2405.01373",
+        "#run",
+        "#cite",
+    ]
     bibtex = text.split("<pre")[-1]
     assert "@inproceedings{khaki2024" in bibtex and "Plataniotis, Konstantinos N." in bibtex
     with Image.open(committed.folder / "preview.png") as preview:
@@ -650,9 +689,10 @@ return [...document.querySelectorAll("header *, main *, footer *")].filter((elem
 
 def test_each_kind_of_page_of_the_committed_reports_is_sound(committed, browser):
     """No error, every picture there, nothing asked of a host, nothing cut at four widths, day and
-    night: the front page, every notebook, a gallery, runs, code."""
+    night: the front page, every notebook, a gallery, runs, code, the API reference."""
     pages = [committed.folder / "index.html", *sorted((committed.folder / "quick").glob("*.html"))]
     pages += [committed.folder / "source/index.html", committed.folder / "source/attention.html"]
+    pages += sorted((committed.folder / "api").rglob("*.html"))
     assert len(pages) > 15
     requests(browser)
     for path in pages:
@@ -680,6 +720,15 @@ def test_each_kind_of_page_of_the_committed_reports_is_sound(committed, browser)
     asked = requests(browser)
     assert len(asked) > len(pages)
     assert {urlsplit(url).scheme for url in asked} <= {"file", "data", "about"}
+
+
+def test_the_reference_is_two_clicks_away_and_leads_to_the_code(committed, browser):
+    emulate(browser)
+    open_page(browser, committed.folder / "quick/01_main_table.html")
+    for link in ("API reference", "channel_attention", "source"):
+        browser.find_element("link text", link).click()
+    assert browser.current_url.endswith("source/attention.html")
+    assert "channel_attention" in browser.find_element("tag name", "main").text
 
 
 def test_what_is_cut_is_found(small, browser):

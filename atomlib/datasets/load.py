@@ -1,11 +1,14 @@
 """Data sets by name: ``load_dataset`` returns both splits as uint8 tensors.
 
-digits          scikit-learn's 8 x 8 digits, embedded
-digits32        the same, enlarged to 32 x 32
-cifar10, cifar100    known by their pixels: the official files (``make data DATASET=...``), or a
-                folder or archive of that name that holds the same images
-tinyimagenet    known by its official archive; a part of it keeps its own name
-folder:PATH     a folder or .zip/.tar/.tar.gz/.tar.xz of {train,test|val}/<class>/*
+The names, and what each brings:
+
+    digits          scikit-learn's 8 x 8 digits, embedded
+    digits32        the same, enlarged to 32 x 32
+    cifar10, cifar100
+                    known by their pixels: the official files (make data DATASET=...),
+                    or a folder or archive of that name that holds the same images
+    tinyimagenet    known by its official archive; a part of it keeps its own name
+    folder:PATH     a folder or .zip/.tar/.tar.gz/.tar.xz of {train,test|val}/<class>/*
 """
 
 import argparse

@@ -1,8 +1,10 @@
 """ATOM: spatial and channel attention of every block but the last, and the output.
 
-L = s * sum_k [ sum_{l<L} ||mean a_s(real_k)_l - mean a_s(syn_k)_l||^2      spatial (DataDAM's)
-                        + ||mean a_c(real_k)_l - mean a_c(syn_k)_l||^2      channel (ATOM adds)
-                + lambda * ||mean f_out(real_k) - mean f_out(syn_k)||^2 ]   output  (DM's)
+One iteration descends
+
+    L = s * sum_k [ sum_{l<L} ||mean a_s(real_k)_l - mean a_s(syn_k)_l||^2      spatial (DataDAM's)
+                            + ||mean a_c(real_k)_l - mean a_c(syn_k)_l||^2      channel (ATOM adds)
+                    + lambda * ||mean f_out(real_k) - mean f_out(syn_k)||^2 ]   output  (DM's)
 """
 
 from typing import ClassVar

@@ -1,7 +1,9 @@
 """DataDAM: spatial attention of every block but the last, and the output.
 
-L = s * sum_k [ sum_{l<L} ||mean a_s(real_k)_l - mean a_s(syn_k)_l||^2
-                + lambda * ||mean f_out(real_k) - mean f_out(syn_k)||^2 ]
+One iteration descends
+
+    L = s * sum_k [ sum_{l<L} ||mean a_s(real_k)_l - mean a_s(syn_k)_l||^2
+                    + lambda * ||mean f_out(real_k) - mean f_out(syn_k)||^2 ]
 """
 
 from typing import Annotated, ClassVar, Literal, Self

@@ -1,6 +1,8 @@
 """DM, distribution matching: mean outputs of random feature extractors.
 
-L = s * sum_k ||mean f_out(real_k) - mean f_out(syn_k)||^2
+One iteration descends
+
+    L = s * sum_k ||mean f_out(real_k) - mean f_out(syn_k)||^2
 """
 
 from typing import ClassVar

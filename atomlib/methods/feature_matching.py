@@ -98,7 +98,7 @@ def class_means(
 def matching_loss(
     weights: Sequence[float], real: Sequence[Tensor], synthetic: Sequence[Tensor], scale: float
 ) -> Float[Tensor, ""]:
-    """scale * sum_t w_t ||real_t - synthetic_t||^2, summed over classes."""
+    """``scale * sum_t w_t ||real_t - synthetic_t||^2``, summed over classes."""
     distances = [
         weight * (r - s).square().sum()
         for weight, r, s in zip(weights, real, synthetic, strict=True)

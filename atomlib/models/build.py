@@ -35,6 +35,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "resnet18": ResNet18,
     "vit": ViT,
 }
+"""Every network, by the name that ``build_model`` takes."""
 
 
 def _word(value: object) -> object:

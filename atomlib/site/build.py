@@ -7,7 +7,8 @@ need no server and no other host. Templates, style and script are in templates/.
     <out>/<profile>/<notebook>.html  beside its .ipynb, and the tables, figures, results and
                                      distilled sets of the report, copied
     <out>/<profile>/gallery.html, runs.html
-    <out>/source/<module>.html       the modules of the method, and those that notebooks link to
+    <out>/api/<module>.html          the reference of the package's public names
+    <out>/source/<module>.html       the modules of the method, and those that pages link to
 """
 
 import argparse
@@ -26,7 +27,7 @@ from atomlib.report.folder import ReportFolder
 from atomlib.report.records import data_of, labels_of, lasts, plain
 from atomlib.runtime.files import atomic_folder
 from atomlib.runtime.layout import Layout
-from atomlib.site import about, contact_sheets
+from atomlib.site import about, api, contact_sheets
 from atomlib.site.notebook_page import code as highlighted
 from atomlib.site.notebook_page import slug, title_of
 from atomlib.site.report_pages import ReportPages, source_page
@@ -80,7 +81,7 @@ class _Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.templates.filters |= {"url": quote, "slug": slug, "plain": plain}
+        self.templates.filters |= {"url": quote, "slug": slug, "plain": plain, **api.FILTERS}
         self.templates.globals |= {
             "data_of": data_of,
             "position": contact_sheets.position,
@@ -89,6 +90,8 @@ class _Site:
             "url": url and url.rstrip("/") + "/",
             "cite": about.citation(),
             "verdict": verdict(reports),
+            "api_page": api.page_of,
+            "source_page": lambda doc: source_page(api.source_of(doc)),
         }
 
     def write(self) -> None:
@@ -109,9 +112,11 @@ class _Site:
             method_picture=picture,
         )  # fmt: skip
         firsts = {}
-        for module in self.modules:
+        sources = self._api()
+        for module in dict.fromkeys([*self.modules, *sources]):
             source = (PACKAGE / f"{module}.py").read_text()
-            firsts[module] = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+            if module in self.modules:
+                firsts[module] = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
             self.page(
                 "source.html", f"source/{source_page(module)}", title=f"atomlib/{module}.py",
                 source=highlighted(source), report=None,
@@ -120,6 +125,20 @@ class _Site:
         for name in ("style.css", "page.js", "icon.svg"):
             self._copy(Path(__file__).parent / "templates" / name, name)
         self._copy(about.CLONE / "LICENSE", "LICENSE.txt")
+
+    def _api(self) -> list[str]:
+        """Write the reference; the modules whose source it leads to."""
+        listed, homes = [], []
+        for name, given in api.pages().items():
+            self.page("api.html", api.page_of(name), title=name, report=None, **given)
+            docs = [doc for doc, *_ in given["members"]]
+            homes += map(api.source_of, docs)
+            first = given["module"].docstring.split("\n")[0]
+            listed.append((name, api.prose(first), docs))
+        self.page(
+            "api_index.html", "api/index.html", title="API reference", report=None, modules=listed
+        )
+        return homes
 
     def _copy(self, source: Path, name: str) -> str:
         """The name, or nothing where there is no such file: an installed package has no clone."""
