@@ -145,3 +145,19 @@ def test_bfloat16_warps_images_where_float32_does(make_data):
 
 def _keep(inputs, module, args):
     inputs.append(args[0].detach().clone())
+
+
+def test_from_when_a_gpu_pays_for_compiling_is_measured_once(monkeypatch, tmp_path):
+    tried = []
+
+    def trial(device):
+        tried.append(device)
+        return compiling.Trial(operations=10, eager_s=2.0, compiled_s=1.0, compiling_s=3.0)
+
+    monkeypatch.setattr(compiling, "trial", trial)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "none that there is")
+    monkeypatch.setenv("ATOM_CACHE", str(tmp_path))
+    device = torch.device("cuda")
+    first = compiling.pays_from(device)
+    assert first == compiling.STEPS_COMPILED * 3 * 10 == compiling.pays_from(device)
+    assert tried == [device]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from atomlib.runtime.files import cache_folder
+from atomlib.runtime.files import DamagedError, cache_folder, read_record, write_record
 
 PAYS_ON_A_CPU = 2e12
 """Operations of a run: compiling costs up to a minute where the cache is cold, and saves half to
