@@ -132,7 +132,7 @@ clean:  ## remove the environment and what failed runs left
 # Rebuilt from nothing when the lock changes, so that it never holds a mixture.
 $(READY): requirements.lock pyproject.toml
 	rm -rf .venv
-	@$(PYTHON) -c 'import sys; sys.exit("error: python is %d.%d; allowed: 3.11 or later (set PYTHON=...)" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("error: python is %d.%d; allowed: 3.11 to 3.14 (set PYTHON=...)" % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] <= (3, 14) else 0)'
 	$(PYTHON) -m venv .venv
 ifdef TORCH_INDEX
 	$(PIP) --no-deps --index-url "$(TORCH_INDEX)" $$(grep -oE '^torch(vision)?==[^ ;]+' requirements.lock)

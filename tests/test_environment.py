@@ -66,6 +66,14 @@ def test_conda_environment_installs_the_lock_and_a_supported_python():
     assert Version(python.removeprefix("python=")) in allowed
 
 
+def test_make_takes_the_pythons_that_the_package_takes():
+    (ends,) = re.findall(r"not \((.*?)\) <= .*? <= \((.*?)\) else", (ROOT / "Makefile").read_text())
+    first, last = (int(end.split(", ")[1]) for end in ends)
+    allowed = Requirement(f"python{PROJECT['project']['requires-python']}").specifier
+    taken = [minor for minor in range(30) if f"3.{minor}.1" in allowed]
+    assert taken == [*range(first, last + 1)]
+
+
 def test_lock_names_no_place_to_download_from():
     assert not re.search(r"://|^-|@ ", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
 
