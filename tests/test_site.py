@@ -264,6 +264,15 @@ def test_the_vector_is_shown_where_there_is_one_and_all_forms_are_offered(small)
         assert f'<a href="figures/main_table.{kind}">{kind.upper()}</a>' in text
 
 
+def test_a_cost_figure_speaks_of_whiskers_where_its_table_has_them(small):
+    Image.new("RGB", (4, 3)).save("reports/small/figures/cost.png")
+    for columns, said in (("step_s", False), ("step_s,step_low_s,step_high_s", True)):
+        Path("reports/small/cost.csv").write_text(
+            f"{columns}\n{','.join('1' * len(columns.split(',')))}\n"
+        )
+        assert ("Whiskers" in (build() / "index.html").read_text()) == said
+
+
 def test_files_that_cannot_be_read_are_left_out_and_counted(small, capsys):
     Path("reports/small/results/toy-atom-ipc2-seed0.json").write_text("{}")
     Path("reports/small/distilled/toy-atom-ipc2-seed0.safetensors").write_text("")

@@ -26,8 +26,8 @@ FIGURES = {
     "ablation": "The seven combinations of ATOM's terms: means over networks, bars their 95 % "
     "t-intervals; the dashed line is ATOM with all three.",
     "attention": "Start images, and below each the spatial attention that a network pays to it.",
-    "cost": "Seconds per iteration: the median, from the fastest to the slowest of the repeats, "
-    "the arithmetic bound across each bar; and peak memory, measured once.",
+    "cost": "Seconds per iteration: the median of the repeats, the arithmetic bound across each "
+    "bar; and peak memory, measured once.",
     "cross_architecture": "Accuracy by network and method: a dot per network trained, a bar their "
     "mean; the dashed line is chance.",
     "disagreements": "One setting changed at a time, from the text's and from the code's: means "
@@ -178,6 +178,8 @@ class ReportPages:
         layout, links = self.report.layout, self.origin(name, root, notebook)
         stem = name.removeprefix("gallery_")
         caption = FIGURES.get(name, name.replace("_", " "))
+        if name == "cost" and "step_low_s" in self.report.tables.get(name, ()):
+            caption += " Whiskers: the fastest and the slowest repeat."
         if name.startswith("gallery_") and stem in self.sheets:
             caption = f"{words(self.sheets[stem])}, one row per class."
             links.append(("one by one", f"{root}gallery.html#{quote(self.shown_at[stem])}"))
@@ -251,11 +253,11 @@ class ReportPages:
             rows.append(
                 [
                     name,
+                    accuracy_text(accuracies) or "–",
                     label(record["method"]),
                     str(record["ipc"]),
                     record.get("variant", ""),
                     label(network),
-                    accuracy_text(accuracies) or "–",
                     f"{seconds:,.0f}",
                 ]
             )
@@ -276,7 +278,7 @@ class ReportPages:
                     "shown_at": self.shown_at.get(name, ""),
                 }
             )
-        columns = ["run", "method", "IPC", "variant", "network", "accuracy, %", "seconds"]
+        columns = ["run", "accuracy, %", "method", "IPC", "variant", "network", "seconds"]
         links = [("CSV", "runs.csv"), ("LaTeX", "runs.tex")]
         frame = pd.DataFrame(rows, columns=columns)
         frame.to_csv(self.out / "runs.csv", index=False)

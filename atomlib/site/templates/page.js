@@ -40,8 +40,8 @@ function compare(a, b, down) {
   return down ? -order : order;
 }
 
-// What scrolls says at which side there is more, and so in words.
-for (const box of document.querySelectorAll(".scroll")) {
+// What scrolls says at which side there is more; a table so in words.
+for (const box of document.querySelectorAll(".scroll, .equation, .doc pre")) {
   const hint = document.createElement("p");
   hint.className = "scrolls";
   hint.textContent = "Scroll sideways for more columns.";
@@ -51,7 +51,7 @@ for (const box of document.querySelectorAll(".scroll")) {
     box.classList.toggle("more-right", box.scrollLeft < most - 1);
     hint.hidden = most <= 1;
   };
-  box.before(hint);
+  if (box.matches(".scroll")) box.before(hint);
   box.addEventListener("scroll", tell);
   new ResizeObserver(tell).observe(box);
 }
