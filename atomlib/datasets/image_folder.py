@@ -20,7 +20,7 @@ from atomlib.datasets.archives import listed, telling, walk
 from atomlib.datasets.decoded import decoded
 from atomlib.datasets.image_data import ImageData, check_name
 from atomlib.datasets.layout import Layout, lay_out, may_matter
-from atomlib.datasets.pixels import PIXELS, Pixels, read_image
+from atomlib.datasets.pixels import PIXELS, Pixels, read_image, use_bits
 from atomlib.errors import DataError, shown
 from atomlib.runtime.files import sha256_file
 from atomlib.runtime.progress import Bar
@@ -108,13 +108,7 @@ def _decode(name: str, path: Path, resize: int | None) -> tuple[ImageData, str]:
                 leave=False,
             )
         )
-    deepest = max(pixels.deepest for pixels in decoded)
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if deepest < 1 << bits)
-    if deepest >= 0 and bits < 16:  # all of them are read again: what 8 bits are depends on all
-        for row, file in enumerate(wanted):
-            if decoded[row].deepest >= 0:
-                decoded[row] = read_image(file, files[file], path, resize, bits)
-    _check_brightness(decoded, wanted, path)
+    bits = use_bits(decoded, wanted, files, path, resize)
     colour = any(pixels.array.ndim == 3 for pixels in decoded)
     size = first.shape[:2]
     if size[0] != size[1]:
@@ -140,19 +134,7 @@ def _decode(name: str, path: Path, resize: int | None) -> tuple[ImageData, str]:
         labels["test"],
         layout.class_names,
     )
-    return data, " ".join(_remarks(name, layout, wanted, decoded, bits if deepest >= 0 else 16))
-
-
-def _check_brightness(decoded: list[Pixels], wanted: list[str], path: Path) -> None:
-    """Raise DataError where coloured images of 16 bits use few of them, as those of cameras do."""
-    rows = [row for row, pixels in enumerate(decoded) if pixels.brightest >= 0]
-    brightest = max((decoded[row].brightest for row in rows), default=255)
-    if brightest < 64:
-        raise DataError(
-            f"image {wanted[rows[0]]} of {path} has 16 bits a channel, of which none of "
-            f"{len(rows):,} such images uses more than {brightest.bit_length() + 8}; allowed: 15 "
-            "or 16 bits in use (scale the values to the whole range, or write 8 bits a channel)"
-        )
+    return data, " ".join(_remarks(name, layout, wanted, decoded, bits))
 
 
 def _remarks(

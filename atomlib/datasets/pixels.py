@@ -10,6 +10,7 @@ not, changes nothing. Of an animation the first frame counts.
 
 import io
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +70,36 @@ def read_image(name: str, content: bytes, path: Path, resize: int | None, bits: 
         f"image {name} of {path} is truncated or no image ({reason}); allowed: whole images; "
         "replace or delete it"
     )
+
+
+def use_bits(
+    decoded: list[Pixels],
+    names: Sequence[str],
+    files: Mapping[str, bytes],
+    path: Path,
+    resize: int | None,
+) -> int:
+    """How many of 16 bits the grey images of one data set use, 16 where there are none such.
+
+    Where it is fewer, they are read again, in place: what the upper 8 are depends on all images.
+    Raises DataError where coloured images of 16 bits use few of them, as those of cameras do.
+    """
+    rows = [row for row, pixels in enumerate(decoded) if pixels.brightest >= 0]
+    brightest = max((decoded[row].brightest for row in rows), default=255)
+    if brightest < 64:
+        raise DataError(
+            f"image {names[rows[0]]} of {path} has 16 bits a channel, of which none of "
+            f"{len(rows):,} such images uses more than {brightest.bit_length() + 8}; allowed: 15 "
+            "or 16 bits in use (scale the values to the whole range, or write 8 bits a channel)"
+        )
+    deepest = max(pixels.deepest for pixels in decoded)
+    if deepest < 0:
+        return 16
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if deepest < 1 << bits)
+    for row, name in enumerate(names):
+        if bits < 16 and decoded[row].deepest >= 0:
+            decoded[row] = read_image(name, files[name], path, resize, bits)
+    return bits
 
 
 def _read(content: bytes, resize: int | None, bits: int, name: str, path: Path) -> Pixels:

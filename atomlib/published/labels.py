@@ -47,7 +47,7 @@ def read(
     if not values.isfinite().all():
         raise DamagedError(f"labels of {name} are not finite; allowed: numbers")
     if labels.ndim == 2 and shape[1] > 1:
-        return _soft(values, kind)
+        return _soft(values, kind, name)
     if kind not in (None, "hard"):
         raise SettingError(
             f"labels is {kind!r}, but {name} has one number for each image; allowed: 'hard'"
@@ -62,7 +62,7 @@ def read(
 
 
 def _soft(
-    values: Float[Tensor, "n k"], kind: Kind | None
+    values: Float[Tensor, "n k"], kind: Kind | None, name: str
 ) -> tuple[Int[Tensor, "n"] | Float[Tensor, "n k"], str]:
     sums = values.sum(1)
     shares = bool((values >= -1e-6).all() and ((sums - 1).abs() < 1e-2).all())
@@ -73,6 +73,12 @@ def _soft(
     if kind == "probabilities" and not shares:
         raise SettingError(
             "labels is 'probabilities', but rows do not have parts of 1; allowed: 'logits', 'hard'"
+        )
+    if kind is None and not shares and bool(((values >= 0) & (values <= 1)).all()):
+        raise SettingError(
+            f"labels of {name} are from 0 to 1 and rows sum to {sums.min():.3g} to "
+            f"{sums.max():.3g}; allowed: rows that sum to 1, or labels 'logits' or 'hard' to say "
+            "what they are"
         )
     if kind == "probabilities" or (kind is None and shares):
         soft = values.clamp_min(0)

@@ -81,13 +81,15 @@ def holds_tensors(folder: Path) -> bool:
 def _in_tree(tree: Any, path: Path, experiment: int | None) -> Found:
     if isinstance(tree, Mapping) and isinstance(tree.get("data"), list | tuple):
         return _experiments(tree, path, experiment)
+    notes: list[str] = []
     if isinstance(tree, Mapping):
-        images, labels = _named(tree, IMAGES), _named(tree, LABELS)
+        images, labels = _named(tree, IMAGES), _labels(_named(tree, LABELS), path)
         if _is_images(images):
-            return Found("images and labels by name", images, labels, rate_in(tree))
+            rate = _rate(_named(tree, RATES), notes)
+            return Found("images and labels by name", images, labels, rate, notes=notes)
     if isinstance(tree, list | tuple) and len(tree) in (2, 3) and _is_images(tree[0]):
-        rate = _rate(tree[2]) if len(tree) == 3 else None
-        return Found("a list of images and labels (IDC)", tree[0], _tensor(tree[1]), rate)
+        labels, rate = _labels(tree[1], path), _rate(tree[2], notes) if len(tree) == 3 else None
+        return Found("a list of images and labels (IDC)", tree[0], labels, rate, notes=notes)
     if _is_images(tree):
         return _beside(tree, path)
     raise DamagedError(f"{path} holds {_in_words(tree)}, which is no known layout; {ALLOWED}")
@@ -127,7 +129,7 @@ def _experiments(tree: Mapping, path: Path, experiment: int | None) -> Found:
     return Found(
         "experiments of the DC family",
         images,
-        _tensor(labels),
+        _labels(labels, path),
         experiment=experiment,
         experiments=len(sets),
         claims=claims,
@@ -169,8 +171,8 @@ def _beside(images: Tensor, path: Path) -> Found:
     return Found(
         "images, labels and rate in files of their own (MTT, KIP)",
         images,
-        None if labels is None else _tensor(read_tensors_of(labels)),
-        None if rate is None else _rate(read_tensors_of(rate)),
+        None if labels is None else _labels(read_tensors_of(labels), labels),
+        None if rate is None else _rate(read_tensors_of(rate), notes),
         notes=notes,
     )
 
@@ -211,27 +213,39 @@ def _named(tree: Mapping, names: tuple[str, ...]) -> Any:
 
 def rate_in(tree: Mapping) -> float | None:
     """The learning rate in a dictionary, by the names that it goes by."""
-    return _rate(_named(tree, RATES))
+    return _rate(_named(tree, RATES), [])
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _tensor(value: Any) -> Tensor | None:
-    """Labels as a tensor; None where there are none."""
-    if isinstance(value, Tensor):
-        return value.detach()
-    if isinstance(value, list | tuple) and value and all(map(_is_number, value)):
-        return torch.tensor([float(number) for number in value], dtype=torch.float64)
-    return None
+def _labels(value: Any, path: Path) -> Tensor | None:
+    """Labels as a tensor; None where there are none. Raises DamagedError for what is no number."""
+    if isinstance(value, Mapping) and any(name in value for name in LABELS):
+        value = _named(value, LABELS)
+    if value is None or isinstance(value, Tensor):
+        return value if value is None else value.detach()
+    try:
+        return torch.tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise DamagedError(
+            f"labels of {path} are {shown(value)}; allowed: one number, or one for each class, for "
+            "each image"
+        ) from None
 
 
-def _rate(value: Any) -> float | None:
-    """A learning rate, where that is a positive number."""
+def _rate(value: Any, notes: list[str]) -> float | None:
+    """A learning rate, where that is a positive number; a note where it is not."""
+    if isinstance(value, Mapping) and any(name in value for name in RATES):
+        value = _named(value, RATES)
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         value = value.item()
-    return float(value) if _is_number(value) and value > 0 else None
+    if _is_number(value) and value > 0:
+        return float(value)
+    if value is not None:
+        notes.append(f"its learning rate, {shown(value)}, is no positive number and is not used")
+    return None
 
 
 def as_images(images: Tensor, path: Path, notes: list[str]) -> Tensor:

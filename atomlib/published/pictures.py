@@ -15,7 +15,7 @@ from torch import Tensor
 
 from atomlib.datasets.archives import read_files
 from atomlib.datasets.layout import IMAGES
-from atomlib.datasets.pixels import read_image
+from atomlib.datasets.pixels import read_image, use_bits
 from atomlib.errors import DataError, SettingError, shown
 from atomlib.published.layouts import ALLOWED, MOST_VALUES, Found
 from atomlib.published.tensor_files import check_start
@@ -23,6 +23,9 @@ from atomlib.runtime.files import DamagedError
 
 PADDING = 2
 """Pixels between the images of a grid and around it: torchvision's default."""
+
+
+TRANSPARENT = "transparent pixels are put on white"
 
 
 def is_picture(path: Path) -> bool:
@@ -37,14 +40,27 @@ def by_class(path: Path, class_names: Sequence[str] | None) -> Found:
     """
     files = dict(read_files(path, lambda name: PurePosixPath(name).suffix.lower() in IMAGES))
     folders: dict[str, list[str]] = defaultdict(list)
+    above: dict[PurePosixPath, None] = {}
+    alone: list[str] = []
     for name in files:
-        parts = PurePosixPath(name).parts
-        if len(parts) >= 2:
-            folders[parts[-2]].append(name)
+        folder = PurePosixPath(name).parent
+        if folder.name:
+            folders[folder.name].append(name)
+            above[folder.parent] = None
+        else:
+            alone.append(name)
     if not folders:
         raise DamagedError(f"{path} has no folder of images for each class; {ALLOWED}")
+    if len(above) > 1:  # two sets, or a copy: each image would count twice
+        first, second = list(above)[:2]
+        raise DataError(
+            f"{path} has folders of images in {shown(str(first))} and in {shown(str(second))}; "
+            "allowed: one folder for each class, side by side (give the path of one set)"
+        )
     notes: list[str] = []
-    labels_of = _labels(sorted(folders), class_names, notes)
+    if alone:
+        notes.append(f"pictures in no class's folder are left out: {shown(alone)}")
+    labels_of = _labels(sorted(folders), class_names, path, notes)
     members = sorted(
         (labels_of[folder], _natural(name), name) for folder in folders for name in folders[folder]
     )
@@ -56,18 +72,24 @@ def by_class(path: Path, class_names: Sequence[str] | None) -> Found:
             f"{path} holds {len(members):,} images of {first.shape[1]} x {first.shape[0]} pixels; "
             f"allowed: {MOST_VALUES:,} values in all"
         )
-    images = []
-    for _, _, name in members:
-        pixels = read_image(name, files[name], path, None).array
-        if pixels.shape[:2] != first.shape[:2]:
+    names = [name for _, _, name in members]
+    decoded = []
+    for name in names:
+        decoded.append(read_image(name, files[name], path, None))
+        height, width = decoded[-1].array.shape[:2]
+        if (height, width) != first.shape[:2]:
             raise DataError(
-                f"image {name} of {path} is {pixels.shape[1]} x {pixels.shape[0]} while "
-                f"{members[0][2]} is {first.shape[1]} x {first.shape[0]}; allowed: one size"
+                f"image {name} of {path} is {width} x {height} while {names[0]} is "
+                f"{first.shape[1]} x {first.shape[0]}; allowed: one size"
             )
-        images.append(pixels)
+    bits = use_bits(decoded, names, files, path, None)
+    if bits < 16:
+        notes.append(f"grey pictures of 16 bits use {bits} of them, the upper 8 of which are kept")
+    if any(pixels.is_transparent for pixels in decoded):
+        notes.append(TRANSPARENT)
     return Found(
         "pictures in a folder for each class",
-        _stacked(images),
+        _stacked([pixels.array for pixels in decoded]),
         torch.tensor([label for label, _, _ in members]),
         notes=notes,
         space="pixels",
@@ -82,7 +104,8 @@ def grid(path: Path, side: int | None, classes: int | None, ipc: int | None) -> 
     """
     content = path.read_bytes() if path.stat().st_size <= 1 << 26 else b""
     check_start(path, content[:64])
-    pixels = read_image(path.name, content, path.parent, None).array
+    read = read_image(path.name, content, path.parent, None)
+    pixels = read.array
     height, width = pixels.shape[:2]
     if side is None:
         side = _side(pixels)
@@ -107,11 +130,18 @@ def grid(path: Path, side: int | None, classes: int | None, ipc: int | None) -> 
     whole = torch.from_numpy(np.array(pixels if pixels.ndim == 3 else pixels[..., None]))
     tiles = whole[PADDING:, PADDING:].unflatten(0, (rows, step)).unflatten(2, (columns, step))
     images = tiles[:, :side, :, :side].permute(0, 2, 4, 1, 3).flatten(0, 1)
+    if bool((images[-1] == whole[0, 0, 0]).all()):  # where images end, the ground goes on
+        raise SettingError(
+            f"{path} has no image at the end of its last row; allowed: {columns} images in each row"
+        )
     return Found(
         "one picture, a row for each class",
         images.float() / 255,
         torch.arange(rows).repeat_interleave(columns),
-        notes=["the picture has 256 values a channel, and lost what lay beyond black and white"],
+        notes=[
+            "the picture has 256 values a channel, and lost what lay beyond black and white",
+            *([TRANSPARENT] if read.is_transparent else []),
+        ],
         space="pixels",
     )
 
@@ -129,12 +159,24 @@ def _side(pixels: np.ndarray) -> int | None:
 
 
 def _labels(
-    folders: list[str], class_names: Sequence[str] | None, notes: list[str]
+    folders: list[str], class_names: Sequence[str] | None, path: Path, notes: list[str]
 ) -> dict[str, int]:
-    """The label of each folder: by the classes' names, by a number in it, else in order."""
+    """The label of each folder: by the classes' names, by a number in it, else in order.
+
+    Raises DataError for folders of which only some are called like classes, or two like one, and
+    for numbers that do not say which is 0.
+    """
     names = {_plain(name): label for label, name in enumerate(class_names or ())}
-    if names and all(_plain(folder) in names for folder in folders):
-        return {folder: names[_plain(folder)] for folder in folders}
+    others = [folder for folder in folders if _plain(folder) not in names]
+    if names and not others:
+        labels = {folder: names[_plain(folder)] for folder in folders}
+        if len(set(labels.values())) < len(folders):
+            twins = [f for f in folders if list(labels.values()).count(labels[f]) > 1]
+            raise DataError(
+                f"folders of {path} are called {shown(twins)}, which is one class; allowed: one "
+                "folder for each class"
+            )
+        return labels
     numbers = {f: re.match(r"[^0-9]*([0-9]{1,9})(?![0-9])", f) for f in folders}
     if all(numbers.values()):
         labels = {folder: int(found[1]) for folder, found in numbers.items()}
@@ -142,6 +184,16 @@ def _labels(
             notes.append("labels are the numbers of the folders")
             return labels
         # Digits that are names themselves, such as WordNet's, are put in order below.
+        if sorted(folders, key=labels.__getitem__) != folders:
+            raise DataError(
+                f"folders of {path} are numbered {min(labels.values())} to "
+                f"{max(labels.values())}; allowed: 0 to {len(folders) - 1}, or the classes' names"
+            )
+    elif len(others) < len(folders):
+        raise DataError(
+            f"folder {shown(others[0])} of {path} is called like no class; allowed: "
+            f"{shown(list(class_names or ()))}, or for all of them numbers from 0"
+        )
     notes.append(
         f"labels are the folders' places in alphabetical order, {shown(folders[0])} being 0"
     )

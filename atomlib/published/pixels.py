@@ -24,6 +24,10 @@ SPACES: tuple[Space, ...] = get_args(Space)
 CORRELATION, LOW = 0.76, 0.3
 
 
+MOST_NORMALISED = 16
+"""Above which no normalised image lies whose smallest value is not negative."""
+
+
 def guess(images: Float[Tensor, "n c s s"]) -> tuple[Space, str]:
     """The space, and in words what it was told from."""
     least, most = float(images.min()), float(images.max())
@@ -32,6 +36,8 @@ def guess(images: Float[Tensor, "n c s s"]) -> tuple[Space, str]:
         return "pixels", spread
     if least >= 0 and most <= 255 and bool((images == images.round()).all()):
         return "pixels", f"whole numbers, {spread}"
+    if least >= 0 and MOST_NORMALISED < most <= 255:
+        return "pixels", spread
     colours, low = colour_correlation(images), low_frequencies(images)
     if images.shape[1] == 1:  # whitening is used on CIFAR, TinyImageNet and the like
         return "normalised", spread

@@ -1,6 +1,7 @@
 """A distilled set that somebody else made: read from the file that they published."""
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 
 from atomlib import preprocess
 from atomlib.datasets import ImageData
+from atomlib.datasets.archives import telling
 from atomlib.errors import SettingError, check_choice, check_kind, shown
 from atomlib.published import labels as reading_labels
 from atomlib.published import layouts, pictures, pixels
@@ -20,7 +22,7 @@ from atomlib.published.layouts import ALLOWED, Found
 from atomlib.published.looks import Looks
 from atomlib.published.pixels import SPACES, Space, statistics_of
 from atomlib.published.tensor_files import SUFFIXES, check_start
-from atomlib.runtime.files import DamagedError, read_tensors
+from atomlib.runtime.files import DamagedError, read_about, read_tensors
 
 
 @dataclass(eq=False)
@@ -134,6 +136,7 @@ def read_published(
     Raises SettingError for a setting that is not allowed, or a set that does not fit the data;
     DamagedError for a file that is cut short, damaged or of no known layout.
     """
+    check_kind("path", path, str | Path, "the path of a file or folder")
     path = Path(path)
     _check_settings(path, data, space, factor, ipc, statistics)
     classes = None if data is None else data.num_classes
@@ -148,6 +151,9 @@ def read_published(
         _match_channels(found, data)
         _check_fits(found.images, data, path)
         reading_labels.check_classes(known, data.num_classes, name, data.name)
+    most = found.images.shape[-1] // 2
+    if factor > max(1, most):
+        raise SettingError(f"factor is {factor}; allowed: 1 to {most}, or parts have one pixel")
     if factor > 1:
         found.images, known = unfolded(found.images, known, factor)
         found.notes.append(f"each image holds {factor} x {factor} (IDC), decoded to {len(known)}")
@@ -172,7 +178,7 @@ def read_published(
 
 
 def _check_settings(path, data, space, factor, ipc, statistics) -> None:
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises for a name that is too long
         raise SettingError(f"{path} is missing; allowed: the path of a file or folder")
     if data is not None:
         check_kind("data", data, ImageData, "what load_dataset returns, or None")
@@ -180,6 +186,8 @@ def _check_settings(path, data, space, factor, ipc, statistics) -> None:
         check_choice("space", space, SPACES)
     if statistics is not None:
         check_choice("statistics", statistics, preprocess.STATISTICS)
+    if statistics is not None and data is None:
+        raise SettingError(f"statistics is {statistics!r}; allowed without data: None")
     if type(factor) is not int or not 1 <= factor <= 16:
         raise SettingError(f"factor is {shown(factor)}; allowed: 1 to 16")
     if ipc is not None and (type(ipc) is not int or not 1 <= ipc <= 10**6):
@@ -196,10 +204,11 @@ def _find(path: Path, data: ImageData | None, experiment: int | None, ipc: int |
     if pictures.is_picture(path):
         side = None if data is None else data.image_size
         return pictures.grid(path, side, None if data is None else data.num_classes, ipc)
-    with open(path, "rb") as file:
-        check_start(path, file.read(64))
+    with telling(path), open(path, "rb") as file:
+        start = file.read(64)
+    check_start(path, start)
     if path.suffix == ".safetensors":
-        return _ours(path)
+        return _ours(path, data, experiment)
     if path.suffix in SUFFIXES:
         return layouts.find(path, experiment)
     if path.name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")):
@@ -207,20 +216,40 @@ def _find(path: Path, data: ImageData | None, experiment: int | None, ipc: int |
     raise DamagedError(f"{path} has no known ending; {ALLOWED}")
 
 
-def _ours(path: Path) -> Found:
-    """What ``DistilledSet.save`` wrote; or any other file of safetensors with such names."""
+def _ours(path: Path, data: ImageData | None, experiment: int | None) -> Found:
+    """What ``DistilledSet.save`` wrote; or any other file of safetensors with such names.
+
+    Raises DamagedError where it is ours and not whole, SettingError where it was made from other
+    data than ``data``.
+    """
     try:
-        tensors, about = read_tensors(path)
-        zca = about["settings"]["zca"]
+        read_about(path)
+    except DamagedError:
+        return layouts.find(path, experiment)
+    if experiment is not None:
+        raise SettingError(
+            f"experiment is {shown(experiment)}; {path} holds one set: allowed: None"
+        )
+    tensors, about = read_tensors(path)
+    try:
+        made_from, zca = about["data"], about["settings"]["zca"]
+        if data is not None and made_from["fingerprint"] != data.fingerprint:
+            raise SettingError(
+                f"{path} was made from {made_from['name']} (fingerprint "
+                f"{made_from['fingerprint'][:12]}), data is {data.name} ({data.fingerprint[:12]}); "
+                "allowed: the data it was made from"
+            )
         return Found(
             "atomlib's own",
             layouts.as_images(tensors["trained"], path, []),
             tensors["labels"],
-            layouts.rate_in(about.get("extras", {})),
-            space="whitened-normalised" if zca else "normalised",
+            layouts.rate_in(about["extras"]),
+            space=next(space for space in SPACES[1:] if ZCA_OF[space] == zca),
         )
-    except (DamagedError, KeyError, TypeError):
-        return layouts.find(path)
+    except (KeyError, TypeError, StopIteration) as error:
+        raise DamagedError(
+            f"{path} is no distilled set ({error}); allowed: what DistilledSet.save wrote"
+        ) from None
 
 
 def _match_channels(found: Found, data: ImageData) -> None:
@@ -260,6 +289,12 @@ def _as_inputs(
     """Network inputs, the same to look at, and the pre-processing that they are in."""
     images = found.images
     if space == "pixels" and images.max() > 2:
+        least, most = float(images.min()), float(images.max())
+        if least < -0.5 and most <= pixels.MOST_NORMALISED:
+            raise SettingError(
+                f"space is 'pixels', but values go from {least:.3g} to {most:.3g}; allowed: "
+                "'normalised', 'whitened', or values from 0 to 1 or 0 to 255"
+            )
         images = images / 255
     if data is None:
         return images, _seen_alone(images, space, found.notes), ZCA_OF[space]

@@ -335,7 +335,7 @@ def test_does_not_fit(tmp_path, make_data, complains):
     torch.save([TRAINED[:4], LABELS[:4]], tmp_path / "s.pt")
     with complains("no image of class 2"):
         read_published(tmp_path / "s.pt", make_data())
-    torch.save([TRAINED, torch.rand(6, 4)], tmp_path / "s.pt")
+    torch.save([TRAINED, torch.randn(6, 4)], tmp_path / "s.pt")
     with complains("4 columns"):
         read_published(tmp_path / "s.pt", make_data())
     torch.save([TRAINED, LABELS[:5]], tmp_path / "s.pt")
