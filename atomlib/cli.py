@@ -4,6 +4,7 @@ Each command's module says its arguments (``arguments``) and does its work (``ru
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -23,6 +24,33 @@ COMMANDS = {
 
 def main(given: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. Bad input is one line and status 1, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name, or ±, that the terminal has no letters for
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _run(given)
+        sys.stdout.flush()  # or what a closed pipe says would come after all of this
+        return status
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("error: stopped by the keyboard; what is whole is kept", file=sys.stderr)
+        return 130
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(
+            f"error: {place}{error.strerror or error}; allowed: folders that are there, with room, "
+            "and that this account may use",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _run(given: Sequence[str] | None) -> int:
     listed = "\n".join(f"  {name:10}{text}" for name, (_, text) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         "atomlib",
@@ -48,13 +76,9 @@ def main(given: Sequence[str] | None = None) -> int:
         return 1
     own = argparse.ArgumentParser(f"atomlib {arguments.command}", description=about)
     module.arguments(own)
-    try:
-        known, more = own.parse_known_args(words[1:])
-        if hasattr(module, "take"):  # options that only the notebooks know
-            module.take(known, more)
-        elif more:
-            own.error(f"unrecognized arguments: {' '.join(more)}")
-        return module.run(known) or 0
-    except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    known, more = own.parse_known_args(words[1:])
+    if hasattr(module, "take"):  # options that only the notebooks know
+        module.take(known, more)
+    elif more:
+        own.error(f"unrecognized arguments: {' '.join(more)}")
+    return module.run(known) or 0

@@ -64,10 +64,12 @@ def trajectory(
     check_kind("method", method, Method, "an object of atomlib.methods, such as ATOM(ipc=1)")
     find(type(method))  # which refuses one without a name of its own
     method = method.resolve(data)
+    check_kind("at", at, list | tuple | set | range, "a list of iterations")
     for iteration in at:
-        if not 0 <= iteration <= method.length:
+        if type(iteration) is not int or not 0 <= iteration <= method.length:
             raise SettingError(
-                f"at has {iteration}; allowed: 0 to {method.length}, the iterations of the run"
+                f"at has {shown(iteration)}; allowed: 0 to {method.length}, the iterations of the "
+                "run"
             )
     device = pick_device(device)
     method.check_room(data, device)
@@ -141,12 +143,12 @@ def checkpoints(length: int, wanted: int | Sequence[int]) -> list[int]:
     ``wanted`` is how many, evenly spaced, or which; those that the run does not reach are left out.
     Raises SettingError for fewer than one, and for negative iterations.
     """
-    if not isinstance(wanted, int):
-        if any(iteration < 0 for iteration in wanted):
+    if isinstance(wanted, list | tuple):
+        if any(type(iteration) is not int or iteration < 0 for iteration in wanted):
             raise SettingError(f"checkpoints is {shown(wanted)}; allowed: 0 or more each")
         return sorted({length, *(iteration for iteration in wanted if iteration < length)})
-    if wanted < 1:
-        raise SettingError(f"checkpoints is {wanted}; allowed: 1 or more")
+    if type(wanted) is not int or wanted < 1:
+        raise SettingError(f"checkpoints is {shown(wanted)}; allowed: 1 or more, or a list")
     return sorted({round(length * part / wanted) for part in range(1, wanted + 1)})
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -17,12 +18,12 @@ from torch.utils.data import Dataset
 from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.png_folder import as_bytes, hugging_face_folder, png_folder
-from atomlib.errors import SettingError, check_choice
+from atomlib.errors import SettingError, as_row, check_choice, check_kind, shown
 from atomlib.methods import METHODS, Method, UnknownMethod, find, place
 from atomlib.published import PublishedSet, read_published
 from atomlib.published.hand_on import write_dc, write_mtt
 from atomlib.published.layouts import rate_in
-from atomlib.runtime.files import DamagedError, read_tensors, write_tensors
+from atomlib.runtime.files import DamagedError, as_path, read_tensors, write_tensors
 
 __all__ = ["DistilledSet", "PublishedSet", "by_class", "load_folder", "read_published"]
 
@@ -64,6 +65,7 @@ class DistilledSet(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Float[Tensor, "c s s"], int]:
+        index = as_row(index)
         return self.images[index], int(self.labels[index])
 
     @property
@@ -91,7 +93,12 @@ class DistilledSet(Dataset):
         return stem(self.data_name, self.method)
 
     def save(self, path: str | Path) -> Path:
-        """Write one .safetensors file, atomically; its metadata holds all but the tensors."""
+        """Write one .safetensors file, atomically; its metadata holds all but the tensors.
+
+        Raises SettingError for what ``load`` would refuse.
+        """
+        path = as_path("path", path)
+        self.check()
         about = {
             "format": FORMAT,
             "method": self.method.name,
@@ -104,11 +111,10 @@ class DistilledSet(Dataset):
             "versions": self.versions,
             "revision": self.revision,
             "given": self.given,
-            "history": [[step, loss] for step, loss in self.history],
-            "extras": self.extras,
+            "history": [[step, float(loss)] for step, loss in self.history],
+            "extras": {name: float(value) for name, value in self.extras.items()},
         }
         tensors = {"images": self.images, "trained": self.trained, "labels": self.labels}
-        path = Path(path)
         write_tensors(path, tensors, about)
         return path
 
@@ -119,8 +125,8 @@ class DistilledSet(Dataset):
         Raises SettingError where the file is missing, and DamagedError where it is cut short,
         changed since, or not a distilled set.
         """
-        path = Path(path)
-        if not path.is_file():
+        path = as_path("path", path)
+        if not os.path.isfile(path):
             raise SettingError(f"distilled set {path} is missing; make it with distill(...).save")
         tensors, about = read_tensors(path)
         try:
@@ -145,10 +151,26 @@ class DistilledSet(Dataset):
                 f"{path} is no distilled set ({error}); allowed: what DistilledSet.save wrote"
             ) from None
 
+    def check(self) -> None:
+        """Raise SettingError where this is no whole set, as one put together by hand may be."""
+        try:
+            self._check()
+        except (TypeError, ValueError) as error:
+            raise SettingError(
+                f"distilled set is not whole ({error}); allowed: what distill or "
+                "DistilledSet.load returns"
+            ) from None
+
     def _check(self) -> None:
-        """Raise ValueError for anything that ``save`` would not have been given."""
+        """Raise ValueError, or TypeError, for anything that ``load`` is not to return."""
+        for name in ("images", "trained", "labels"):
+            tensor = getattr(self, name)
+            if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta:
+                raise ValueError(f"its {name} are {shown(tensor)}, no tensor of numbers")
+        if not isinstance(self.method, Method | UnknownMethod):
+            raise ValueError(f"its method is {shown(self.method)}")
         names = (self.data_name, self.data_fingerprint, *self.class_names)
-        for name in (*names, *self.versions.values(), *self.given):
+        for name in (*names, *dict(self.versions).values(), *self.given):
             if not isinstance(name, str):
                 raise ValueError(f"it has {name!r} where a name is due")
         if type(self.revision) is not int or self.revision < 0:
@@ -171,14 +193,14 @@ class DistilledSet(Dataset):
         if not self.trained.isfinite().all() or not ((self.images >= 0) & (self.images <= 1)).all():
             raise ValueError("it has pixels that are no numbers, or beyond 0 and 1")
         order = by_class(len(self.class_names), self.method.ipc)
-        if self.labels.dtype != order.dtype or not torch.equal(self.labels, order):
+        if self.labels.dtype != order.dtype or not torch.equal(self.labels.cpu(), order):
             raise ValueError("labels are not IPC of each class in order")
 
     def digest(self) -> str:
         """SHA-256 of all that an evaluation of this set depends on, its own settings apart."""
         digest = hashlib.sha256(f"{self.data_fingerprint} {self.method.zca}".encode())
-        digest.update(self.trained.contiguous().numpy())
-        digest.update(self.labels.contiguous().numpy())
+        for tensor in (self.trained, self.labels):
+            digest.update(tensor.detach().cpu().contiguous().numpy())
         return digest.hexdigest()
 
     def export(
@@ -193,6 +215,9 @@ class DistilledSet(Dataset):
         SettingError where the folder cannot be written, or is not empty, for PNG files.
         """
         check_choice("layout", layout, ["png", "hugging-face", "dc", "mtt"])
+        check_kind("data", data, ImageData | None, "what load_dataset returns, or None")
+        folder = as_path("folder", folder)
+        self.check()
         if layout == "mtt":
             return write_mtt(folder, self._normalised(data), self.labels, lr=self.lr)
         if layout == "dc":
@@ -231,8 +256,9 @@ def load_folder(
 
     Raises SettingError, with the command that makes them, where there is none.
     """
+    check_kind("methods", methods, list | tuple | None, "a list of methods, or None")
     wanted = [find(method).name for method in methods] if methods else None
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     sets = []
     for path in sorted(folder.glob("*.safetensors")):
         try:

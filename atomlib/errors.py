@@ -1,5 +1,6 @@
 """Error messages: one sentence with the setting, the value it was given, and what is allowed."""
 
+import operator
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -37,6 +38,17 @@ def check_kind(setting: str, value: object, kind: type | UnionType, allowed: str
     """Raise SettingError, saying what is allowed, unless ``value`` is of this class."""
     if not isinstance(value, kind):
         raise SettingError(f"{setting} is {shown(value)}; allowed: {allowed}")
+
+
+def as_row(index: object) -> int:
+    """The number of one item. Raises SettingError for slices, lists and what else is no number."""
+    try:
+        return operator.index(index)
+    except TypeError:
+        raise SettingError(
+            f"index is {shown(index)}; allowed: the number of one image; of several, take images "
+            "and labels themselves, such as images[:3]"
+        ) from None
 
 
 def did_you_mean(value: object, allowed: Iterable[str]) -> str:

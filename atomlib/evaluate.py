@@ -130,6 +130,8 @@ def check_same_data(distilled: DistilledSet | PublishedSet, data: ImageData) -> 
             f"{distilled.data_fingerprint[:12]}), data is {data.name} ({data.fingerprint[:12]}); "
             "allowed: the data it was made from"
         )
+    if isinstance(distilled, DistilledSet):
+        distilled.check()
     shape = tuple(distilled.trained.shape[1:])
     if shape != tuple(data.train_images.shape[1:]):
         raise SettingError(

@@ -12,7 +12,7 @@ from atomlib.augmentation import Draw, DSAConfig, draw
 from atomlib.datasets.image_data import ImageData, rows_by_class
 from atomlib.datasets.load import load_dataset
 from atomlib.distill import DivergedError, checkpoints, distill, trajectory
-from atomlib.methods import ATOM, METHODS, feature_matching
+from atomlib.methods import ATOM, DM, METHODS, feature_matching
 from atomlib.methods.feature_matching import (
     FeatureMatcher,
     LearnedImages,
@@ -354,3 +354,15 @@ def test_a_checkpoints_name_keeps_the_variants():
     config = ATOM(iterations=10, variant="ps4.pc2")
     assert config.at(5).variant == "ps4.pc2.it5"
     assert config.at(10) == config
+
+
+@pytest.mark.parametrize("at", [[1.5], ["1"], "1", [True], 5, None, [-1], [None], [10**6]])
+def test_iterations_that_are_none_are_refused_before_the_run(data, complains, at):
+    with complains("at"):
+        trajectory(data, DM(iterations=2, width=8), at, progress=False)
+
+
+@pytest.mark.parametrize("wanted", [0, -1, True, 1.5, "2", None, [1.5], ["1"], [True], {1: 2}])
+def test_checkpoints_that_are_none_are_told(complains, wanted):
+    with complains("checkpoints is"):
+        checkpoints(4, wanted)

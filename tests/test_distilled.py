@@ -15,8 +15,10 @@ from torchvision.datasets import ImageFolder
 
 from atomlib.distilled_set import DistilledSet, load_folder, stem, summarise
 from atomlib.errors import SettingError
+from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, find
-from atomlib.runtime.files import DamagedError, read_tensors, write_tensors
+from atomlib.runtime.files import DamagedError, read_record, read_tensors, write_tensors
+from atomlib.training import EvalConfig
 
 
 @pytest.fixture
@@ -362,3 +364,126 @@ def test_a_folder_without_the_sets_is_answered_with_the_command(make_set, tmp_pa
         load_folder(tmp_path / "none" / "distilled")
     with complains("did you mean 'atom'"):
         load_folder(folder, ["atmo"])
+
+
+# Sets put together by hand, and what is no path or no row
+
+
+def by_hand(made, change):
+    """A set that somebody has changed."""
+    flat = replace(made, images=made.images[..., 0], trained=made.trained[..., 0])
+    return {
+        "float64": replace(made, trained=made.trained.double()),
+        "float16": replace(made, images=made.images.half()),
+        "0 to 255": replace(made, images=made.images * 255),
+        "not finite": replace(made, trained=made.trained / 0),
+        "int32 labels": replace(made, labels=made.labels.int()),
+        "float labels": replace(made, labels=made.labels.float()),
+        "labels from 1": replace(made, labels=made.labels + 1),
+        "negative labels": replace(made, labels=made.labels - 1),
+        "fewer labels": replace(made, labels=made.labels[:2]),
+        "soft labels": replace(made, labels=torch.eye(3)[made.labels]),
+        "a list of labels": replace(made, labels=made.labels.tolist()),
+        "numpy": replace(made, trained=made.trained.numpy()),
+        "sparse": replace(made, trained=made.trained.to_sparse()),
+        "no memory": replace(made, images=made.images.to("meta")),
+        "flat": flat,
+        "no method": replace(made, method=None),
+        "a path for a name": replace(made, data_name="../set"),
+        "no versions": replace(made, versions=None),
+        "fewer classes": replace(made, class_names=made.class_names[:2]),
+    }[change]
+
+
+CHANGES = (
+    "float64", "float16", "0 to 255", "not finite", "int32 labels", "float labels",
+    "labels from 1", "negative labels", "fewer labels", "soft labels", "a list of labels", "numpy",
+    "sparse", "no memory", "flat", "no method", "a path for a name", "no versions",
+    "fewer classes",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_load_would_refuse_is_neither_saved_nor_exported_nor_evaluated(
+    make_set, make_data, tmp_path, complains, change
+):
+    made = by_hand(make_set(), change)
+    with complains("distilled set is not whole"):
+        made.save(tmp_path / "set.safetensors")
+    for layout in ("png", "hugging-face", "dc", "mtt"):
+        with complains("distilled set is not whole"):
+            made.export(tmp_path / "export", layout)
+    with complains("distilled set is not whole"):
+        evaluate(made, make_data(), EvalConfig(networks=1, epochs=1, width=8), progress=False)
+    assert not any(tmp_path.iterdir())
+
+
+def test_gradients_and_numbers_in_tensors_are_no_harm(make_set, make_data, tmp_path):
+    made = make_set()
+    held = replace(
+        made,
+        trained=made.trained.clone().requires_grad_(),
+        extras={"lr": torch.tensor(0.5)},
+        history=[(1, torch.tensor(0.25))],
+    )
+    assert held.digest() == made.digest()
+    again = DistilledSet.load(held.save(tmp_path / "set.safetensors"))
+    assert again.lr == 0.5 and again.history == [(1, 0.25)]
+    assert torch.equal(again.trained, made.trained)
+
+
+PATHS = (None, 5, b"set", ["set"], "", "a" * 300, "\0", "\ud800")
+
+
+@pytest.mark.parametrize("path", PATHS, ids=[ascii(path)[:9] for path in PATHS])
+def test_what_is_no_path_is_told(make_set, complains, path):
+    made = make_set()
+    for use in (made.save, made.export, DistilledSet.load, load_folder):
+        with complains("is", "allowed: the path of"):
+            use(path)
+
+
+@pytest.mark.parametrize("data", ["toy", 5, torch.zeros(3)])
+def test_what_is_no_data_to_export_with_is_told(make_set, tmp_path, complains, data):
+    with complains("data is", "load_dataset"):
+        make_set().export(tmp_path / "mtt", layout="mtt", data=data)
+
+
+@pytest.mark.parametrize("methods", ["atom", 5, {"atom": 1}])
+def test_what_is_no_list_of_methods_is_told(saved, complains, methods):
+    with complains("methods is", "a list"):
+        load_folder(saved.parent, methods)
+
+
+@pytest.mark.parametrize(
+    "index", [slice(0, 3), [0, 1], torch.tensor([0, 1]), None, "0", 1.5, ..., (0, 1)]
+)
+def test_several_images_are_no_item(make_set, complains, index):
+    with complains("index is", "images[:3]"):
+        make_set()[index]
+
+
+@pytest.mark.parametrize("index", [1, -2, np.int64(1), torch.tensor(1)])
+def test_a_number_of_any_kind_is_an_item(make_set, index):
+    made = make_set()
+    image, label = made[index]
+    assert torch.equal(image, made.images[int(index)]) and label == int(made.labels[int(index)])
+    with pytest.raises(IndexError):  # by which a loop over it ends
+        made[len(made)]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!DOCTYPE html><title>404</title>", "web page"),
+        (b"", "empty"),
+    ],
+)
+def test_a_pointer_or_a_page_in_place_of_the_file_is_told(tmp_path, complains, content, parts):
+    (tmp_path / "set.safetensors").write_bytes(content)
+    with complains(parts, kind=DamagedError):
+        DistilledSet.load(tmp_path / "set.safetensors")
+    (tmp_path / "record.json").write_bytes(content)
+    with complains(parts, kind=DamagedError):
+        read_record(tmp_path / "record.json")

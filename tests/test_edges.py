@@ -194,15 +194,16 @@ def test_a_pixel_that_is_no_number_gives_no_set(
 def test_a_set_with_a_pixel_that_is_no_number_is_not_evaluated(make_data, complains, value):
     data = make_data()
     made = run(data, method="random")
-    with complains("not finite", "allowed"):
+    with complains("no numbers", "allowed"):
         accuracies(replace(made, trained=spoiled(value)(made.trained)), data)
 
 
 def test_a_set_of_other_images_than_its_data_is_not_evaluated(make_data, complains):
     data = make_data()
     made = run(data, method="random")
-    with complains("(3, 4, 8)", "(3, 8, 8)", "toy"):
-        accuracies(replace(made, trained=made.trained[:, :, ::2]), data)
+    with complains("(3, 4, 4)", "(3, 8, 8)", "toy"):
+        trained, images = made.trained[..., ::2, ::2], made.images[..., ::2, ::2]
+        accuracies(replace(made, trained=trained, images=images), data)
 
 
 # Arguments of the wrong kind, data of the wrong form

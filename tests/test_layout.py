@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from atomlib.runtime.layout import Layout, record_name, set_of
+from atomlib.runtime.layout import Layout, judged_name, record_name, set_of
 from tests.test_environment import ROOT
 
 PACKAGE = ROOT / "atomlib"
@@ -75,3 +75,15 @@ def test_reports_without_an_executed_notebook_are_none(tmp_path):
     for name in ("b", "a"):
         Layout(tmp_path / name).notebook("x").touch()
     assert Layout.with_notebooks(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("合成", "蒸馏"), ("é.pt", "è.pt"), ("?", "."), ("", "-")]
+)
+def test_names_that_files_are_not_given_are_not_one(one, other):
+    names = {judged_name(one), judged_name(other)}
+    assert len(names) == 2 and all(name[0].isalnum() for name in names)
+
+
+def test_a_plain_name_is_a_files_name():
+    assert judged_name("MTT CIFAR10 (1)") == "mtt-cifar10-1"

@@ -279,3 +279,9 @@ def test_a_module_that_breaks_while_it_is_imported_is_named(tmp_path, monkeypatc
     with complains("broken_method:Mine", "no_such_library", "allowed: "):
         find("broken_method:Mine")
     assert "broken_method" not in sys.modules
+
+
+@pytest.mark.parametrize("name", [None, 5, True, [1], {}, ("atom",), b"atom", DM(), ""])
+def test_what_names_no_method_is_told(complains, name):
+    with complains("method is", "allowed: random"):
+        find(name)

@@ -178,6 +178,10 @@ def test_the_generators_seed_decides_the_weights():
         ("convnet", {"norm": "group", "width": 10}, "multiples of 4"),
         ("convnet", {"depth": 0}, "1 to 64"),
         ("convnet", {"width": 10**9}, "1 to 16384"),
+        ("convnet", {"width": 8.5}, "1 to 16384"),
+        ("convnet", {"width": True}, "1 to 16384"),
+        ("convnet", {"depth": None}, "1 to 64"),
+        ("convnet", {"depth": "3"}, "1 to 64"),
     ],
 )
 def test_wrong_name_or_setting_is_told_what_is_allowed(name, settings, named):
@@ -205,3 +209,11 @@ def test_depth_is_free_without_pooling():
         2,
         10,
     )
+
+
+@pytest.mark.parametrize("part", ["in_channels", "image_size", "num_classes"])
+@pytest.mark.parametrize("value", [0, -1, None, "8", 8.0, (8, 8), True, 10**12])
+def test_shapes_that_no_network_has_are_told(complains, part, value):
+    shape = {"in_channels": 3, "image_size": 8, "num_classes": 3, part: value}
+    with complains(f"{part} is", "1 to 1,000,000"):
+        build_model("convnet", **shape, depth=2, width=8)

@@ -5,7 +5,7 @@ import torch
 
 from atomlib.distill import distill, trajectory
 from atomlib.evaluate import evaluate
-from atomlib.methods import ATOM, Learner
+from atomlib.methods import ATOM, Learner, RandomImages
 from atomlib.runtime import bookmark as resume
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.training import EvalConfig
@@ -66,11 +66,36 @@ def test_a_file_with_any_byte_changed_or_cut_is_not_read(tmp_path):
     whole = path.read_bytes()
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
-        found = Bookmark.of(path, "run").read()
+        found = Bookmark.of(Bookmark(path), "run").read()
         # A byte may be changed without a meaning, such as a space of the header's end.
         assert found == {} or all(torch.equal(found[name], STATE[name]) for name in STATE)
         path.write_bytes(whole[:place])
-        assert Bookmark.of(path, "run").read() == {}
+        assert Bookmark.of(Bookmark(path), "run").read() == {}
+
+
+@pytest.mark.parametrize("content", [b"a photo", b"", "set", "cut", "folder"])
+def test_what_somebody_gives_and_is_no_bookmark_stays(data, tmp_path, complains, content):
+    """A run that ends deletes its bookmark: the set itself, say, or a photo, is none."""
+    path = tmp_path / "mine"
+    if content == "folder":
+        path.mkdir()
+    elif content == "set":
+        distill(data, RandomImages(), progress=False).save(path)
+    elif content == "cut":
+        Bookmark.of(path, "run").write(STATE, 1, 2)
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        path.write_bytes(content)
+    before = None if path.is_dir() else path.read_bytes()
+    with complains(f"resume is {path}", "no bookmark"):
+        distill(data, RUN, progress=False, resume=path)
+    assert before is None or path.read_bytes() == before
+
+
+@pytest.mark.parametrize("given", [5, True, b"x", "", "a" * 300, "\0", "\ud800"])
+def test_what_is_no_path_is_refused_before_any_work(data, complains, given):
+    with complains("resume is", "allowed: the path"):
+        distill(data, RUN, progress=False, resume=given)
 
 
 def test_without_a_file_nothing_is_kept(tmp_path, monkeypatch):

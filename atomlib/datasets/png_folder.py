@@ -1,5 +1,6 @@
 """Export of images as folders of PNG files, for torchvision and Hugging Face."""
 
+import os
 import re
 import shutil
 from collections import Counter
@@ -97,7 +98,7 @@ def _new(folder: str | Path, images: Tensor) -> Path:
         raise SettingError(
             f"images have {images.shape[1]} channels; allowed in PNG files: 1 (grey) or 3 (colour)"
         )
-    if folder.is_dir() and any(folder.iterdir()):
+    if os.path.isdir(folder) and any(folder.iterdir()):
         raise SettingError(f"folder {folder} is not empty; allowed: a new or an empty one")
     return check_writable(folder)
 

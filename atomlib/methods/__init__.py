@@ -51,7 +51,7 @@ def find(name: object) -> type[Method]:
     """
     if isinstance(name, type):
         return _checked(name, shown(name))
-    if name in METHODS:
+    if isinstance(name, str) and name in METHODS:
         return METHODS[name]
     if not isinstance(name, str) or ":" not in name:
         raise SettingError(

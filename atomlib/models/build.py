@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from atomlib.datasets.image_data import ImageData
-from atomlib.errors import SettingError, check_choice
+from atomlib.errors import SettingError, check_choice, check_kind, shown
 from atomlib.models.architectures import VGG11, AlexNet, Dropout, ResNet18, ViT
 from atomlib.models.convnet import (
     MAX_DEPTH,
@@ -20,7 +20,7 @@ from atomlib.models.convnet import (
 from atomlib.recipes import RECIPES
 from atomlib.runtime.device import memory
 from atomlib.runtime.torch_state import name_account
-from atomlib.settings import Settings
+from atomlib.settings import MOST, Settings
 
 # Written out, so that editors and type checkers know them.
 Model = Literal["convnet", "alexnet", "vgg11", "resnet18", "vit"]
@@ -118,6 +118,12 @@ def build_model(
     allowed = MODELS[name].SETTINGS
     for key in settings:
         check_choice(f"setting of model {name!r}", key, allowed)
+    for key, value in {
+        "in_channels": in_channels, "image_size": image_size, "num_classes": num_classes
+    }.items():  # fmt: skip
+        if type(value) is not int or not 1 <= value <= MOST:
+            raise SettingError(f"{key} is {shown(value)}; allowed: 1 to {MOST:,}")
+    check_kind("generator", generator, torch.Generator | None, "a torch.Generator, or None")
     model = MODELS[name](in_channels, image_size, num_classes, **settings)
     reset_parameters(model, generator)
     return model

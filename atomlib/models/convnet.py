@@ -94,7 +94,7 @@ class ConvNet(nn.Module):
         check_choice("activation", activation, ACTIVATIONS)
         check_choice("pooling", pooling, POOLINGS)
         for setting, value, most in (("depth", depth, MAX_DEPTH), ("width", width, MAX_WIDTH)):
-            if not 1 <= value <= most:
+            if type(value) is not int or not 1 <= value <= most:
                 raise SettingError(f"{setting} is {shown(value)}; allowed: 1 to {most}")
         if norm == "group" and width % GROUPS:
             raise SettingError(f"width is {width}; allowed with norm 'group': multiples of 4")

@@ -316,7 +316,7 @@ class _Bench:
     def _measured(self, group: Group) -> list[dict[str, float]]:
         run = " ".join([self.run, *(candidate.name for candidate in group.candidates)])
         name = f"{group.name}-{hashlib.sha256(run.encode()).hexdigest()[:8]}"
-        kept = Bookmark.of(self.unfinished / f"{name}.safetensors", run)
+        kept = Bookmark.of(Bookmark(self.unfinished / f"{name}.safetensors"), run)
         images, labels = self.tensors["images"], self.tensors["labels"]
         trainer = self._trainer(group)
         seed, device = self.config.seed, images.device

@@ -18,8 +18,7 @@ from atomlib.datasets.layout import IMAGES
 from atomlib.datasets.pixels import read_image, use_bits
 from atomlib.errors import DataError, SettingError, shown
 from atomlib.published.layouts import ALLOWED, MOST_VALUES, Found
-from atomlib.published.tensor_files import check_start
-from atomlib.runtime.files import DamagedError
+from atomlib.runtime.files import DamagedError, check_start
 
 PADDING = 2
 """Pixels between the images of a grid and around it: torchvision's default."""

@@ -15,14 +15,14 @@ from torch.utils.data import Dataset
 from atomlib import preprocess
 from atomlib.datasets import ImageData
 from atomlib.datasets.archives import telling
-from atomlib.errors import SettingError, check_choice, check_kind, shown
+from atomlib.errors import SettingError, as_row, check_choice, check_kind, shown
 from atomlib.published import labels as reading_labels
 from atomlib.published import layouts, pictures, pixels
 from atomlib.published.layouts import ALLOWED, Found
 from atomlib.published.looks import Looks
 from atomlib.published.pixels import SPACES, Space, statistics_of
-from atomlib.published.tensor_files import SUFFIXES, check_start
-from atomlib.runtime.files import DamagedError, read_about, read_tensors
+from atomlib.published.tensor_files import SUFFIXES
+from atomlib.runtime.files import DamagedError, as_path, check_start, read_about, read_tensors
 
 
 @dataclass(eq=False)
@@ -61,6 +61,7 @@ class PublishedSet(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Float[Tensor, "c s s"], int | Tensor]:
+        index = as_row(index)
         label = self.labels[index]
         return self.images[index], label if self.soft else int(label)
 
@@ -91,8 +92,8 @@ class PublishedSet(Dataset):
     def digest(self) -> str:
         """SHA-256 of all that an evaluation of this set depends on, its own settings apart."""
         digest = hashlib.sha256(f"{self.data_fingerprint} {self.zca} {self.lr}".encode())
-        digest.update(self.trained.contiguous().numpy())
-        digest.update(self.labels.contiguous().numpy())
+        for tensor in (self.trained, self.labels):
+            digest.update(tensor.detach().cpu().contiguous().numpy())
         return digest.hexdigest()
 
     def describe(self) -> str:
@@ -136,8 +137,7 @@ def read_published(
     Raises SettingError for a setting that is not allowed, or a set that does not fit the data;
     DamagedError for a file that is cut short, damaged or of no known layout.
     """
-    check_kind("path", path, str | Path, "the path of a file or folder")
-    path = Path(path)
+    path = as_path("path", path)
     _check_settings(path, data, space, factor, ipc, statistics)
     classes = None if data is None else data.num_classes
     found = _find(path, data, experiment, ipc)

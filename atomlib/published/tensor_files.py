@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from atomlib.datasets.archives import read_files
 from atomlib.errors import SettingError
-from atomlib.runtime.files import DamagedError
+from atomlib.runtime.files import DamagedError, check_start
 
 MOST_BYTES = 1 << 32
 """Of a file, and of what a compressed one unfolds to: 4 GiB."""
@@ -93,18 +93,6 @@ def read_tensors_of(path: Path) -> Any:
     except Exception:  # of bytes that mean nothing, torch's and numpy's readers raise anything
         raise DamagedError(f"{path} is cut short or damaged; {WHOLE}") from None
     raise DamagedError(f"{path} is no file of tensors; {WHOLE}")
-
-
-def check_start(path: Path, start: bytes) -> None:
-    """Raise DamagedError for what commonly lies where a file should be: a pointer or a web page."""
-    if start.startswith(b"version https://git-lfs"):
-        raise DamagedError(
-            f"{path} is a Git LFS pointer, not the file itself; get it with: git lfs pull"
-        )
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise DamagedError(f"{path} is a web page, not the file itself; {WHOLE}")
-    if not start:
-        raise DamagedError(f"{path} is empty; {WHOLE}")
 
 
 class _Unwelcome(Exception):

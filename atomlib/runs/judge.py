@@ -60,6 +60,8 @@ def judge(
     SettingError for an unknown protocol, or a set that was not read with ``data``.
     """
     check_kind("set", made, PublishedSet, "what read_published returns")
+    check_kind("name", name, str, "a name")
+    check_kind("claimed", claimed, int | float | None, "percent, or None")
     config = protocol(protocol_name, made, **changes).resolve(data)
     about = {
         "name": name,
@@ -203,6 +205,8 @@ def run(given: argparse.Namespace) -> None:
     )
     print(made.describe())
     sets = [(made, made.title)]
+    # Of the same name are many files, such as images_best.pt, and many records are kept.
+    own = f"{Path(given.path).absolute().parent.name} {made.title}"
     if given.random:
         sets.append((random_images(data, made.ipc, made.zca, given.seed), RANDOM))
     for one, name in sets:
@@ -210,7 +214,7 @@ def run(given: argparse.Namespace) -> None:
             record = judge(
                 one,
                 data,
-                name if one is made else f"{RANDOM}, IPC {made.ipc}",
+                own if one is made else f"{RANDOM}, IPC {made.ipc}",
                 protocol_name,
                 folder=given.output,
                 networks=given.networks,
@@ -218,5 +222,6 @@ def run(given: argparse.Namespace) -> None:
             )
             values = record["accuracies"]
             how = f"{PROTOCOLS[protocol_name].label}: {in_words(record['evaluate'])}"
-            found = f"{fmean(values):.2f} ± {pstdev(values):.2f} %"
+            spread = f" ± {pstdev(values):.2f}" if len(values) > 1 else ""  # one has none
+            found = f"{fmean(values):.2f}{spread} %"
             print(f"{name}: {found} of {len(data.test_labels):,} test images ({how})")

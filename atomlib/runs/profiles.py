@@ -5,6 +5,7 @@ executes each notebook with its parameters; what it made lands in reports/<name>
 """
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ import yaml
 from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 
-from atomlib.errors import SettingError, check_choice, check_kind
+from atomlib.errors import SettingError, check_choice, check_kind, shown
 from atomlib.runs.engine import Engine
 from atomlib.runtime.clone import data_folder, root
 from atomlib.runtime.files import atomic_write, check_writable
@@ -38,10 +39,8 @@ def read_profile(name: str) -> dict[str, dict[str, Any]]:
     check_choice("profile", name, sorted(path.stem for path in PROFILES.glob("*.yaml")))
     path = PROFILES / f"{name}.yaml"
     try:
-        profile = yaml.load(path.read_text(), _Loader)
-    # ValueError: bytes that are no text, or a date that there is none of; RecursionError: nested
-    # a thousand deep.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        profile = yaml.load(path.read_text("utf-8"), _Loader)
+    except (OSError, *NO_YAML) as error:
         raise SettingError(
             f"profile {path} is no YAML ({' '.join(str(error).split())}); allowed: notebooks, each "
             "with its parameters"
@@ -55,9 +54,26 @@ def read_profile(name: str) -> dict[str, dict[str, Any]]:
         )
         check_kind(f"{notebook} in profile {name!r}", parameters, dict, "parameters by name, or {}")
         known = pm.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
-        for parameter in parameters:
+        for parameter, value in parameters.items():
             check_choice(f"parameter of {notebook} in profile {name!r}", parameter, known)
+            _check_plain(f"{parameter} of {notebook} in profile {name!r}", value)
     return profile
+
+
+# ValueError: bytes that are no text, or a date that there is none of; RecursionError: nested a
+# thousand deep.
+NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
+
+
+def _check_plain(setting: str, value: Any) -> None:
+    """Raise SettingError for what YAML has and a notebook, which is JSON, has not: dates, sets."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise SettingError(
+            f"{setting} is {shown(value)}; allowed: numbers, text, lists and mappings (a date in "
+            "quotes)"
+        ) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -215,7 +231,9 @@ def run(given: argparse.Namespace) -> None:
     # Kernels run in notebooks/; a relative data folder is meant from here.
     os.environ["ATOM_DATA"] = str(data_folder().absolute())
     os.chdir(root())
-    profile = given.profile or (LAB if given.notebooks else "quick")
+    profile = given.profile
+    if profile is None:
+        profile = LAB if given.notebooks else "quick"
     reports = run_profile(profile, given.notebooks or None, given.changes, reuse=given.reuse)
     layout = Layout(reports)
     main = layout.table("main_table", "md")
@@ -244,5 +262,6 @@ def take(given: argparse.Namespace, more: list[str]) -> None:
             )
         try:
             given.changes[name] = yaml.load(value or words.pop(0), _Loader)
-        except yaml.YAMLError:
+        except NO_YAML:
             raise SettingError(f"parameter {name} is no YAML; allowed: such as [1, 10]") from None
+        _check_plain(f"parameter {name}", given.changes[name])

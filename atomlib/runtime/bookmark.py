@@ -6,6 +6,7 @@ resumes ends with the bytes of one that was never interrupted (on a CPU).
 """
 
 import hashlib
+import os
 import time
 from pathlib import Path
 from typing import Self
@@ -13,7 +14,15 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from atomlib.runtime.files import DamagedError, check_writable, read_tensors, write_tensors
+from atomlib.errors import SettingError
+from atomlib.runtime.files import (
+    DamagedError,
+    as_path,
+    check_writable,
+    read_about,
+    read_tensors,
+    write_tensors,
+)
 from atomlib.runtime.provenance import versions
 
 EVERY_SECONDS = 30.0
@@ -34,9 +43,13 @@ class Bookmark:
         """The bookmark of a run, in a file or as somebody made it.
 
         ``run`` names everything that decides the result: settings, data, how arithmetic runs.
-        Raises SettingError, before any work, where the file's folder cannot be written.
+        Raises SettingError, before any work, where the file's folder cannot be written, and for a
+        file that somebody gave and no bookmark is: a run that ends deletes its own.
         """
-        made = resume if isinstance(resume, cls) else cls(resume)
+        if resume is None or isinstance(resume, cls):
+            made = cls() if resume is None else resume
+        else:
+            made = cls(_own(as_path("resume", resume)))
         if made.path is not None:
             check_writable(made.path.parent)
         about = f"{run} {versions()} {torch.get_num_threads()}"
@@ -87,6 +100,21 @@ class Bookmark:
         """The run is over: there is nothing to go on from."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def _own(path: Path) -> Path:
+    """A path at which nothing is, or a bookmark. Raises SettingError otherwise."""
+    if os.path.lexists(path):
+        try:
+            is_bookmark = {"run", "done", "total"} <= read_about(path).keys()
+        except DamagedError:
+            is_bookmark = False
+        if not is_bookmark:
+            raise SettingError(
+                f"resume is {path}, which is no bookmark, or a damaged one; allowed: a file of "
+                "its own, which is deleted when the run ends"
+            )
+    return path
 
 
 def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:

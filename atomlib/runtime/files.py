@@ -25,7 +25,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from atomlib.errors import SettingError
+from atomlib.errors import SettingError, check_kind, shown
+
+
+def as_path(setting: str, value: object) -> Path:
+    """A path that somebody gave. Raises SettingError for what can be none."""
+    check_kind(setting, value, str | Path, "the path of a file or folder")
+    try:
+        longest = max((len(os.fsencode(part)) for part in Path(value).parts), default=1)
+    except UnicodeEncodeError:  # half of a letter
+        longest = 0
+    if not str(value) or "\0" in str(value) or not 1 <= longest <= 255:
+        raise SettingError(f"{setting} is {shown(value)}; allowed: the path of a file or folder")
+    return Path(value)
 
 
 @contextmanager
@@ -222,7 +234,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any])
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What ``write_tensors`` wrote. Raises DamagedError for any other content."""
-    _check_size(path, MOST_BYTES)
+    _check_file(path, MOST_BYTES)
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})["atomlib"])
@@ -272,7 +284,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 def read_record(path: Path) -> dict[str, Any]:
     """What ``write_record`` wrote. Raises DamagedError for any other content."""
-    _check_size(path, MOST_RECORD_BYTES)
+    _check_file(path, MOST_RECORD_BYTES)
     try:
         record = json.loads(path.read_bytes())
     except UNREADABLE as error:
@@ -312,13 +324,28 @@ UNREADABLE = (
 )
 
 
-def _check_size(path: Path, most: int) -> None:
+def _check_file(path: Path, most: int) -> None:
     try:
         size = path.stat().st_size
+        with open(path, "rb") as file:
+            start = file.read(64)
     except OSError as error:
         raise DamagedError(f"{path} cannot be read ({error.strerror}); {WHOLE}") from None
+    check_start(path, start)
     if size > most:
         raise DamagedError(f"{path} has {size:,} bytes; allowed: {most:,} at the most")
+
+
+def check_start(path: Path, start: bytes) -> None:
+    """Raise DamagedError for what commonly lies where a file should be: a pointer or a web page."""
+    if start.startswith(b"version https://git-lfs"):
+        raise DamagedError(
+            f"{path} is a Git LFS pointer, not the file itself; get it with: git lfs pull"
+        )
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise DamagedError(f"{path} is a web page, not the file itself; {WHOLE}")
+    if not start:
+        raise DamagedError(f"{path} is cut short, it is empty; {WHOLE}")
 
 
 def _line(error: BaseException) -> str:

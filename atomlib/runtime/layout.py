@@ -17,6 +17,7 @@ build/<profile>/
   <notebook>.ipynb                   a notebook that is running, or has failed
 """
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Self
@@ -166,4 +167,8 @@ def full_data_name(dataset: str) -> str:
 
 def judged_name(name: str) -> str:
     """The name of a published set's files: "mtt-cifar10-1" of "MTT CIFAR10 (1)"."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-").lower()
+    plain = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-").lower()
+    if name.isascii() and plain.strip("."):
+        return plain
+    # Names whose letters files are not given would be one.
+    return f"{plain.strip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".strip("-")
