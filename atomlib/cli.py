@@ -29,10 +29,10 @@ def main(given: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         status = _run(given)
-        sys.stdout.flush()  # or what a closed pipe says would come after all of this
+        print(end="", flush=True)  # or what a closed pipe says would come after all of this
         return status
     except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever reads, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,9 @@
 """The command line: each command is found, bad input is one line, parameters are options."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from atomlib import cli
@@ -75,9 +79,71 @@ def test_without_a_notebook_all_of_quick_are_run(asked):
         (["00_quickstart", "--ipc"], "argument is '--ipc'"),
         (["--profile", "quick", "stray"], None),  # taken for a notebook
         (["00_quickstart", "--ipc", "[1"], "parameter ipc is no YAML"),
+        (["00_quickstart", "--ipc", "2024-13-45"], "parameter ipc is no YAML"),
+        (["00_quickstart", "--ipc", "[" * 1500], "parameter ipc is no YAML"),
+        (["00_quickstart", "--ipc", "2024-01-01"], "parameter ipc is datetime.date(2024, 1, 1)"),
+        (["00_quickstart", "--ipc", "!!set {1}"], "parameter ipc is {1}"),
+        (["00_quickstart", "--ipc", "!!binary aGk="], "parameter ipc is b'hi'"),
+        (["00_quickstart", "--ipc", '"\\ud800"'], "allowed: numbers, text"),
+        (["00_quickstart", "--ipc", "&a [*a]"], "allowed: numbers, text"),
     ],
 )
 def test_options_that_are_none_are_told(words, said, asked, capsys):
     assert cli.main(["run", *words]) == 1
     if said:
         assert said in capsys.readouterr().err and not asked
+
+
+@pytest.mark.parametrize(
+    "words", [["--settings={iterations: 10}"], ["--ipc=2", "--settings={a: 1}"]]
+)
+def test_an_option_with_a_space_in_its_value_is_no_notebook(words, asked):
+    cli.main(["run", "00_quickstart", *words])
+    assert asked["only"] == ["00_quickstart"] and "settings" in asked["changes"]
+
+
+def test_an_empty_profile_is_none(capsys):
+    """As PROFILE= in a script gives it: not quick, and not the notebooks' own parameters."""
+    assert cli.main(["run", "00_quickstart", "--profile", ""]) == 1
+    assert "profile is ''" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "stopped by the keyboard"),
+        (OSError(28, "No space left on device", "/tmp/x"), 1, "/tmp/x: No space left on device"),
+        (FileNotFoundError(2, "No usable temporary directory"), 1, "No usable temporary"),
+        (SettingError("one\ntwo"), 1, "error: one two"),
+    ],
+)
+def test_what_stops_a_command_is_one_line(error, status, said, monkeypatch, capsys):
+    def stop(_):
+        raise error
+
+    monkeypatch.setattr("atomlib.runs.status.run", stop)
+    assert cli.main(["status", "x"]) == status
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and said in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("stdout", ["closed pipe", "closed", "ascii"])
+def test_whatever_is_done_with_the_output(tmp_path, stdout):
+    """By ``| head``, by ``>&-`` and in a terminal that has no letters for a name."""
+    (tmp_path / "é").mkdir()
+    command = [sys.executable, "-m", "atomlib", "status", str(tmp_path / "é")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    settings = {**os.environ, "PYTHONIOENCODING": "ascii"} if stdout == "ascii" else None
+    close = (lambda: os.close(1)) if stdout == "closed" else None
+    done = subprocess.run(
+        command,
+        stdout=writer if stdout == "closed pipe" else subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=settings,
+        preexec_fn=close,
+        text=True,
+    )
+    os.close(writer)
+    assert done.stderr == "" and done.returncode == (stdout == "closed pipe")
+    assert stdout != "ascii" or "\\xe9: nothing yet" in done.stdout

@@ -8,11 +8,14 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from filelock import Timeout
 from nbformat import v4
 
 from atomlib.cli import main
 from atomlib.errors import SettingError
+from atomlib.runs import profiles
 from atomlib.runs.profiles import PROFILES, read_profile, run_profile
+from atomlib.runtime.files import lock_file
 from tests.test_environment import ROOT
 
 
@@ -118,6 +121,52 @@ def test_a_profile_that_names_what_is_not_there_is_refused_before_any_work(
     with pytest.raises(SettingError, match=complaint):
         run_profile("small")
     assert not (project / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("00_one: {number: 2024-01-01}", r"number of 00_one .* is datetime.date"),
+        ("00_one: {number: !!set {1}}", r"number of 00_one .* is \{1\}"),
+        ("00_one: [number]", r"00_one in profile .* is \['number'\]"),
+        ("", "is None"),
+        ("- 00_one", r"is \['00_one'\]"),
+        ("00_one:\n\tnumber: 1", "no YAML"),
+        ("00_one: {number: 1, number: 2}", "given twice"),
+        (b"00_one: {} # \xe9", "no YAML"),
+    ],
+)
+def test_a_profile_that_is_none_is_refused_before_any_work(project, text, complaint):
+    content = text if isinstance(text, bytes) else text.encode()
+    (project / "notebooks/profiles/small.yaml").write_bytes(content)
+    with pytest.raises(SettingError, match=complaint):
+        run_profile("small")
+    assert not (project / "reports").exists()
+
+
+def test_a_folder_in_place_of_a_profile_is_told(project):
+    (project / "notebooks/profiles/other.yaml").mkdir()
+    with pytest.raises(SettingError, match="Is a directory"):
+        read_profile("other")
+
+
+def test_a_profile_begins_with_a_mark_of_its_encoding_or_not(project):
+    path = project / "notebooks/profiles/small.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_profile("small") == {"00_one": {"number": 4}}
+
+
+def test_one_run_at_a_time_is_at_a_notebook(project, monkeypatch):
+    """Else two write one file, and the first to end takes it away from the other."""
+
+    def execute(_, running, *__, **___):
+        with pytest.raises(Timeout):
+            lock_file(running).acquire(blocking=False)
+        raise SettingError("enough")
+
+    monkeypatch.setattr(profiles.pm, "execute_notebook", execute)
+    with pytest.raises(SettingError, match="enough"):
+        run_profile("small")
 
 
 def test_unknown_profile_and_notebook_name_the_nearest(project):

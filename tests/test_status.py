@@ -13,6 +13,7 @@ from atomlib.errors import SettingError
 from atomlib.methods import ATOM
 from atomlib.methods.method import Learner
 from atomlib.nas import Proxy, evaluate_candidates, sample, search_space
+from atomlib.report.folder import ReportFolder
 from atomlib.runs import lines
 from atomlib.runs import status as module
 from atomlib.runs.status import status
@@ -206,3 +207,23 @@ def test_the_command_lists_and_counts(results, monkeypatch, capsys, complains):
     assert "error: folder elsewhere is not there" in capsys.readouterr().err
     with complains("elsewhere", kind=SettingError):
         module.status("elsewhere")
+
+
+@pytest.mark.parametrize("value", [None, []])
+def test_a_record_without_accuracies_is_no_evaluation(results, value):
+    path = results.layout.record(STEM)
+    write_record(path, {**read_record(path), "accuracies": value})
+    assert set(told(results)) == {f"set {STEM}"}
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("dataset", 5), ("seed", None), ("distill", None), ("evaluate", {}), ("accuracies", ["9"])],
+)
+def test_a_record_of_another_form_is_none_of_a_reports(results, part, value):
+    """Tables and pages are made without it, and name it."""
+    path = results.layout.record(STEM)
+    assert list(ReportFolder.read(results.folder).records) == [STEM]
+    write_record(path, {**read_record(path), part: value})
+    read = ReportFolder.read(results.folder)
+    assert not read.records and read.unreadable == [f"results/{STEM}.json"]

@@ -111,3 +111,23 @@ def test_make_verify_without_a_result_says_how():
     done = subprocess.run(["make", "--no-print-directory", "verify"], **asked)
     assert done.returncode and not done.stdout
     assert "make verify RESULT=reports/" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("accuracies", None), ("accuracies", []), ("accuracies", ["9"]), ("ipc", None),
+        ("seed", None),
+        ("variant", 3), ("data", 5), ("dataset", 5), ("distill", []), ("evaluate", {}),
+        ("evaluate", None), ("evaluation", {"revision": 1}), ("distillation", {}),
+        ("method", "none"),
+    ],
+)  # fmt: skip
+def test_a_record_of_another_form_is_refused_before_any_work(
+    data, record, complains, monkeypatch, part, value
+):
+    """Not once its result has been made again."""
+    monkeypatch.setattr(module, "distill", None)
+    edit(record, **{part: value})
+    with complains("no record of an evaluation"):
+        verify(record, data, progress=False)

@@ -16,6 +16,7 @@ from atomlib.report.records import (
     by_recipe,
     by_run,
     data_label,
+    is_whole,
     iterations_of,
     labels_of,
     lasts,
@@ -58,7 +59,10 @@ class ReportFolder:
         layout, records, unreadable = Layout(folder), {}, []
         for path in layout.records():
             try:
-                records[path.stem] = {**read_record(path), "name": path.stem}
+                record = {**read_record(path), "name": path.stem}
+                if not is_whole(record):
+                    raise DamagedError(f"{path} lacks some; allowed: what this version writes")
+                records[path.stem] = record
             except DamagedError:
                 unreadable.append(layout.within(path))
         tables = {path.stem: _csv(path) for path in layout.tables()}

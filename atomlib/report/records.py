@@ -34,6 +34,20 @@ def label(name: str) -> str:
     return LABELS.get(name) or methods.label(name)
 
 
+def is_whole(record: dict[str, Any]) -> bool:
+    """Whether a record has what tables and pages are made of, or is of another version."""
+    kinds = {"dataset": str, "method": str, "ipc": int | str, "seed": int, "variant": str}
+    kinds |= {"data": str, "distill": dict}
+    if record.get("accuracies"):
+        kinds |= {"accuracies": list, "evaluate": dict, "evaluation": dict}
+    if not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):
+        return False
+    accuracies = record.get("accuracies") or []
+    return all(isinstance(value, int | float) for value in accuracies) and (
+        not accuracies or "model" in record["evaluate"]
+    )
+
+
 def data_of(record: dict[str, Any]) -> Known:
     """Label, note and published figures of a record's data set: its own, or by fingerprint."""
     own = {name: record[name] for name in ("label", "note", "published_as") if name in record}

@@ -33,6 +33,9 @@ from atomlib.runtime.device import memory, pick_device
 
 ENGINES = ("processes", "ray")
 
+MOST_CPUS = 1024
+"""Threads of a cell: far more than this, and the system starts none."""
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -53,7 +56,7 @@ class Engine:
         """Raises SettingError, naming the variable, for an invalid value."""
         name = os.environ.get("ENGINE") or "processes"
         check_choice("ENGINE", name, ENGINES)
-        cpus = _number("CPUS_PER_CELL", int, lambda n: n >= 1, "1 or more")
+        cpus = _number("CPUS_PER_CELL", int, lambda n: 1 <= n <= MOST_CPUS, f"1 to {MOST_CPUS}")
         gpus = _number(
             "GPUS_PER_CELL",
             float,

@@ -27,6 +27,7 @@ from atomlib.runs.store import counts
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import (
     DamagedError,
+    as_path,
     atomic_write,
     check_writable,
     lock,
@@ -75,7 +76,7 @@ def judge(
     }
     if folder is None:
         return {**about, **_described(made), **_measured(made, data, config, None, progress)}
-    layout, of = Layout(folder), judged_name(name)
+    layout, of = Layout(as_path("folder", folder)), judged_name(name)
     run = f"{of}-{protocol_name}"
     check_writable(layout.unfinished)
     thumbnail(made, layout.thumbnail(of))

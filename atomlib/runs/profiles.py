@@ -22,7 +22,7 @@ from nbclient.exceptions import DeadKernelError
 from atomlib.errors import SettingError, check_choice, check_kind, shown
 from atomlib.runs.engine import Engine
 from atomlib.runtime.clone import data_folder, root
-from atomlib.runtime.files import atomic_write, check_writable
+from atomlib.runtime.files import atomic_write, check_writable, lock
 from atomlib.runtime.layout import Layout
 
 NOTEBOOKS = Path("notebooks")
@@ -158,38 +158,44 @@ def run_profile(
             f"[{number}/{len(wanted)}] {notebook} ({name}), {_in_words(since - begun)} so far",
             file=sys.stderr,
         )
-        try:
-            pm.execute_notebook(
-                NOTEBOOKS / f"{notebook}.ipynb",
-                running,
-                parameters,
-                cwd=NOTEBOOKS,
-                kernel_name="python3",
-                progress_bar=False,
-                stdout_file=sys.stdout,
-                stderr_file=sys.stderr,
-                # The kernel's own log: warnings of its connection, which stays on this machine.
-                extra_arguments=["--log-level=CRITICAL"],
-            )
-        except pm.PapermillExecutionError as error:
-            raise SettingError(
-                f"{notebook} stopped: {error.ename}: {error.evalue} (see {running})"
-            ) from None
-        except DeadKernelError:
-            raise SettingError(
-                f"{notebook} stopped: its kernel died, as one that runs out of memory does (see "
-                f"{running}); allowed: smaller settings, such as real_batch or width"
-            ) from None
-        except NoSuchKernel:
-            raise SettingError(
-                "kernel 'python3' is not installed; allowed: after python -m ipykernel install "
-                "--sys-prefix"
-            ) from None
-        _keep(running, layout.notebook(notebook))
+        with lock(running):  # or two runs of a report would write one file
+            _execute(notebook, running, parameters)
+            _keep(running, layout.notebook(notebook))
         made = [path for path in layout.shown() if path.stat().st_mtime >= since]
         listed = ", ".join(layout.within(path) for path in made) or "nothing new to look at"
         print(f"  in {reports}/: {listed}", file=sys.stderr)
     return reports
+
+
+def _execute(notebook: str, running: Path, parameters: dict[str, Any]) -> None:
+    """Run a notebook into the file ``running``. Raises SettingError where it stops."""
+    try:
+        pm.execute_notebook(
+            NOTEBOOKS / f"{notebook}.ipynb",
+            running,
+            parameters,
+            cwd=NOTEBOOKS,
+            kernel_name="python3",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            # The kernel's own log: warnings of its connection, which stays on this machine.
+            extra_arguments=["--log-level=CRITICAL"],
+        )
+    except pm.PapermillExecutionError as error:
+        raise SettingError(
+            f"{notebook} stopped: {error.ename}: {error.evalue} (see {running})"
+        ) from None
+    except DeadKernelError:
+        raise SettingError(
+            f"{notebook} stopped: its kernel died, as one that runs out of memory does (see "
+            f"{running}); allowed: smaller settings, such as real_batch or width"
+        ) from None
+    except NoSuchKernel:
+        raise SettingError(
+            "kernel 'python3' is not installed; allowed: after python -m ipykernel install "
+            "--sys-prefix"
+        ) from None
 
 
 def _in_words(seconds: float) -> str:
@@ -252,7 +258,10 @@ def take(given: argparse.Namespace, more: list[str]) -> None:
 
     Raises SettingError for a word that is no option, an option without value, and no YAML.
     """
-    given.changes, words = {}, list(more)
+    # argparse takes an option with a space in its value, --settings={epochs: 2}, for a notebook.
+    words = [word for word in given.notebooks if word.startswith("--")] + more
+    given.notebooks = [word for word in given.notebooks if not word.startswith("--")]
+    given.changes = {}
     while words:
         option, _, value = words.pop(0).partition("=")
         name = option.removeprefix("--").replace("-", "_")

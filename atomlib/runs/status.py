@@ -76,7 +76,7 @@ def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Itera
     name = f"accuracies {path.stem}"
     try:
         record = read_record(path)
-        if "accuracies" not in record:
+        if not record.get("accuracies"):
             return
         then, given = facts_of_record(record), record["evaluation"]["given"]
         now = then.today(revision=training.REVISION, defaults=EvalConfig(), given=given)

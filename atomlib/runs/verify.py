@@ -24,6 +24,7 @@ from atomlib.evaluate import evaluate
 from atomlib.full_data import full_data_accuracies
 from atomlib.methods import find
 from atomlib.report.findings import compare
+from atomlib.report.records import is_whole
 from atomlib.runs.store import facts_of_record
 from atomlib.runtime.files import read_record
 from atomlib.runtime.layout import Layout
@@ -93,6 +94,10 @@ def verify(
     )
 
 
+OTHER_FORM = (AttributeError, KeyError, TypeError)
+"""What reading a record of another version may raise."""
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         record = read_record(path)
@@ -102,9 +107,13 @@ def _read(path: Path) -> dict[str, Any]:
         for part in {"distillation", "evaluation"} & record.keys():
             if "revision" not in record[part]:
                 raise SettingError(f"its {part} has no revision")
-    except SettingError as error:
+        if not is_whole(record) or not record["accuracies"]:
+            raise SettingError("it is not of the form that this version writes")
+        _changed(record)  # what is said afterwards, so that nothing fails after the work
+    except (SettingError, *OTHER_FORM) as error:
+        why = error if isinstance(error, SettingError) else f"it has another form: {error!r}"
         raise SettingError(
-            f"{path} is no record of an evaluation ({error}); allowed: a file of "
+            f"{path} is no record of an evaluation ({why}); allowed: a file of "
             "<report>/results/ that names what was trained and what it reached"
         ) from None
     return record

@@ -25,6 +25,7 @@ import jinja2
 from atomlib.errors import SettingError, check_choice
 from atomlib.report.folder import ReportFolder
 from atomlib.report.records import data_of, labels_of, lasts, plain
+from atomlib.runtime.clone import root
 from atomlib.runtime.files import atomic_folder
 from atomlib.runtime.layout import Layout
 from atomlib.site import about, api, contact_sheets
@@ -203,5 +204,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Build the site, and say where it is."""
-    out = build(given.profiles, given.out, url=given.url)
+    here = Path("reports")
+    reports = here if here.is_dir() else root() / here
+    out = build(given.profiles, given.out, reports, url=given.url)
     print(f"site: {(out / 'index.html').absolute().as_uri()}")

@@ -210,5 +210,28 @@ def test_the_command(tmp_path, data, monkeypatch, capsys):
     assert cli.main([*command, "--protocol", "ours", "dc"]) == 0
     printed = capsys.readouterr().out
     assert "pixels: normalised" in printed and printed.count("50.00 ± 0.00 %") == 4
+    assert cli.main([*command, "--networks", "1"]) == 0
+    assert "±" not in capsys.readouterr().out.replace("its file says", "")  # one has no spread
+    assert cli.main([*command, "--output", ""]) == 1
+    assert "folder is ''" in capsys.readouterr().err
     assert cli.main([*command, "--space", "white"]) == 1
     assert capsys.readouterr().err.startswith("error: space is 'white'")
+
+
+def test_files_of_one_name_have_records_of_their_own(tmp_path, data, monkeypatch):
+    """MTT calls all of its files images_best.pt."""
+    monkeypatch.setattr(judging, "load_dataset", lambda name: data)
+    monkeypatch.setattr(judging, "evaluate", lambda *_, **how: torch.full((_[2].networks,), 50.0))
+    for folder in ("one", "other"):
+        file = write_mtt(tmp_path / folder, TRAINED, LABELS)
+        kept = ["--output", str(tmp_path / "kept")]
+        assert cli.main(["evaluate", str(file), "--data", "cifar10", *kept]) == 0
+    names = {path.name for path in (tmp_path / "kept").glob("*.json")}
+    assert names == {"one-images_best.pt-ours.json", "other-images_best.pt-ours.json"}
+
+
+@pytest.mark.parametrize(("part", "value"), [("name", None), ("name", 5), ("claimed", "57 %")])
+def test_what_is_no_name_or_claim_is_told(tmp_path, data, complains, part, value):
+    given = {"name": "a set", "claimed": None, part: value}
+    with complains(f"{part} is", "allowed"):
+        judge(published(tmp_path, data), data, **given)
