@@ -57,6 +57,13 @@ def test_executed_notebook_and_results_land_in_the_reports_of_the_profile(projec
     assert not list((project / "build").rglob("*.ipynb"))
 
 
+def test_an_output_that_is_asked_for_takes_the_executed_notebook_too(project):
+    mine = project / "mine"
+    assert run_profile("small", changes={"output": str(mine)}) == mine
+    assert (mine / "number.txt").exists() and (mine / "notebooks/00_one.ipynb").exists()
+    assert not (project / "reports").exists()
+
+
 def test_the_command_says_where_it_is_and_where_results_went(project, monkeypatch, capfd):
     (project / "reports" / "small").mkdir(parents=True)
     (project / "reports" / "small" / "main_table.md").write_text("| the main table |")

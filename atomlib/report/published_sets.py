@@ -90,10 +90,10 @@ def findings(found: pd.DataFrame) -> list[str]:
     for _, cell in found.iterrows():
         if pd.isna(cell["claim"]) or pd.isna(cell.get("authors")):
             continue
-        networks = int(cell["authors_networks"])
+        networks, claimed = int(cell["authors_networks"]), FROM[cell["claim_from"]]
         sentences.append(
             f"{cell['set']}: {cell['authors']:.1f} here ({cell['protocol']}; {networks} "
-            f"network{'s' if networks > 1 else ''}), {cell['claim']:.1f} {FROM[cell['claim_from']]}: "
+            f"network{'s' if networks > 1 else ''}), {cell['claim']:.1f} {claimed}: "
             f"{cell['authors'] - cell['claim']:+.1f} points."
         )
     return sentences

@@ -22,7 +22,7 @@ from nbclient.exceptions import DeadKernelError
 from atomlib.errors import SettingError, check_choice, check_kind, shown
 from atomlib.runs.engine import Engine
 from atomlib.runtime.clone import data_folder, root
-from atomlib.runtime.files import atomic_write, check_writable, lock
+from atomlib.runtime.files import as_path, atomic_write, check_writable, lock
 from atomlib.runtime.layout import Layout
 
 NOTEBOOKS = Path("notebooks")
@@ -124,7 +124,8 @@ def run_profile(
     when it is whole; one that failed is left in build/ to be looked at. Raises SettingError before
     any work for a profile, notebook, parameter, folder or engine that is invalid.
 
-    ``changes`` are parameters put over the profile's, mappings entry by entry. With ``reuse``,
+    ``changes`` are parameters put over the profile's, mappings entry by entry; ``output`` among
+    them, an absolute path, is where executed notebooks go too. With ``reuse``,
     results that came with the clone are read too, where they are up to date.
     """
     Engine.chosen()
@@ -135,7 +136,8 @@ def run_profile(
         known = pm.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
         for parameter in changes:
             check_choice(f"parameter of {notebook}", parameter, known)
-    layout = Layout.of_profile(name)
+    asked = (changes or {}).get("output")
+    layout = Layout.of_profile(name) if asked is None else Layout(as_path("output", asked))
     reports = check_writable(layout.folder)
     check_writable(layout.build)
     if not layout.started.exists():
@@ -236,6 +238,8 @@ def run(given: argparse.Namespace) -> None:
     """Execute notebooks, and say where what they made is."""
     # Kernels run in notebooks/; a relative data folder is meant from here.
     os.environ["ATOM_DATA"] = str(data_folder().absolute())
+    if "output" in given.changes:
+        given.changes["output"] = str(as_path("output", given.changes["output"]).absolute())
     os.chdir(root())
     profile = given.profile
     if profile is None:
