@@ -74,6 +74,19 @@ def own_folders(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True)
+def as_before(own_folders):
+    """Ends with a test what a command has set for its process: environment and current folder."""
+    before, here = dict(os.environ), os.getcwd()
+    yield
+    os.chdir(here)
+    for name in (before.keys() | os.environ.keys()) - {"PYTEST_CURRENT_TEST"}:
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
+
+
 @pytest.fixture
 def make_data():
     """Random ImageData of three classes: ``counts`` training images each, two test images."""

@@ -464,7 +464,7 @@ def test_smallest_resnet18_still_tells_one_image_from_another(norm):
             "image_size is 8; allowed with model 'resnet18' and norm 'batch': 9 or more",
         ),
         ("vit", 30, None, "image_size is 30; allowed with model 'vit': multiples of 4"),
-        ("vit", 0, None, "image_size is 0; allowed with model 'vit': multiples of 4"),
+        ("vit", 0, None, "image_size is 0; allowed: 1 to 1,000,000"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(complains, name, size, norm, allowed):

@@ -118,7 +118,7 @@ def test_a_step_that_could_not_be_compiled_is_called_eager(backend):
         return graph
 
     backend(large)
-    run = Execution(ATOM(compile="on"), CPU, 0)
+    run = Execution(ATOM(compile="on", precision="float32"), CPU, 0)
     step = run.compiled(lambda x: ((x + 1) * 2 - 3).sin().cos().exp().tanh())
     assert str(run) == "compiled float32 on cpu"
     step(torch.ones(3))
