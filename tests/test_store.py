@@ -14,7 +14,8 @@ from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet
 from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, DM, METHODS
-from atomlib.runs import store
+from atomlib.runs import made_so_far, store
+from atomlib.runs.grid import Cell
 from atomlib.runs.store import Store
 from atomlib.runtime.files import read_record, read_tensors, write_record, write_tensors
 from atomlib.training import EvalConfig
@@ -447,3 +448,17 @@ def test_a_process_that_is_killed_lets_go_of_its_result(data, tmp_path):
     process.join()
     Store(tmp_path / "report", progress=False).distilled(data, SMALL)
     assert len(files(Store(tmp_path / "report", progress=False), "distilled")) == 1
+
+
+def test_a_table_of_what_was_made_so_far_makes_nothing(results, data, work, complains):
+    methods = [made_by("dm"), made_by("atom")]
+    grid = [Cell(data, method.resolve(data), BRIEF.resolve(data), BRIEF) for method in methods]
+    with complains("only_made is true", "none of 2 cells"):
+        made_so_far(results, grid)
+    made = results.distilled(data, methods[1])
+    with complains("only_made is true"):  # distilled, and not evaluated
+        made_so_far(results, grid)
+    results.accuracies(made, data, BRIEF)
+    work.clear()
+    assert made_so_far(results, grid) == grid[1:]
+    assert not work

@@ -3,6 +3,6 @@
 from atomlib.runs.grid import cells, full_data_cells
 from atomlib.runs.parameters import check
 from atomlib.runs.store import Store
-from atomlib.runs.sweep import sweep
+from atomlib.runs.sweep import made_so_far, sweep
 
-__all__ = ["Store", "cells", "check", "full_data_cells", "sweep"]
+__all__ = ["Store", "cells", "check", "full_data_cells", "made_so_far", "sweep"]

@@ -140,6 +140,15 @@ class Store:
             entries = {"set": distilled.digest(), **_measured(config, found, kept.seconds)}
             return self._record(distilled, name, **entries)
 
+    def holds(self, data: ImageData, method: Method, config: EvalConfig) -> bool:
+        """Whether both the set and its accuracies were made before, and would be read."""
+        made = self._find(data, method.resolve(data))
+        if made is None:
+            return False
+        config = config.resolve(data)
+        record = self._read(record_name(made.stem, config.model))
+        return _same(record, _asked(config, data, made.digest()))
+
     def full_data(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
         """The record of networks trained on the full data: method and IPC "whole"."""
         config = config.resolve(data)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet, stem
+from atomlib.errors import SettingError
 from atomlib.methods import Method
 from atomlib.runs.engine import Engine
 from atomlib.runs.grid import Cell, FullDataCell
@@ -49,6 +50,20 @@ def sweep(
             records.append(store.accuracies(made, cell.data, cell.evaluation))
         records += [store.full_data(cell.data, cell.evaluation, zca=cell.zca) for cell in ceilings]
     return records, sets
+
+
+def made_so_far(store: Store, grid: Sequence[Cell]) -> list[Cell]:
+    """The cells whose results are there, so that a table can be shown before all have ended.
+
+    Raises SettingError where there is none.
+    """
+    made = [cell for cell in grid if store.holds(cell.data, cell.method, cell.evaluation)]
+    if not made:
+        raise SettingError(
+            f"only_made is true, and none of {len(grid)} cells is in {store.folder}; allowed: "
+            "false, which makes them"
+        )
+    return made
 
 
 @dataclass
