@@ -186,6 +186,14 @@ def test_the_note_tells_the_settings_of_the_whole_data_set_apart():
     assert is_reduced(whole(epochs=10)) and not is_reduced(whole())
 
 
+def test_the_note_gives_the_default_of_each_recipe():
+    note = provenance(
+        [record(iterations=1000, recipe=recipe, evaluation={"recipe": recipe})
+         for recipe in ("text", "code")]
+    )  # fmt: skip
+    assert "Reduced: iterations 1000 (default 8000 or 20000)." in note
+
+
 def test_one_seed_is_compared_over_networks_and_several_over_seeds():
     def records(method, *means):
         return [

@@ -79,7 +79,8 @@ def _differences(records: list[dict[str, Any]]) -> list[str]:
             only = f" for {' and '.join(label(method) for method in given)}"
         kind = "Reduced" if key in SIZES and ours < papers else "Changed"
         name = key.replace("_", " ")
-        differ[kind].append(f"{name} {plain(ours)}{only} (default {plain(papers)})")
+        defaults = " or ".join(dict.fromkeys(plain(changes(r)[key][1]) for r in able))
+        differ[kind].append(f"{name} {plain(ours)}{only} (default {defaults})")
     return [f"{kind}: {'; '.join(texts)}." for kind, texts in differ.items() if texts]
 
 
