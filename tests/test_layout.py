@@ -68,13 +68,14 @@ def test_a_report_is_found_from_its_files():
     assert Layout.of_profile("quick").folder == layout.folder
 
 
-def test_reports_without_an_executed_notebook_are_none(tmp_path):
-    assert Layout.with_notebooks(tmp_path) == []
-    for name in ("b", "a", "empty"):
+def test_reports_without_an_executed_notebook_or_a_table_are_none(tmp_path):
+    assert Layout.all_within(tmp_path) == []
+    for name in ("c", "b", "a", "empty"):
         Layout(tmp_path / name).notebook("x").parent.mkdir(parents=True)
     for name in ("b", "a"):
         Layout(tmp_path / name).notebook("x").touch()
-    assert Layout.with_notebooks(tmp_path) == ["a", "b"]
+    Layout(tmp_path / "c").table("main_table", "csv").touch()
+    assert Layout.all_within(tmp_path) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -581,9 +581,7 @@ def committed(tmp_path_factory):
     out, start = tmp_path_factory.mktemp("site") / "site", time.monotonic()
     build(out=out, reports=ROOT / "reports")
     seconds = time.monotonic() - start
-    return SimpleNamespace(
-        folder=out, seconds=seconds, names=Layout.with_notebooks(ROOT / "reports")
-    )
+    return SimpleNamespace(folder=out, seconds=seconds, names=Layout.all_within(ROOT / "reports"))
 
 
 def emulate(browser, width=1200, scheme="light"):

@@ -49,9 +49,10 @@ class Layout:
         return cls(Path(lines).parent)
 
     @classmethod
-    def with_notebooks(cls, reports: Path) -> list[str]:
-        """Names of the folders of ``reports`` that hold an executed notebook."""
-        return sorted(f.name for f in reports.glob("*") if cls(f).notebooks())
+    def all_within(cls, reports: Path) -> list[str]:
+        """Names of the folders of ``reports`` that hold an executed notebook, or a table."""
+        found = (f for f in reports.glob("*") if cls(f).notebooks() or cls(f).tables())
+        return sorted(f.name for f in found)
 
     def within(self, path: Path) -> str:
         """A path of this report as a link from its folder has it."""

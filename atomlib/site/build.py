@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import jinja2
 
+from atomlib.datasets import known
 from atomlib.errors import SettingError, check_choice
 from atomlib.report.folder import ReportFolder
 from atomlib.report.records import data_of, labels_of, lasts, plain
@@ -54,7 +55,7 @@ def build(
     or an ``out`` that holds something else.
     """
     reports, out = Path(reports), Path(out)
-    there = Layout.with_notebooks(reports)
+    there = Layout.all_within(reports)
     for name in profiles or ():
         check_choice("profile", name, there)
     if not there:
@@ -170,11 +171,12 @@ class _Site:
         table = report.tables.get("main_table")
         table = report.tables.get("published_sets") if table is None else table
         names = [r["dataset"] for r in report.records.values()] if table is None else table.dataset
-        labels = labels_of(report.records.values())
+        labels = labels_of(report.records.values()) or {n: known.of(n, None).label for n in names}
         made = [
             r for r in lasts(report.evaluated) if not r["variant"] and r["dataset"] in set(names)
         ]
         words = [" and ".join(labels.get(name, name) for name in dict.fromkeys(names))]
+        words = words if report.records else ["Sets of other authors", *words]
         pages = [
             {"place": f"{report.name}/{name}.html", "number": name[:2], "title": title_of(notebook)}
             for name, notebook in report.notebooks.items()
@@ -185,6 +187,7 @@ class _Site:
             "name": report.name,
             "title": ", ".join(filter(None, [*words, settings_in_words(made)])),
             "notebooks": pages,
+            "runs": bool(report.records),
         }
 
 
