@@ -112,7 +112,7 @@ def test_an_empty_profile_is_none(capsys):
     ("error", "status", "said"),
     [
         (KeyboardInterrupt(), 130, "stopped by the keyboard"),
-        (OSError(28, "No space left on device", "/tmp/x"), 1, "/tmp/x: No space left on device"),
+        (OSError(28, "No space left on device", "sets/x"), 1, "sets/x: No space left on device"),
         (FileNotFoundError(2, "No usable temporary directory"), 1, "No usable temporary"),
         (SettingError("one\ntwo"), 1, "error: one two"),
     ],
