@@ -13,7 +13,11 @@ A *disagreement* is one setting in which the sources differ. What it is worth is
 changing it alone, from each recipe.
 """
 
+from collections.abc import Mapping
 from typing import Any
+
+Change = Mapping[str, Mapping[str, Any]]
+"""Of "settings", which are the method's, and of the "evaluation", by name."""
 
 RECIPES: dict[str, dict[str, Any]] = {
     "text": {},
@@ -43,6 +47,8 @@ def _evaluation(**changes: Any) -> dict[str, dict[str, Any]]:
 def _both(change: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     return dict.fromkeys(RECIPES, change)
 
+
+NOT_AUGMENTED: Change = _evaluation(dsa={"strategies": ()})
 
 DISAGREEMENTS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "norm": {

@@ -26,6 +26,12 @@ Weight = Annotated[float, Field(ge=0, le=LARGEST)]
 Rate = Annotated[float, Field(gt=0, le=LARGEST)]
 
 
+VARIANT = r"^[a-z0-9._+]*$"
+
+VariantName = Annotated[str, Field(pattern=VARIANT, max_length=100)]
+"""Part of a file's name."""
+
+
 class Settings(BaseModel):
     """Frozen, typed settings; anything wrong is one SettingError sentence."""
 

@@ -23,7 +23,7 @@ from atomlib.models.build import NetworkConfig, at_once, network_for, reset_para
 from atomlib.models.convnet import default_depth
 from atomlib.models.ensemble import can_stack
 from atomlib.runtime.device import Execution, memory
-from atomlib.settings import Positive, Rate, Weight
+from atomlib.settings import Positive, Rate, VariantName, Weight
 
 Labels = Int[Tensor, "*n"] | Float[Tensor, "*n k"]
 """The class of each image; or probabilities by class, of which cross entropy takes the mean."""
@@ -37,6 +37,9 @@ class EvalConfig(NetworkConfig):
     """How to train networks on a distilled set and test them (docs/facts.md, 'Evaluation
     protocol')."""
 
+    variant: VariantName = Field(
+        default="", description="a name, for tables and files, of one evaluation among others"
+    )
     networks: Positive = Field(
         default=5, description="networks trained from scratch, one seed each"
     )

@@ -194,6 +194,20 @@ def test_the_note_gives_the_default_of_each_recipe():
     assert "Reduced: iterations 1000 (default 8000 or 20000)." in note
 
 
+def test_the_note_gives_what_each_method_ran_at_and_its_own_default():
+    note = provenance(
+        [
+            record(method="dc", iterations=25, real_batch=64),
+            record(method="dm", iterations=200, real_batch=64),
+            record(method="atom", iterations=200, real_batch=64),
+            record(method="random"),
+        ]
+    )
+    assert "iterations 25 for DC (default 1000)" in note
+    assert "iterations 200 for DM and ATOM (default 8000)" in note
+    assert "real batch 64 for DC (default 256); real batch 64 for DM and ATOM (default 128)" in note
+
+
 def test_one_seed_is_compared_over_networks_and_several_over_seeds():
     def records(method, *means):
         return [

@@ -84,6 +84,8 @@ def test_each_change_is_held_against_the_recipe_in_which_it_was_made():
     assert [r["variant"] for r in records] == ["text", "text+norm", "code", "code+norm"]
     own = [record("recipe", [70.0, 71.0]), record("norm", [60.0, 61.0])]
     assert [r["variant"] for r in named_by_recipe(own, "recipe")] == ["text", "text+norm"]
+    evaluated = named_by_recipe([record("schedule.recipe", [1.0]), record("it5", [1.0])], "recipe")
+    assert [r["variant"] for r in evaluated] == ["text+schedule", "text+it5"]
     (below,), (above,) = (against(records, recipe) for recipe in ("text", "code"))
     assert "text+norm is below text: -11.0 points" in str(below)
     assert "code+norm is above code: +46.2 points" in str(above)

@@ -1,10 +1,21 @@
 """What the ablation, the powers and the disagreements change, and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 
 from atomlib.errors import SettingError
-from atomlib.methods import ATOM
-from atomlib.runs.grid import DISAGREEMENTS, ablation, cells, disagreements, powers
+from atomlib.methods import ATOM, METHODS
+from atomlib.runs import Store, sweep
+from atomlib.runs.grid import (
+    DISAGREEMENTS,
+    ablation,
+    cells,
+    disagreements,
+    own_disagreements,
+    powers,
+)
+from atomlib.runs.status import status
 from atomlib.training import EvalConfig
 
 
@@ -90,6 +101,63 @@ def test_cells_carry_their_variant_and_its_changes():
 def test_bad_variants_are_refused(variants, complaint):
     with pytest.raises(SettingError, match=complaint):
         cells(["digits"], ["atom"], [1], variants=variants)
+
+
+@pytest.mark.parametrize("recipe", ["text", "code"])
+def test_every_disagreement_can_be_asked_for(recipe):
+    grid = cells(
+        ["digits"], ["atom"], [1], recipes=[recipe], variants=disagreements(recipe),
+        settings={"width": 8}, evaluation={"width": 8},
+    )  # fmt: skip
+    assert [cell.variant for cell in grid] == ["", *DISAGREEMENTS]
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.disagreements])
+def test_a_methods_own_disagreement_changes_what_it_names(name):
+    grid = cells(["digits"], [name], [1], variants=own_disagreements(name))
+    assert [cell.variant for cell in grid] == ["", *METHODS[name].disagreements]
+    base, *others = (
+        {("settings", key): v for key, v in cell.method.model_dump().items()}
+        | {("evaluation", key): v for key, v in cell.evaluation.model_dump().items()}
+        for cell in grid
+    )
+    for change, cell in zip(METHODS[name].disagreements.values(), others, strict=True):
+        differ = {key[1] for key in base if base[key] != cell[key]} - {"variant"}
+        wanted = {key for _, key in flat(change)}
+        # Digits are not whitened, so that MTT's "zca" off is nothing new there.
+        assert differ == wanted - ({"zca"} if cell["settings", "zca"] is False else set())
+
+
+def test_a_method_without_disagreements_of_its_own_is_refused():
+    with pytest.raises(SettingError, match=r"dm has no disagreements .*allowed: cafe, .*dc, .*mtt"):
+        own_disagreements("dm")
+
+
+def test_what_changes_the_evaluation_only_is_measured_on_the_same_set(tmp_path, monkeypatch):
+    grid = cells(
+        ["digits"], ["atom"], [1], variants=disagreements("text", ["scale", "epochs", "schedule"]),
+        settings={"width": 8, "iterations": 2},
+        evaluation={"width": 8, "epochs": 3, "networks": 2},
+    )  # fmt: skip
+    assert [cell.variant for cell in grid] == ["", "scale", "epochs", "schedule"]
+    assert [cell.method.variant for cell in grid] == ["", "scale", "", ""]
+    shorter = {1800: 5}  # the change itself would take long
+    grid = [
+        replace(c, evaluation=c.evaluation.but(epochs=shorter.get(c.evaluation.epochs, 3)))
+        for c in grid
+    ]
+    records, _ = sweep(Store(tmp_path, progress=False), grid)
+    assert [r["variant"] for r in records] == ["", "scale", "epochs", "schedule"]
+    names = "digits-atom-ipc1-seed0"
+    assert [r["name"] for r in records] == [
+        names, f"{names}-scale", f"{names}-by-epochs", f"{names}-by-schedule"
+    ]  # fmt: skip
+    digests = [r["set"] for r in records]
+    assert digests[0] == digests[2] == digests[3] != digests[1]
+    assert len(list((tmp_path / "distilled").iterdir())) == 2
+    assert {line.state for line in status(tmp_path)} == {"done"}
+    again, _ = sweep(Store(tmp_path, progress=False), grid)
+    assert again == records  # each is read by its own name
 
 
 def test_unknown_disagreement_or_recipe_names_the_nearest():

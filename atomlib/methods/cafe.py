@@ -13,7 +13,7 @@ with the last ten after epochs more than 0.03 apart the next image step comes.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
@@ -36,6 +36,7 @@ from atomlib.methods.inner_training import InnerTraining, TrainsWithin
 from atomlib.methods.learned_images import Start, class_chunks, part_of
 from atomlib.methods.method import smallest_class
 from atomlib.models.build import operations, reset_parameters
+from atomlib.recipes import NOT_AUGMENTED, Change
 from atomlib.settings import MOST, Fraction, Positive, Rate, Weight
 
 HALVED_AFTER = (0.6, 0.8, 0.9)
@@ -49,6 +50,11 @@ class FeatureAlignment(TrainsWithin, FeatureMatching):
     """
 
     follows_recipe: ClassVar[bool] = False
+    # When a life ends: the paper's rule is read either way, and the official code adds a leak.
+    disagreements: ClassVar[Mapping[str, Change]] = {
+        "leak": {"settings": {"leak": True}},
+        "settled": {"settings": {"inner_rule": "settled"}},
+    }
 
     iterations: Annotated[int, Field(ge=0, le=MOST)] = Field(
         default=2000, description="random networks, some ten steps on the images each"
@@ -156,6 +162,12 @@ class CAFE(FeatureAlignment):
     source: ClassVar[str] = "Wang et al., CVPR 2022, arXiv 2203.01531"
     revision: ClassVar[int] = 1
     colour: ClassVar[str] = "#fbafe4"
+
+    # CAFE without augmentation is evaluated without, too.
+    disagreements: ClassVar[Mapping[str, Change]] = {
+        **FeatureAlignment.disagreements,
+        "plain": NOT_AUGMENTED,
+    }
 
     dsa: ClassVar[DSAConfig] = DSAConfig(strategies=())
 

@@ -20,13 +20,12 @@ from atomlib.errors import SettingError, shown
 from atomlib.models.build import NetworkConfig
 from atomlib.models.convnet import default_depth
 from atomlib.randomness import stream
+from atomlib.recipes import Change
 from atomlib.runtime.device import Execution
-from atomlib.settings import Positive
+from atomlib.settings import VARIANT, Positive, VariantName
 
 NAME = r"[a-z0-9_]{1,40}"
 """Of a method: it is part of a file's name."""
-
-VARIANT = r"^[a-z0-9.+]*$"
 
 
 class Method(NetworkConfig):
@@ -49,12 +48,14 @@ class Method(NetworkConfig):
     """In every figure, as matplotlib names colours."""
     follows_recipe: ClassVar[bool] = False
     """Whether a recipe (atomlib.recipes) fills in settings: those of another paper stay its own."""
+    disagreements: ClassVar[Mapping[str, Change]] = {}
+    """What sources of this method alone differ in: changes by name, as in atomlib.recipes."""
 
     ipc: Positive = Field(default=1, description="synthetic images per class")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         default=0, description="of all that is drawn"
     )
-    variant: Annotated[str, Field(pattern=VARIANT, max_length=100)] = Field(
+    variant: VariantName = Field(
         default="", description="a name, for tables and files, of settings other than the method's"
     )
     zca: preprocess.ZCA | None = Field(

@@ -241,7 +241,7 @@ def transfer_findings(records: Iterable[dict[str, Any]], method: str = ATOM.name
 
 
 def against(records: Iterable[dict[str, Any]], base: str) -> list[Finding]:
-    """One per variant: how it stands to the variant ``base`` of its recipe, tested."""
+    """One per variant: how it stands to the variant ``base`` of its recipe or method, tested."""
     records = list(records)
     return [
         compare(r, rival, f"{data_of(rival).label}, IPC {rival['ipc']}")
@@ -253,7 +253,7 @@ def against(records: Iterable[dict[str, Any]], base: str) -> list[Finding]:
 
 
 def _cell(record: dict[str, Any]) -> tuple:
-    return (*(record[key] for key in ("dataset", "ipc", "seed")), recipe_of(record))
+    return (*(record[key] for key in ("dataset", "ipc", "method", "seed")), recipe_of(record))
 
 
 def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:

@@ -122,10 +122,15 @@ def recipe_of(record: dict[str, Any]) -> str:
 
 def named_by_recipe(records: Iterable[dict[str, Any]], base: str = "") -> list[dict[str, Any]]:
     """The same records, their variants named after what they change: "text" is a recipe as it is,
-    whose variant is ``base``, "text+norm" the same with one disagreement changed."""
+    whose variant is ``base``, "text+norm" the same with one disagreement changed. Those of a method
+    with disagreements of its own are "dc" and "dc+plain"."""
 
     def named(r: dict[str, Any]) -> str:
-        return recipe_of(r) if r["variant"] == base else f"{recipe_of(r)}+{r['variant']}"
+        own = r["method"] in METHODS and METHODS[r["method"]].disagreements
+        whole = r["method"] if own else recipe_of(r)
+        if r["variant"] == base:
+            return whole
+        return f"{whole}+{r['variant'].removesuffix(f'.{base}')}"  # an evaluation of the base
 
     return [{**r, "variant": named(r)} for r in records]
 

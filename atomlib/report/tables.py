@@ -67,21 +67,28 @@ def provenance(records: Iterable[dict[str, Any]]) -> str:
 def _differences(records: list[dict[str, Any]]) -> list[str]:
     """What records share that is not the default: a sentence of sizes, one of other changes."""
     differ: dict[str, list[str]] = {"Reduced": [], "Changed": []}
-    for key in dict.fromkeys(key for r in records for key in changes(r)):
-        given = {r["method"]: changes(r)[key] for r in records if key in changes(r)}
-        able = [r for r in records if r["method"] in given]
-        ours, papers = next(iter(given.values()))
-        if any(changes(r).get(key, (None,))[0] != ours for r in able):
-            continue  # differs from variant to variant, whose names say how
-        only = ""
-        learned = {r["method"] for r in records if iterations_of(r)}
-        if not learned <= set(given):
-            only = f" for {' and '.join(label(method) for method in given)}"
-        kind = "Reduced" if key in SIZES and ours < papers else "Changed"
-        name = key.replace("_", " ")
-        defaults = " or ".join(dict.fromkeys(plain(changes(r)[key][1]) for r in able))
-        differ[kind].append(f"{name} {plain(ours)}{only} (default {defaults})")
+    learned = {r["method"] for r in records if iterations_of(r)}
+    changed = [(r["method"], changes(r)) for r in records]
+    for key in dict.fromkeys(key for _, found in changed for key in found):
+        alike: dict[tuple[str, str, str], list[str]] = {}  # methods by what they have
+        for method in dict.fromkeys(method for method, _ in changed):
+            own = [found.get(key) for name, found in changed if name == method]
+            if None in own or any(ours != own[0][0] for ours, _ in own):
+                continue  # differs from variant to variant, whose names say how
+            smaller = key in SIZES and any(ours < papers for ours, papers in own)
+            defaults = " or ".join(dict.fromkeys(plain(papers) for _, papers in own))
+            what = "Reduced" if smaller else "Changed", plain(own[0][0]), defaults
+            alike.setdefault(what, []).append(method)
+        for (kind, ours, defaults), methods_alike in alike.items():
+            only = "" if learned <= set(methods_alike) else f" for {_listed(methods_alike)}"
+            differ[kind].append(f"{key.replace('_', ' ')} {ours}{only} (default {defaults})")
     return [f"{kind}: {'; '.join(texts)}." for kind, texts in differ.items() if texts]
+
+
+def _listed(names: list[str]) -> str:
+    """Methods in words: "DC, DM and ATOM"."""
+    *before, last = map(label, names)
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """The grid of an experiment: one cell per combination of data, IPC, method, variant and seed.
 
 A variant is {"settings": changes of the distillation, "evaluation": changes of the EvalConfig}; the
-variants of ablation, power grid and disagreements are made here.
+variants of ablation, power grid and disagreements are made here. One that changes the evaluation
+only is of the set of the variant that changes nothing, which is distilled once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,12 @@ from atomlib.errors import SettingError, check_choice, did_you_mean, shown
 from atomlib.full_data import FULL_DATA_EPOCHS
 from atomlib.methods import METHODS, Method, find
 from atomlib.models.build import operations
-from atomlib.recipes import DISAGREEMENTS, RECIPES
+from atomlib.recipes import DISAGREEMENTS, RECIPES, Change
 from atomlib.training import EvalConfig
 
 OWN = {"ipc", "seed", "variant", "recipe"}
 """Settings of a method that a grid gives by arguments of their own."""
 PARTS = ("settings", "evaluation")
-Variant = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Cell:
     evaluation: EvalConfig
     of_checkpoints: EvalConfig
     """How the sets before the last are evaluated: on as many networks, or fewer."""
+
+    @property
+    def variant(self) -> str:
+        """Of the set, or of its evaluation."""
+        return self.evaluation.variant or self.method.variant
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def cells(
     *,
     recipes: Sequence[str] = ("text",),
     networks: Sequence[str | None] = (None,),
-    variants: Mapping[str, Variant] | None = None,
+    variants: Mapping[str, Change] | None = None,
     settings: Mapping[str, Any] | None = None,
     method_settings: Mapping[str, Mapping[str, Any]] | None = None,
     evaluation: Mapping[str, Any] | None = None,
@@ -86,11 +91,15 @@ def cells(
     made = []
     loaded = [load_dataset(name, resize=resize) for name in datasets]
     _check_same_names(loaded, datasets)
+    unchanged = next((name for name, change in variants.items() if not any(change.values())), None)
     combined = product(networks, loaded, recipes, ipcs, methods, variants, seeds)
     for network, data, recipe, ipc, method, variant, seed in combined:
         change = variants[variant]
         changed = {**settings, **method_settings.get(method.name, {}), **change.get("settings", {})}
-        own = {"ipc": ipc, "seed": seed, "variant": variant, "recipe": recipe}
+        of_set, of_evaluation = variant, ""
+        if unchanged not in (None, variant) and not change.get("settings"):
+            of_set, of_evaluation = unchanged, variant
+        own = {"ipc": ipc, "seed": seed, "variant": of_set, "recipe": recipe}
         asked = method(
             **{
                 name: value
@@ -99,7 +108,8 @@ def cells(
             }
             | own
         )
-        trained = {"recipe": recipe} if network is None else {"recipe": recipe, "model": network}
+        trained = {"recipe": recipe, "variant": of_evaluation}
+        trained |= {} if network is None else {"model": network}
         evaluated = EvalConfig(**{**evaluation, **change.get("evaluation", {}), **trained})
         evaluated = evaluated.resolve(data)
         fewer = evaluated.but(networks=checkpoint_networks or evaluated.networks)
@@ -144,7 +154,7 @@ def _check_names(name: str, values: object) -> None:
 
 
 def _check_settings(
-    methods: Sequence[type[Method]], settings: Mapping[str, Any], variants: Mapping[str, Variant]
+    methods: Sequence[type[Method]], settings: Mapping[str, Any], variants: Mapping[str, Change]
 ) -> None:
     """Raise SettingError for a setting that no method has, neither ours nor the grid's."""
     changes = [settings, *(change.get("settings", {}) for change in variants.values())]
@@ -180,7 +190,7 @@ def full_data_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> 
 TERMS = ("output", "spatial", "channel")
 
 
-def ablation() -> dict[str, Variant]:
+def ablation() -> dict[str, Change]:
     """The seven combinations of the terms of the loss, e.g. "output+spatial" (DataDAM's)."""
     return {
         "+".join(on): {"settings": {term: term in on for term in TERMS}}
@@ -189,7 +199,7 @@ def ablation() -> dict[str, Variant]:
     }
 
 
-def powers(values: Sequence[float]) -> dict[str, Variant]:
+def powers(values: Sequence[float]) -> dict[str, Change]:
     """Every pair of a spatial and a channel power, e.g. "ps4.pc2"."""
     return {
         f"ps{p:g}.pc{q:g}": {"settings": {"spatial_power": float(p), "channel_power": float(q)}}
@@ -199,7 +209,7 @@ def powers(values: Sequence[float]) -> dict[str, Variant]:
 
 def disagreements(
     recipe: str, names: Sequence[str] = tuple(DISAGREEMENTS), base: str = ""
-) -> dict[str, Variant]:
+) -> dict[str, Change]:
     """A recipe as it is, named ``base``, and with one disagreement changed at a time, e.g. "norm".
 
     Without a name, "", the recipe's set is that of the main table, which has to have the same
@@ -209,3 +219,18 @@ def disagreements(
     for name in names:
         check_choice("disagreement", name, DISAGREEMENTS)
     return {base: {}} | {name: DISAGREEMENTS[name][recipe] for name in names}
+
+
+def own_disagreements(method: str | type[Method], base: str = "") -> dict[str, Change]:
+    """A method as it is, named ``base``, and with one thing changed at a time that the sources of
+    this method alone differ in.
+
+    Raises SettingError for a method that has no such thing.
+    """
+    found = find(method)
+    if not found.disagreements:
+        able = sorted(m.name for m in METHODS.values() if m.disagreements)
+        raise SettingError(
+            f"{found.name} has no disagreements of its own; allowed: {', '.join(able)}"
+        )
+    return {base: {}} | dict(found.disagreements)

@@ -80,7 +80,8 @@ def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Itera
             return
         then, given = facts_of_record(record), record["evaluation"]["given"]
         now = then.today(revision=training.REVISION, defaults=EvalConfig(), given=given)
-        stem = set_of(path.stem, record["evaluate"]["model"])
+        trained = record["evaluate"]
+        stem = set_of(path.stem, trained["model"], trained.get("variant", ""))
         if stem in sets:
             now = replace(now, trained_on=sets[stem].digest())
         reasons = differences(then, now)

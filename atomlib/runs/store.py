@@ -130,14 +130,17 @@ class Store:
         config = config.resolve(data)
         check_same_data(distilled, data)
         now = _asked(config, data, distilled.digest())
-        name = record_name(distilled.stem, config.model)
+        name = record_name(distilled.stem, config.model, config.variant)
         with lock(self._unfinished(f"{name}-evaluation")):
             record = self._read(name)
             if _same(record, now):
                 return record
             kept = self._bookmark(f"{name}-evaluation")
             found = evaluate(distilled, data, config, progress=self.progress, resume=kept)
-            entries = {"set": distilled.digest(), **_measured(config, found, kept.seconds)}
+            # A variant of the evaluation is named first: the set's may end in its iterations.
+            variant = ".".join(filter(None, (config.variant, distilled.method.variant)))
+            entries = {"set": distilled.digest(), "variant": variant}
+            entries |= _measured(config, found, kept.seconds)
             return self._record(distilled, name, **entries)
 
     def holds(self, data: ImageData, method: Method, config: EvalConfig) -> bool:
@@ -146,7 +149,7 @@ class Store:
         if made is None:
             return False
         config = config.resolve(data)
-        record = self._read(record_name(made.stem, config.model))
+        record = self._read(record_name(made.stem, config.model, config.variant))
         return _same(record, _asked(config, data, made.digest()))
 
     def full_data(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ reports/<profile>/
   distilled/<set>.safetensors        the set, or what it was after so many iterations
   results/<set>.json                 accuracies of each network, settings, times
   results/<set>-on-<model>.json      the same for another network than the ConvNet
+  results/<set>-by-<variant>.json    the same for another evaluation than the experiment's
   results/<dataset>-whole.json       the same for the full data
   nas.jsonl                          results of the search, one candidate per line
   judged/<set>-<protocol>.json       results of published sets
@@ -151,14 +152,15 @@ class Layout:
         return self.build / f"{notebook}.ipynb"
 
 
-def record_name(stem: str, model: str) -> str:
-    """The name of the record of a set and the network that was trained on it."""
-    return stem if model == "convnet" else f"{stem}-on-{model}"
+def record_name(stem: str, model: str, variant: str = "") -> str:
+    """The name of the record of a set, the network that was trained on it, and how."""
+    name = stem if model == "convnet" else f"{stem}-on-{model}"
+    return f"{name}-by-{variant}" if variant else name
 
 
-def set_of(record: str, model: str) -> str:
+def set_of(record: str, model: str, variant: str = "") -> str:
     """The set that a record is of: "digits-atom-ipc1-seed0" of "...-seed0-on-vit" and "vit"."""
-    return record.removesuffix(f"-on-{model}")
+    return record.removesuffix(f"-by-{variant}").removesuffix(f"-on-{model}")
 
 
 def full_data_name(dataset: str) -> str:
