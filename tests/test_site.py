@@ -182,6 +182,15 @@ def test_the_site_is_whole_and_every_link_leads_somewhere(small):
     assert [p.name for p in (small / "build").iterdir()] == ["site"]
 
 
+def test_a_report_of_other_authors_sets_alone_has_no_empty_pages(small):
+    other = small / "reports/other"
+    shutil.copytree(small / "reports/small/notebooks", other / "notebooks")
+    site = build()
+    assert {p.name for p in (site / "other").glob("*.html")} == {"01_one.html"}
+    assert faults(site) == []
+    assert not (site / "speed.html").exists()  # nothing was measured here
+
+
 def test_the_checker_of_links_finds_what_is_broken(small):
     site = build()
     (site / "style.css").write_text("@import 'x'")
@@ -649,6 +658,20 @@ def test_the_committed_reports_make_a_site_in_under_a_minute(committed):
     assert faults(committed.folder) == []
 
 
+def test_what_make_bench_measured_is_a_page_that_every_page_leads_to(committed):
+    page = (committed.folder / "speed.html").read_text()
+    bench = ROOT / "reports/bench"
+    (growth,) = bench.glob("*/growth.csv")
+    (machine,) = {path.parent.name for path in bench.glob("*/*.csv")}
+    shown = [unescape(cell) for cell in re.findall(r"<td[^>]*>([^<]*)</td>", page)]
+    for step in pd.read_csv(growth).step_s:
+        assert f"{step:.3g}" in shown
+    assert f'src="bench/{machine}/figures/growth.png"' in page
+    assert (committed.folder / "bench" / machine / "figures/growth.png").is_file()
+    for place, link in (("index.html", "speed.html"), ("quick/runs.html", "../speed.html")):
+        assert f'<a href="{link}"' in (committed.folder / place).read_text()
+
+
 def test_reports_are_told_apart_in_words_the_papers_settings_first(committed):
     page = (committed.folder / "index.html").read_text()
     names = re.findall(r'<h2 id="title-([^"]*)">', page)[1:]
@@ -696,8 +719,9 @@ return [...document.querySelectorAll("header *, main *, footer *")].filter((elem
 
 def test_each_kind_of_page_of_the_committed_reports_is_sound(committed, browser):
     """No error, every picture there, nothing asked of a host, nothing cut at four widths, day and
-    night: the front page, every notebook, a gallery, runs, code, the API reference."""
+    night: the front page, every notebook, a gallery, runs, speed, code, the API reference."""
     pages = [committed.folder / "index.html", *sorted((committed.folder / "quick").glob("*.html"))]
+    pages += [committed.folder / "speed.html"]
     pages += [committed.folder / "source/index.html", committed.folder / "source/attention.html"]
     pages += sorted((committed.folder / "api").rglob("*.html"))
     assert len(pages) > 15

@@ -7,6 +7,7 @@ need no server and no other host. Templates, style and script are in templates/.
     <out>/<profile>/<notebook>.html  beside its .ipynb, and the tables, figures, results and
                                      distilled sets of the report, copied
     <out>/<profile>/gallery.html, runs.html
+    <out>/speed.html                 what `make bench` measured, its files in <out>/bench/
     <out>/api/<module>.html          the reference of the package's public names
     <out>/source/<module>.html       the modules of the method, and those that pages link to
 """
@@ -29,7 +30,7 @@ from atomlib.report.records import data_of, labels_of, lasts, plain
 from atomlib.runtime.clone import root
 from atomlib.runtime.files import atomic_folder
 from atomlib.runtime.layout import Layout
-from atomlib.site import about, api, contact_sheets
+from atomlib.site import about, api, contact_sheets, speed_page
 from atomlib.site.notebook_page import code as highlighted
 from atomlib.site.notebook_page import slug, title_of
 from atomlib.site.report_pages import ReportPages, source_page
@@ -65,16 +66,17 @@ def build(
     folders = [ReportFolder.read(reports / name) for name in dict.fromkeys(profiles or there)]
     folders.sort(key=nearness, reverse=True)
     with atomic_folder(out, MARKER) as partial:
-        _Site(partial, folders, url).write()
+        _Site(partial, folders, reports / "bench", url).write()
     return out
 
 
 class _Site:
     """All pages of one site, written into one folder."""
 
-    def __init__(self, out: Path, reports: list[ReportFolder], url: str):
+    def __init__(self, out: Path, reports: list[ReportFolder], bench: Path, url: str):
         self.out = out
         self.reports = reports
+        self.bench = bench
         self.modules = dict.fromkeys(METHOD)
         self.templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -88,6 +90,7 @@ class _Site:
             "data_of": data_of,
             "position": contact_sheets.position,
             "site": self._menus(),
+            "speed": speed_page.PAGE if speed_page.readable(bench) else "",
             "made_by": f"atomlib {version('atomlib')}",
             "url": url and url.rstrip("/") + "/",
             "cite": about.citation(),
@@ -113,6 +116,8 @@ class _Site:
             "index.html", "index.html", title="ATOM, rerun", report=None, code=code,
             method_picture=picture,
         )  # fmt: skip
+        if speed_page.readable(self.bench):
+            speed_page.write(self, self.bench)
         firsts = {}
         sources = self._api()
         for module in dict.fromkeys([*self.modules, *sources]):

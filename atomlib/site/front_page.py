@@ -92,7 +92,7 @@ def _main_table(pages: "ReportPages", dataset: str, part: pd.DataFrame) -> dict[
         "rows": rows,
         "links": [
             *pages.origin("main_table", root, ""),
-            ("runs", f"{root}runs.html"),
+            *([("runs", f"{root}runs.html")] if pages.has_runs else []),
             ("CSV", f"{root}main_table.csv"),
             *latex,
         ],

@@ -174,7 +174,10 @@ class _Renderer(IPythonRenderer):
         return text if target is None else f'<a href="{escape(target)}">{text}</a>'
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
-        return f"<em>{text}</em>"  # of a place that the site does not have
+        target = None if "//" in url else self._lead(url)  # no picture of another host
+        if target is None:
+            return f"<em>{text}</em>"
+        return f'<span class="card wide"><img src="{escape(target)}" alt="{escape(text)}"></span>'
 
     def table(self, text: str) -> str:
         return f'<div class="scroll" tabindex="0"><table>{text}</table></div>\n'

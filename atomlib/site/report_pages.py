@@ -98,8 +98,9 @@ class ReportPages:
         self.shown_at = {sheet.name: slug(run[-1].name) for run in self.runs for sheet in run}
         for number, name in enumerate(self.report.notebooks):
             self._notebook(name, number)
-        gallery_page.write(self)
-        self._runs()
+        if self.has_runs:
+            gallery_page.write(self)
+            self._runs()
         self.menu |= front(self)
         if self.report.unreadable:
             count, first = len(self.report.unreadable), self.report.unreadable[0]
@@ -108,6 +109,11 @@ class ReportPages:
                 f"and left out: {first}{' and others' if count > 1 else ''}",
                 file=sys.stderr,
             )
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether there is a page of runs: not where sets of other authors are judged."""
+        return bool(self.report.records or self.report.unreadable)
 
     def page(self, template: str, place: str, **about: Any) -> None:
         self.site.page(template, f"{self.report.name}/{place}", report=self.menu, **about)
@@ -186,9 +192,9 @@ class ReportPages:
             if stem in self.report.records:
                 links.append(("run", f"{root}runs.html#{quote(slug(stem))}"))
             links.append(("images as data", root + _link(layout, layout.distilled(stem))))
-        elif name.endswith("loss"):
+        elif self.has_runs and name.endswith("loss"):
             links.append(("runs, and their losses as CSV", f"{root}runs.html"))
-        elif name in self.report.tables and "networks" in self.report.tables[name]:
+        elif self.has_runs and "networks" in self.report.tables.get(name, ()):
             links.append(("runs", f"{root}runs.html"))
         for kind, shown in (("csv", "CSV"), ("tex", "LaTeX")):
             if layout.table(name, kind).exists():
@@ -231,7 +237,8 @@ class ReportPages:
             frame = pd.DataFrame(part.table.rows, columns=part.table.columns)
             frame.to_csv(self.out / f"{name}.csv", index=False)
             (self.out / f"{name}.tex").write_text(to_latex(frame))
-        if "data" in part.table.columns and "how" not in part.table.columns:
+        of_runs = "data" in part.table.columns and "how" not in part.table.columns
+        if self.has_runs and of_runs:
             links.append(("runs", "runs.html"))
         links += [
             (shown, f"{quote(name)}.{kind}")
