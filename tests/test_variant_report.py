@@ -19,6 +19,7 @@ from atomlib.report.tables import (
     transfer_table,
     variant_table,
 )
+from atomlib.report.worth import readable_worth, worth_sentences, worth_table
 from atomlib.training import EvalConfig
 
 
@@ -194,12 +195,54 @@ def test_transfer_has_methods_down_and_networks_across():
     )
 
 
-def test_each_sides_line_spans_its_own_variants():
-    records = [*RECORDS, record("code", [49.0, 51.0]), record("code+norm", [59.0, 61.0])]
-    (axis,) = figures.forest_figure(variant_table(records), "text", "code").axes
-    dashed = [line.get_xydata().tolist() for line in axis.lines if line.get_ls() == "--"]
-    wanted = [[[71.1667, -0.4], [71.1667, 2.4]], [[50.0, 2.6], [50.0, 4.4]]]
-    np.testing.assert_allclose(dashed, wanted, rtol=1e-6)
+def changes_of_both():
+    records = [
+        *RECORDS,
+        record("code", [49.0, 51.0, 50.0]),
+        record("code+norm", [59.0, 61.0, 60.0]),
+    ]
+    return [records[i] for i in (2, 0, 4, 1, 3)]  # in no order
+
+
+def test_changes_are_ranked_by_what_they_are_worth_below_their_whole():
+    table = worth_table(changes_of_both())
+    assert table.variant.tolist() == ["text", "text+norm", "text+scale", "code", "code+norm"]
+    assert table.worth.tolist() == pytest.approx([np.nan, -11.0, 0.0, np.nan, 10.0], nan_ok=True)
+    assert table.verdict.tolist()[1:3] == ["below", "not told apart"]
+
+
+def test_the_interval_of_a_worth_is_welchs():
+    a, b = np.array([60.0, 61.0, 59.5]), np.array([70.0, 71.0, 72.5])
+    table = worth_table(changes_of_both()).set_index("variant").loc["text+norm"]
+    va, vb = a.var(ddof=1) / 3, b.var(ddof=1) / 3
+    freedom = (va + vb) ** 2 / (va**2 / 2 + vb**2 / 2)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(va + vb)
+    wanted = (a.mean() - b.mean() - half, a.mean() - b.mean() + half)
+    assert (table.worth_low, table.worth_high) == pytest.approx(wanted)
+
+
+def test_a_change_whose_whole_was_not_run_is_worth_nothing_that_is_known():
+    (row,) = worth_table([record("text+norm", [60.0, 61.0, 59.5])]).itertuples()
+    assert np.isnan(row.worth) and row.whole == "text"
+    shown = readable_worth(worth_table([RECORDS[0], record("text+norm", [60.0])]))
+    assert shown["worth, points"].tolist() == ["–", "-11.2 ?"]
+    assert shown["95 % interval"].tolist() == ["–", "–"]
+
+
+def test_what_is_told_apart_is_said_by_size():
+    assert worth_sentences(worth_table(changes_of_both())) == [
+        "digits (8 x 8), IPC 1, from text: worth: norm -11.0; not told apart: scale.",
+        "digits (8 x 8), IPC 1, from code: worth: norm +10.0.",
+    ]
+
+
+def test_the_figure_of_worths_has_each_change_at_its_own():
+    (axis,) = figures.worth_figure(worth_table(changes_of_both())).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        "text+norm", "text+scale", "code+norm",
+    ]  # fmt: skip
+    drawn = [bars.lines[0].get_xydata().tolist() for bars in axis.containers]
+    np.testing.assert_allclose(np.concatenate(drawn), [[-11, 0], [0, 1], [10, 2]], atol=1e-9)
 
 
 def test_the_search_figure_shows_ranks():

@@ -320,12 +320,8 @@ def cost_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def forest_figure(table: pd.DataFrame, *bases: str) -> Figure:
-    """Variants as points with their 95 % t-intervals; a line marks what each is held against.
-
-    With one base that is all of them; with several, such as "text" and "code", each base's
-    line spans the variants named after it, "text+norm" and so on.
-    """
+def forest_figure(table: pd.DataFrame, base: str) -> Figure:
+    """Variants as points with their 95 % t-intervals; a line marks the variant ``base``."""
     panels = list(table.groupby(["dataset", "ipc"], sort=False))
     high = 0.26 * max(len(part) for _, part in panels) + 1.0
     figure, axes = plt.subplots(
@@ -339,19 +335,42 @@ def forest_figure(table: pd.DataFrame, *bases: str) -> Figure:
         rows = range(len(part))
         errors = [part["mean"] - part.low, part.high - part["mean"]]
         axis.errorbar(part["mean"], rows, xerr=errors, fmt="o", capsize=2, lw=1.2, ms=4)
-        part = part.reset_index(drop=True)
-        for base in bases:
-            reference = part.loc[part.variant == base, "mean"]
-            own = part.index[[len(bases) == 1 or v.split("+")[0] == base for v in part.variant]]
-            if len(reference):
-                ends = own.min() - 0.4, own.max() + 0.4
-                axis.plot([reference.iloc[0]] * 2, ends, color="0.6", lw=1, ls="--", zorder=1)
+        reference = part.loc[part.variant == base, "mean"]
+        if len(reference):
+            axis.axvline(reference.iloc[0], color="0.6", lw=1, ls="--", zorder=1)
         axis.set_yticks(rows, part.variant)
         bars = "" if part.low.isna().all() else "\n(mean, 95 % t-interval)"
         bars += "\neach panel its own range" if len(panels) > 1 else ""
         axis.set(title=f"{plain_text(data_label(table, dataset))}, IPC {ipc}")
         axis.set_xlabel(f"test accuracy, %{bars}")
     axes[0][0].invert_yaxis()
+    return figure
+
+
+def worth_figure(table: pd.DataFrame) -> Figure:
+    """What each change is worth, in points, with its 95 % interval: a panel per data set and IPC,
+    a colour per whole, the largest of each first."""
+    changes = table.dropna(subset="worth")
+    panels = list(changes.groupby(["dataset", "ipc"], sort=False))
+    colours = dict(zip(changes.whole.unique(), sns.color_palette(), strict=False))
+    high = 0.22 * max(len(part) for _, part in panels) + 1.0
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(min(WIDEST, 1.6 + 3.2 * len(panels)), high), squeeze=False
+    )
+    for axis, ((dataset, ipc), part) in zip(axes[0], panels, strict=True):
+        rows = np.arange(len(part))
+        for whole, colour in colours.items():
+            own = (part.whole == whole).to_numpy()
+            errors = [(part.worth - part.worth_low)[own], (part.worth_high - part.worth)[own]]
+            axis.errorbar(
+                part.worth[own], rows[own], xerr=np.nan_to_num(errors), fmt="o", capsize=2, lw=1.2,
+                ms=4, color=colour,
+            )  # fmt: skip
+        axis.axvline(0, color="0.6", lw=1, ls="--", zorder=1)
+        axis.set_yticks(rows, part.variant)
+        axis.invert_yaxis()
+        axis.set(title=f"{plain_text(data_label(table, dataset))}, IPC {ipc}")
+        axis.set_xlabel("worth, points of test accuracy\n(difference of means, 95 % interval)")
     return figure
 
 

@@ -30,8 +30,8 @@ FIGURES = {
     "bar; and peak memory, measured once.",
     "cross_architecture": "Accuracy by network and method: a dot per network trained, a bar their "
     "mean; the dashed line is chance.",
-    "disagreements": "One setting changed at a time, from the text's and from the code's: means "
-    "over networks, bars their 95 % t-intervals; the dashed lines are the unchanged settings.",
+    "disagreements": "One setting changed at a time: what it is worth, or the accuracies; bars are "
+    "95 % intervals over networks, the dashed lines the unchanged settings.",
     "learning_curve": "Accuracy with its 95 % t-interval over iterations; a star is the best "
     "checkpoint, chosen on the test set, a dot the last iterate. Below, the matching losses: each "
     "panel has a y axis of its own, since methods' losses are of different terms.",
