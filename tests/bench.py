@@ -110,6 +110,23 @@ def speed(device: torch.device) -> pd.DataFrame:
     return table
 
 
+def others(device: torch.device) -> pd.DataFrame:
+    """A step of ATOM by the code's recipe (BatchNorm, 64 real images per class), and an iteration
+    of the methods of other papers, each at its own settings: of DC and MTT that is the life of a
+    network. MTT's expert is trained beforehand; GLaD over DM stands below DM at GLaD's batch."""
+    data = random_data()
+    grid = [ATOM(ipc=ipc, recipe="code", **FULL) for ipc in (1, 10)]
+    grid += [METHODS[name](ipc=1, **FULL) for name in ("dc", "dsa")]
+    expert = {"experts": 1, "latest_start": 1, "expert_epochs": 1}
+    grid += [METHODS["mtt"](ipc=1, **expert, **FULL)]
+    grid += [METHODS["dm"](ipc=1, real_batch=256, **FULL), METHODS["glad"](ipc=1, **FULL)]
+    table = costs(data, grid, device=device, repeats=7)
+    table.insert(1, "recipe", [method.recipe for method in grid])
+    table["peak_gb"] = table.peak_mb / 1e3
+    columns = ["method", "recipe", "ipc", "real_batch", "step_s", "step_low_s", "step_high_s"]
+    return table[[*columns, "bound_s", "times_bound", "peak_gb", "matrix_gflops", "how"]]
+
+
 def plain_step_seconds(data: ImageData, method: Method, device: torch.device) -> float:
     """A published loop's step, its data on the device and drawn for it, which flatters it."""
     method = method.resolve(data)
@@ -507,6 +524,7 @@ def main() -> None:
     """Measure, print, and write reports/bench/<hardware>/."""
     sections = {
         "speed": speed,
+        "others": others,
         "growth": growth,
         "largest": largest,
         "exactness": exactness,
