@@ -61,3 +61,10 @@ def test_committed_tables_say_what_the_pages_say_of_their_runs(folder):
         on_pages = accuracy_text(last["accuracies"])
         assert _cell(report, cell, "")["measured"] == on_pages
         assert tenths(cell.mean) == on_pages.split()[0]
+
+
+@pytest.mark.parametrize(
+    ("difference", "text"), [(-0.04, "+0.0"), (0.0, "+0.0"), (-0.06, "-0.1"), (-14.64, "-14.6")]
+)
+def test_a_difference_of_nothing_has_no_minus(difference, text):
+    assert points(difference) == text

@@ -27,7 +27,7 @@ from atomlib.report.folder import ReportFolder
 from atomlib.report.published import published
 from atomlib.report.tables import as_markdown, main_table, readable, write_table
 from atomlib.runtime import files
-from atomlib.runtime.files import atomic_folder, write_record
+from atomlib.runtime.files import atomic_folder, read_record, write_record
 from atomlib.runtime.layout import Layout
 from atomlib.site import api
 from atomlib.site.build import MARKER, build
@@ -227,6 +227,17 @@ def test_a_run_says_its_settings_changes_and_accuracies(small):
     assert "torch 9.9" in article
     losses = pd.read_csv("build/site/small/losses/toy-atom-ipc2-seed0.csv")
     assert losses.to_numpy().tolist() == [[0, 2], [30, 1]]
+
+
+def test_a_set_that_is_not_evaluated_yet_is_a_run_too(small):
+    path = small / "reports/small/results/toy-atom-ipc2-seed0.json"
+    record = read_record(path)
+    for name in ("evaluate", "evaluation", "accuracies"):
+        del record[name]
+    write_record(path, record)
+    text = (build() / "small/runs.html").read_text()
+    entry = text.split('id="toy-atom-ipc2-seed0"')[-1]
+    assert f"<dt>seed</dt><dd>{record['seed']} of the distillation</dd>" in entry
 
 
 def test_a_table_of_a_notebook_leads_to_its_runs_and_offers_its_data(small):
@@ -449,6 +460,21 @@ def test_the_verdict_takes_the_measurement_nearest_to_the_paper():
     assert found["signs"].startswith("†")
     assert max((short, ten, whole), key=nearness) is whole
     assert "0 have been measured" in verdict([short])["sentences"][0]
+
+
+def test_the_papers_own_pixels_stand_below_a_measurement_of_others():
+    jpeg = report_of(record("cifar10-jpeg", accuracies=(30, 31, 32)), name="jpeg")
+    short = report_of(record(accuracies=(34, 35, 36), iterations=1000), name="short")
+    shorter = report_of(record("cifar10-jpeg", accuracies=(1, 2, 3), iterations=400), name="less")
+    found = verdict([short, shorter, jpeg])
+    rows = [row for row in found["rows"] if row["word"] != "not run"]
+    assert [(row["report"], row["measured"]) for row in rows] == [
+        ("jpeg", "31.0 ± 0.8"), ("short", "35.0 ± 0.8"),
+    ]  # fmt: skip
+    told = " ".join(found["sentences"])
+    assert "At reduced settings, CIFAR-10, IPC 1 reaches 35.0 ± 0.8 % (1,000 of 8,000" in told
+    rows = [row for row in verdict([short, shorter])["rows"] if row["word"] != "not run"]
+    assert [row["report"] for row in rows] == ["short"]  # nearer in pixels and iterations
 
 
 def test_each_recipe_has_a_row_of_its_own():

@@ -161,7 +161,7 @@ def tenths(value: float) -> str:
 
 def points(difference: float) -> str:
     """A difference of two figures in percent, as every table, sentence and page writes it."""
-    return f"{round(float(difference), 6):+.1f}"
+    return f"{round(round(float(difference), 6), 1) + 0.0:+.1f}"  # there is no minus nought
 
 
 def with_spread(mean: float, std: float, one_network: bool) -> str:

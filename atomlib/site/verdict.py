@@ -1,7 +1,8 @@
 """The verdict at the top of the site: which published figures of ATOM were met, and which not run.
 
 All of it is computed from the reports; where several measured the same figure, the one nearest to
-the paper stands: its settings first, then its pixels, then the iterations.
+the paper stands: its settings first, then its pixels, then the iterations. Where that one is of
+other pixels than the paper's, the nearest of the paper's own pixels stands below it.
 """
 
 from collections.abc import Sequence
@@ -93,8 +94,9 @@ def _nearness(report: ReportFolder, cell: Any) -> tuple:
 
 
 def _measured(reports: Sequence[ReportFolder], dataset: str, ipc: str) -> list[dict[str, Any]]:
-    """Of each recipe, the measurement that is nearest to the paper."""
-    best: dict[str, tuple[tuple, ReportFolder, Any]] = {}
+    """Of each recipe, the measurement that is nearest to the paper, and the nearest of the
+    original pixels."""
+    best: dict[tuple[str, bool], tuple[tuple, ReportFolder, Any]] = {}
     for report in reports:
         table = report.tables.get("main_table")
         same = {r["dataset"]: data_of(r).published_as for r in report.evaluated}
@@ -102,9 +104,15 @@ def _measured(reports: Sequence[ReportFolder], dataset: str, ipc: str) -> list[d
             if (same.get(cell.dataset), str(cell.ipc), cell.method) != (dataset, ipc, ATOM.name):
                 continue
             found = _nearness(report, cell), report, cell
-            if cell.recipe not in best or found[0] > best[cell.recipe][0]:
-                best[cell.recipe] = found
-    return [_row(report, cell) for _, (_, report, cell) in sorted(best.items(), reverse=True)]
+            key = cell.recipe, found[0][1]
+            if key not in best or found[0] > best[key][0]:
+                best[key] = found
+    for recipe in {recipe for recipe, _ in best}:
+        mine, other = best.get((recipe, True)), best.get((recipe, False))
+        if mine and other and mine[0] > other[0]:
+            del best[recipe, False]
+    order = sorted(best.items(), key=lambda item: (item[0][0], item[1][0]), reverse=True)
+    return [_row(report, cell) for _, (_, report, cell) in order]
 
 
 def _row(report: ReportFolder, cell: Any) -> dict[str, Any]:
@@ -156,6 +164,9 @@ def _sentences(rows: list[dict[str, Any]], reports: Sequence[ReportFolder]) -> l
         + "".join(f"; {_told(row)}" for row in whole)
         + "."
     ]
+    again = [r for r in run if r["reduced"] and r["where"] in {row["where"] for row in whole}]
+    if again:
+        found.append(f"At reduced settings, {'; '.join(map(_told, again))}.")
     shorter = [r for r in run if r["where"] not in {row["where"] for row in whole}]
     if shorter:
         gaps = [row["gap"] for row in shorter]
@@ -193,9 +204,9 @@ def _count(rows: list[dict[str, Any]]) -> int:
 def _told(row: dict[str, Any]) -> str:
     stands = {"not told apart": "not told apart from", "not tested": "not tested against"}
     word = stands.get(row["word"], row["word"])
-    pixels = row["how"].partition(", ")[2]
+    made = row["how"] if row["reduced"] else row["how"].partition(", ")[2]
     return (
-        f"{row['where']} reaches {row['measured']} % ({pixels}), {word} the published "
+        f"{row['where']} reaches {row['measured']} % ({made}), {word} the published "
         f"{row['published']} ({row['difference']} points)"
     )
 
