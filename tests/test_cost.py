@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from atomlib.methods import ATOM, DM
+from atomlib.report import readable
 from atomlib.report.findings import cost_findings
-from atomlib.report.tables import readable_costs
 from atomlib.runs.cost import costs, matrix_rate, peak_memory, seconds, step_cost
 
 CPU = torch.device("cpu")
@@ -97,4 +97,4 @@ def test_every_method_is_measured_in_a_process_of_its_own(make_data):
     (sentence,) = cost_findings(table)
     ratio = table.step_s[1] / table.step_s[0]
     assert f"{ratio:.2f} times one of DM" in sentence
-    assert readable_costs(table).method.tolist() == ["DM", "ATOM"]
+    assert readable.costs(table).method.tolist() == ["DM", "ATOM"]

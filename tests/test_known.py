@@ -15,8 +15,9 @@ from atomlib.datasets import ImageData, decoded, known, load_dataset
 from atomlib.distill import distill
 from atomlib.errors import DataError, MissingDataError
 from atomlib.methods import ATOM, RandomImages
+from atomlib.report.readable import provenance
 from atomlib.report.records import data_of
-from atomlib.report.tables import main_table, provenance
+from atomlib.report.tables import main_table
 from tests.test_report import record
 
 NAMES = ("cat", "dog")

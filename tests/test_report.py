@@ -25,8 +25,11 @@ from atomlib.report.figures import (
 )
 from atomlib.report.findings import compare
 from atomlib.report.published import TABLES, published, readable_published
+from atomlib.report.readable import main as readable
+from atomlib.report.readable import provenance
 from atomlib.report.records import changes, is_reduced, lasts
-from atomlib.report.tables import main_table, provenance, readable, write_table
+from atomlib.report.tables import main_table
+from atomlib.report.writing import write_table
 from atomlib.training import EvalConfig
 from tests.test_environment import ROOT
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from atomlib.report.folder import ReportFolder
+from atomlib.report.readable import main as readable
 from atomlib.report.records import points, tenths
-from atomlib.report.tables import main_table, readable, write_table
+from atomlib.report.tables import main_table
+from atomlib.report.writing import write_table
 from atomlib.site.front_page import _cell
 from atomlib.site.gallery_page import accuracy_text
 from tests.test_environment import ROOT

@@ -25,7 +25,9 @@ from atomlib.report import findings
 from atomlib.report.findings import SIGNS, against_published
 from atomlib.report.folder import ReportFolder
 from atomlib.report.published import published
-from atomlib.report.tables import as_markdown, main_table, readable, write_table
+from atomlib.report.readable import main as readable
+from atomlib.report.tables import main_table
+from atomlib.report.writing import as_markdown, write_table
 from atomlib.runtime import files
 from atomlib.runtime.files import atomic_folder, read_record, write_record
 from atomlib.runtime.layout import Layout

@@ -6,19 +6,11 @@ import pytest
 from scipy import stats
 
 from atomlib.methods import ATOM
-from atomlib.report import figures
+from atomlib.report import figures, hyperparameters, readable
 from atomlib.report.findings import against, curve_findings, nas_findings, transfer_findings
+from atomlib.report.readable import provenance
 from atomlib.report.records import named_by_recipe
-from atomlib.report.tables import (
-    curve_table,
-    hyperparameters,
-    provenance,
-    readable_curve,
-    readable_nas,
-    readable_transfer,
-    transfer_table,
-    variant_table,
-)
+from atomlib.report.tables import curve_table, transfer_table, variant_table
 from atomlib.report.worth import readable_worth, worth_sentences, worth_table
 from atomlib.training import EvalConfig
 
@@ -116,7 +108,7 @@ def test_heat_map_puts_each_pair_at_its_place():
 
 
 def test_hyperparameters_are_those_of_the_configs():
-    table = hyperparameters().set_index(["part", "setting"])
+    table = hyperparameters.table().set_index(["part", "setting"])
     assert table.loc[("distillation", "iterations"), "default"] == "8000"
     assert table.loc[("distillation", "image_momentum"), "allowed"] == "≥ 0 and < 1"
     assert table.loc[("augmentation", "rotate"), "default"] == "15"
@@ -143,8 +135,8 @@ def test_a_curve_is_in_the_order_of_iterations():
     table = curve_table(CURVE)
     assert table.iterations.tolist() == [0, 30, 90]
     assert table["mean"].tolist() == [50.5, 90.2, 81.0]
-    assert readable_curve(table).iterations.tolist() == [0, 30, 90]
-    assert readable_curve(table)["accuracy, %"].tolist() == ["50.5", "90.2", "81.0"]
+    assert readable.curve(table).iterations.tolist() == [0, 30, 90]
+    assert readable.curve(table)["accuracy, %"].tolist() == ["50.5", "90.2", "81.0"]
 
 
 def test_what_iterations_bring_and_what_choosing_hides_is_said():
@@ -182,7 +174,7 @@ def test_transfer_has_methods_down_and_networks_across():
         )
     ]  # fmt: skip
     table = transfer_table(records)
-    shown = readable_transfer(table)
+    shown = readable.transfer(table)
     assert shown.method.tolist() == ["Random", "ATOM"]
     assert shown["ConvNet"].tolist() == ["21.0 ± 0.8", "31.0 ± 0.8"]
     assert shown["ViT"].tolist() == ["9.0 ± 0.8", "10.0 ± 0.8"]
@@ -274,7 +266,7 @@ def test_the_search_is_told_in_sentences_by_correlation():
     assert first.startswith("ATOM: Spearman 0.80 (0.70 to 0.90)") and "in 25 % of its time" in first
     assert "88.0 %, -2.0 points" in first and second.startswith("Random")
     assert last == "The intervals of ATOM and Random do not overlap."
-    shown = readable_nas(table)
+    shown = readable.nas(table)
     assert shown["its first 5"].tolist() == ["–"] * 3
     assert shown["trained on"].tolist() == ["Random", "ATOM", "full data"]
     table.loc[0, "high"] = 0.75

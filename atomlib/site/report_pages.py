@@ -13,7 +13,7 @@ import pandas as pd
 from atomlib import methods
 from atomlib.report.folder import ReportFolder
 from atomlib.report.records import changes, is_reduced, label
-from atomlib.report.tables import to_latex
+from atomlib.report.writing import to_latex
 from atomlib.runtime.layout import FIGURE_KINDS, Layout
 from atomlib.site import contact_sheets, gallery_page
 from atomlib.site.front_page import front
