@@ -13,7 +13,9 @@ from nbformat import v4
 
 from atomlib.cli import main
 from atomlib.errors import SettingError
+from atomlib.methods import METHODS
 from atomlib.runs import profiles
+from atomlib.runs.grid import cells, disagreements, own_disagreements
 from atomlib.runs.profiles import PROFILES, read_profile, run_profile
 from atomlib.runtime.files import lock_file
 from tests.test_environment import ROOT
@@ -198,3 +200,27 @@ def test_the_notebooks_keep_their_promises():
 def test_the_profiles_of_the_package_fit_its_notebooks(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert read_profile(path.stem)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / PROFILES).glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_cells_that_a_profile_of_the_package_asks_for_can_be_made(path, monkeypatch):
+    """Their settings and variants are allowed ones: on digits, at IPC 1, where there is no data."""
+    monkeypatch.chdir(ROOT)
+    profile = read_profile(path.stem)
+    table, changes = profile.get("01_main_table", {}), profile.get("08_disagreements", {})
+
+    def made(methods, given, **more):
+        shared = {key: given.get(key) for key in ("settings", "method_settings", "evaluation")}
+        return cells(["digits"], methods, [1], **shared, **more)
+
+    recipes = table.get("recipes", ["text"])
+    assert made(table.get("methods", ["atom"]), table, recipes=recipes)
+    base, names = changes.get("base", "recipe"), changes.get("settings_changed", ["norm"])
+    for recipe in changes.get("recipes", ["text"]):
+        found = made(
+            ["atom"], changes, recipes=[recipe], variants=disagreements(recipe, names, base)
+        )
+        assert [cell.variant for cell in found] == [base, *names]
+    for method in changes.get("others", []):
+        found = made([method], changes, variants=own_disagreements(method, base))
+        assert len(found) == 1 + len(METHODS[method].disagreements)
