@@ -27,7 +27,7 @@ from atomlib.report.findings import compare
 from atomlib.report.published import TABLES, published, readable_published
 from atomlib.report.readable import main as readable
 from atomlib.report.readable import provenance
-from atomlib.report.records import changes, is_reduced, lasts
+from atomlib.report.records import changes, is_reduced, lasts, plain
 from atomlib.report.tables import main_table
 from atomlib.report.writing import write_table
 from atomlib.training import EvalConfig
@@ -374,7 +374,11 @@ def test_the_papers_settings_are_no_change():
         ({"evaluation": {"networks": 3}}, {"networks": (3, 5)}, True),
         ({"evaluation": {"epochs": 100}}, {"epochs": (100, 1000)}, True),
         ({"evaluation": {"precision": "bfloat16", "compile": "on", "together": 2}}, {}, False),
-        ({"zca": False, "depth": 2, "image_lr": 5.0}, {}, False),
+        (
+            {"zca": False, "depth": 2, "image_lr": 5.0},
+            {"zca": (False, True), "depth": (2, 3), "image_lr": (5.0, 1.0)},
+            False,
+        ),
     ],
     ids=str,
 )
@@ -387,7 +391,19 @@ def test_a_change_is_told_and_a_smaller_size_is_called_reduced(settings, change,
     text = provenance([made])
     assert ("Reduced:" in text) is reduced
     for key, (ours, papers) in change.items():
-        assert f"{key.replace('_', ' ')} {ours:g} (default {papers:g})" in text
+        assert f"{key.replace('_', ' ')} {plain(ours)} (default {plain(papers)})" in text
+
+
+def test_a_default_that_depends_on_ipc_or_data_is_that_of_the_record():
+    def changed(dataset="cifar10", data=None, **settings):
+        return changes(record(dataset, "mtt", **settings) | {"data": data})
+
+    published = {"student_steps": 30, "image_lr": 100.0, "zca": "unit"}  # docs/facts.md, "MTT"
+    assert changed(ipc=10, **published) == {}
+    assert changed(ipc=1, **published) == {"student_steps": (30, 50)}
+    assert changed("digits", ipc=1, student_steps=10)["student_steps"] == (10, 50)
+    assert changed("digits", zca="unit")["zca"] == ("unit", False)
+    assert changed("a folder", "f" * 64, zca="unit", student_steps=10) == {}  # not known
 
 
 def test_the_note_names_data_hardware_and_versions():

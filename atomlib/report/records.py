@@ -12,10 +12,9 @@ import pandas as pd
 from atomlib import methods
 from atomlib.datasets import known
 from atomlib.datasets.known import Known
-from atomlib.full_data import FULL_DATA_EPOCHS
 from atomlib.methods import METHODS
+from atomlib.report.defaults import defaults
 from atomlib.runtime.provenance import flat
-from atomlib.training import EvalConfig
 
 LABELS = {
     "whole": "full data",
@@ -74,21 +73,17 @@ SIZES = ("iterations", "real_batch", "width", "networks", "epochs", "feature_epo
 def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings of a record that differ from the defaults, which are the paper's: (ours, paper's).
 
-    Settings that depend on the data are no change, nor are method, network, seed and IPC, nor how
-    the arithmetic ran.
+    A default that depends on data or IPC is that of the record's, where its data are known. Method,
+    network, seed and IPC are no change, nor is how the arithmetic ran.
     """
     ignored = {"method", "ipc", "seed", "variant", "model", *HOW}
-    recipe = recipe_of(record)
-    whole = {"epochs": FULL_DATA_EPOCHS} if record["method"] == "whole" else {}
-    defaults = {"evaluate": EvalConfig(recipe=recipe, **whole)}
-    if record["method"] in METHODS:
-        defaults = {"distill": METHODS[record["method"]](recipe=recipe), **defaults}
     found = {}
-    for part, config in defaults.items():
-        ours, papers = flat(record[part]), flat(config.model_dump(mode="json"))
+    for part, papers in defaults(record, recipe_of(record)).items():
+        ours = flat(record[part])
         for key, default in papers.items():
-            if key not in ignored and default is not None and ours.get(key, default) != default:
-                found[key] = (ours[key], default)
+            own = default if ours.get(key) is None else ours[key]
+            if key not in ignored and default is not None and own != default:
+                found[key] = (own, default)
     return found
 
 

@@ -1,0 +1,63 @@
+"""What a record's settings would be where nothing was asked for: the paper's, by data and IPC.
+
+A default that depends on data or IPC is filled in by the method itself, which is shown a stand-in
+of the data: a known data set's shape, and no pixels.
+"""
+
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from atomlib.datasets import known
+from atomlib.datasets.image_data import ImageData
+from atomlib.errors import SettingError
+from atomlib.full_data import FULL_DATA_EPOCHS
+from atomlib.methods import METHODS
+from atomlib.runtime.provenance import flat
+from atomlib.settings import Settings
+from atomlib.training import EvalConfig
+
+
+def defaults(record: dict[str, Any], recipe: str) -> dict[str, dict[str, Any]]:
+    """Of "distill" and "evaluate", each setting's default in the recipe; None where it depends on
+    data that are not known."""
+    whole = {"epochs": FULL_DATA_EPOCHS} if record["method"] == "whole" else {}
+    asked: dict[str, Settings] = {"evaluate": EvalConfig(recipe=recipe, **whole)}
+    if record["method"] in METHODS:
+        ipc = record["ipc"]
+        asked = {"distill": METHODS[record["method"]](recipe=recipe, ipc=ipc), **asked}
+    data = _stand_in(record["dataset"], record.get("data"))
+    # What a default makes of the length of a run is to be that of this run.
+    length = {key: v for key, v in record["distill"].items() if key == "iterations"}
+    return {
+        part: _filled_in(settings, data, length if part == "distill" else {})
+        for part, settings in asked.items()
+    }
+
+
+def _filled_in(settings: Any, data: ImageData | None, run: dict[str, Any]) -> dict[str, Any]:
+    """Settings by flat names; those that are None as ``data`` would have them in such a run."""
+    open_ones = flat(settings.model_dump(mode="json"))
+    resolved: dict[str, Any] = {}
+    if data is not None:
+        with suppress(SettingError):  # an IPC, say, that these data have not
+            resolved = flat(settings.but(**run).resolve(data).model_dump(mode="json"))
+    return {key: resolved.get(key) if v is None else v for key, v in open_ones.items()}
+
+
+@lru_cache
+def _stand_in(name: str, fingerprint: str | None) -> ImageData | None:
+    """Data of a known data set's shape and fingerprint, which take no memory."""
+    found = known.of(name, fingerprint)
+    if not (found.shape and found.classes):
+        return None
+    train, test, channels, side = found.shape
+    pixel = torch.zeros(1, channels, side, side, dtype=torch.uint8)
+    images = [pixel.expand(n, -1, -1, -1) for n in (train, test)]
+    labels = [torch.arange(n) % found.classes for n in (train, test)]
+    names = found.class_names or tuple(str(k) for k in range(found.classes))
+    return ImageData(
+        name, images[0], labels[0], images[1], labels[1], names, fingerprint=found.fingerprint
+    )
