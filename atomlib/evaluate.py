@@ -60,6 +60,8 @@ def evaluate(
     config = config.resolve(data)
     device = pick_device(device)
     images = distilled.trained.to(device)
+    if config.rescale:
+        images = _rescaled(images, preprocess.training_images(data, distilled.zca, device))
     labels = distilled.labels.to(device)
     test = preprocess.test_images(data, distilled.zca, device)
     test_labels = data.test_labels.to(device)
@@ -117,6 +119,14 @@ def evaluate(
             torch.cuda.empty_cache()
     kept.end()
     return torch.tensor(accuracies)
+
+
+def _rescaled(
+    images: Float[Tensor, "n c s s"], real: Float[Tensor, "m c s s"]
+) -> Float[Tensor, "n c s s"]:
+    """Images with the standard deviation of ``real``, over all pixels; flat ones stay."""
+    own = float(images.double().std())
+    return images * (float(real.std()) / own) if own > 0 else images
 
 
 def check_same_data(distilled: DistilledSet | PublishedSet, data: ImageData) -> None:

@@ -64,6 +64,7 @@ DISAGREEMENTS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "epochs": {"text": _evaluation(epochs=1800), "code": _evaluation(epochs=1000)},
     "minibatch": {"text": _evaluation(batch_size=64), "code": _evaluation(batch_size=256)},
     "schedule": _both(_evaluation(schedule="step")),
+    "rescale": _both(_evaluation(rescale=True)),
     "zca": _both(_settings(zca=False)),
     "zca_from": _both(_settings(zca="unit")),
     "start": _both(_settings(init="noise")),
@@ -71,4 +72,4 @@ DISAGREEMENTS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
 }
 """What each disagreement changes in each recipe: towards the other recipe where they differ, else
 towards what the text or an official code has besides (docs/design.md, 'Where text and code
-disagree')."""
+disagree'). "rescale" is in no source: it shows what the growth of the images costs."""

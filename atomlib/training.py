@@ -51,6 +51,11 @@ class EvalConfig(NetworkConfig):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         default=0, description="of everything drawn"
     )
+    rescale: bool = Field(
+        default=False,
+        description="train on the images scaled to the standard deviation of real ones, from which "
+        "a distillation with BatchNorm lets them grow away",
+    )
     epochs: Positive = Field(default=1000, description="E; E + 1 passes are made over the set")
     batch_size: Positive = Field(default=256, description="synthetic images per step")
     lr: Rate = Field(default=0.01, description="SGD on weights")

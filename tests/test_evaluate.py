@@ -1,5 +1,7 @@
 """The protocol: passes, schedule, what is counted, and where chance comes from."""
 
+from dataclasses import replace
+
 import plain
 import pytest
 import torch
@@ -13,7 +15,7 @@ from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
 from atomlib.methods import RandomImages
 from atomlib.models.build import network_for
-from atomlib.preprocess import Preprocess
+from atomlib.preprocess import Preprocess, fitted
 from atomlib.runtime.device import Execution
 from atomlib.training import EvalConfig, Trainer
 
@@ -207,3 +209,20 @@ def test_a_network_inherits_nothing_from_the_one_trained_before_it(hard):
 
     second, alone = trained([1, 2]), trained([2])
     assert all(torch.equal(second[name], alone[name]) for name in alone)
+
+
+def test_images_that_grew_are_brought_back_to_the_deviation_of_real_ones(hard):
+    made = real_set(hard)
+    grown = replace(made, trained=4 * made.trained)  # a power of two rounds nothing
+    small = {"networks": 2, "epochs": 20, "width": 16, "norm": "batch"}
+
+    def reached(distilled, **more):
+        config = EvalConfig(**small, **more)
+        return evaluate(distilled, hard, config, device="cpu", progress=False).tolist()
+
+    assert reached(grown, rescale=True) == reached(made, rescale=True) != reached(grown)
+    real = fitted(hard, made.zca, torch.device("cpu"))(hard.train_images)
+    found = protocol._rescaled(grown.trained, real)
+    assert float(found.std()) == pytest.approx(float(real.std()), rel=1e-5)
+    torch.testing.assert_close(found / found.std(), made.trained / made.trained.std())
+    assert not protocol._rescaled(torch.zeros(2, 3, 4, 4), real).any()
