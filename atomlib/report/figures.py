@@ -368,7 +368,7 @@ def worth_figure(table: pd.DataFrame) -> Figure:
             )  # fmt: skip
         axis.axvline(0, color="0.6", lw=1, ls="--", zorder=1)
         axis.set_yticks(rows, part.variant)
-        axis.invert_yaxis()
+        axis.set_ylim(len(part) - 0.5, -0.5)
         axis.set(title=f"{plain_text(data_label(table, dataset))}, IPC {ipc}")
         axis.set_xlabel("worth, points of test accuracy\n(difference of means, 95 % interval)")
     return figure
