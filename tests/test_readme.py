@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load_file
 
 from atomlib.datasets.png_folder import example_folder
 from tests.test_environment import ROOT
@@ -121,3 +122,13 @@ def test_a_figure_is_drawn_from_a_reports_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     drawn = {path.name for path in (tmp_path / "mine" / "figures").iterdir()}
     assert drawn == {"ablation.png", "ablation.svg", "ablation.pdf"}
+
+
+def test_how_far_the_images_grew_is_what_the_committed_sets_say():
+    times = re.search(r"they grow to ([\d.]+)\s+times the standard deviation", README)[1]
+    sets = ROOT / "reports/cifar10-1000/distilled"
+    grown, real = (
+        load_file(sets / f"cifar10-{name}-ipc1-seed0-code.safetensors")["trained"].std()
+        for name in ("atom", "random")
+    )
+    assert f"{grown / real:.1f}" == times

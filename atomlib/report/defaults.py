@@ -26,13 +26,12 @@ def defaults(record: dict[str, Any], recipe: str) -> dict[str, dict[str, Any]]:
     whole = {"epochs": FULL_DATA_EPOCHS} if record["method"] == "whole" else {}
     asked: dict[str, Settings] = {"evaluate": EvalConfig(recipe=recipe, **whole)}
     if record["method"] in METHODS:
-        ipc = record["ipc"]
-        asked = {"distill": METHODS[record["method"]](recipe=recipe, ipc=ipc), **asked}
+        asked = {"distill": METHODS[record["method"]](recipe=recipe), **asked}
     data = _stand_in(record["dataset"], record.get("data"))
-    # What a default makes of the length of a run is to be that of this run.
-    length = {key: v for key, v in record["distill"].items() if key == "iterations"}
+    # What a default makes of IPC and of the length of a run is to be that of this run.
+    run = {key: record["distill"][key] for key in ("ipc", "iterations") if key in record["distill"]}
     return {
-        part: _filled_in(settings, data, length if part == "distill" else {})
+        part: _filled_in(settings, data, run if part == "distill" else {})
         for part, settings in asked.items()
     }
 
