@@ -18,7 +18,7 @@ class DC(GradientMatching):
     name: ClassVar[str] = "dc"
     label: ClassVar[str] = "DC"
     source: ClassVar[str] = "Zhao, Mopuri & Bilen, ICLR 2021, arXiv 2006.05929"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     colour: ClassVar[str] = "#56b4e9"
 
     # Its own paper trains without augmentation (docs/facts.md); the one evaluation here is DSA's.

@@ -19,7 +19,7 @@ class DSA(GradientMatching):
     name: ClassVar[str] = "dsa"
     label: ClassVar[str] = "DSA"
     source: ClassVar[str] = "Zhao & Bilen, ICML 2021, arXiv 2102.08259"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     colour: ClassVar[str] = "#d55e00"
 
     init: Start = Field(default="real", description="what the images start from")

@@ -117,7 +117,7 @@ class GLaDDC(Latents, DSA):
     name: ClassVar[str] = "glad_dc"
     label: ClassVar[str] = "GLaD-DC (own decoder)"
     source: ClassVar[str] = GLaD.source
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     colour: ClassVar[str] = "#661100"
 
     outer: Positive = Field(default=1, description="steps on the latents per network")
@@ -132,7 +132,7 @@ class GLaDMTT(Latents, MTT):
     name: ClassVar[str] = "glad_mtt"
     label: ClassVar[str] = "GLaD-MTT (own decoder)"
     source: ClassVar[str] = GLaD.source
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     colour: ClassVar[str] = "#44aa99"
 
     iterations: Annotated[int, Field(ge=0, le=MOST)] = Field(

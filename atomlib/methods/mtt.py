@@ -57,7 +57,7 @@ class MTT(LearnedImages):
     name: ClassVar[str] = "mtt"
     label: ClassVar[str] = "MTT"
     source: ClassVar[str] = "Cazenavette et al., CVPR 2022, arXiv 2203.11932"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     colour: ClassVar[str] = "#ece133"
 
     # Below IPC 50 the author whitens; another's table has lower figures for MTT (docs/methods.md).
@@ -223,7 +223,9 @@ class Student:
         return h.detach(), *torch.autograd.grad(h, (weights, inputs))
 
     def _gradient(self, weights: Tensor, inputs: Tensor, labels: Tensor) -> Float[Tensor, "p"]:
-        """Of the mean cross entropy by the weights. A transform, so that it can be compiled."""
+        """Of the mean cross entropy by the weights. A transform, so that it can be compiled; and
+        channels last, so that its convolutions go back without a transposition."""
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
 
         def loss(weights: Tensor) -> Tensor:
             parts = weights.split([shape.numel() for shape in self.shapes.values()])
