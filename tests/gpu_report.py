@@ -1,9 +1,10 @@
 """``make gpu``: everything that only a real GPU can show, and one file to send back.
 
-In this order: what the ``paper`` profile would cost here, in hours; the tests marked "gpu"; one
-profiled step; ``make bench``; the profile ``cifar10-gpu``, whose accuracies are held against those
-that ``reports/cifar10-cpu`` has of the same settings. A part that fails is written down, and the
-others go on. All of it is in build/gpu/ and in build/gpu-report.tar.gz.
+In this order: what compiling and CUDA graphs gain here; what the ``paper`` profile would cost, in
+hours; the tests marked "gpu"; one profiled step; ``make bench``; the profile ``cifar10-gpu``, whose
+accuracies are held against those that ``reports/cifar10-cpu`` has of the same settings. A part that
+fails is written down, and the others go on. All of it is in build/gpu/ and in
+build/gpu-report.tar.gz.
 """
 
 import shutil
@@ -26,6 +27,7 @@ from atomlib.recipes import RECIPES
 from atomlib.runs.cost import seconds
 from atomlib.runs.grid import ablation, disagreements, powers
 from atomlib.runs.profiles import read_profile
+from atomlib.runtime import compiling
 from atomlib.runtime.device import Execution
 from atomlib.runtime.provenance import hardware, versions
 from atomlib.training import EvalConfig, Trainer
@@ -182,7 +184,15 @@ def compared(here: pd.DataFrame, there: pd.DataFrame) -> str:
     return f"{both.to_markdown(index=False, floatfmt='.2f')}\n\nAccuracies are {said}."
 
 
+def trial() -> str:
+    """What decides, on this GPU, whether runs are compiled and replayed as CUDA graphs."""
+    tried = compiling.tried_on(CUDA)._asdict()
+    tried["graphs are on"] = compiling.replays(CUDA)
+    return "\n".join(f"{name}: {value}" for name, value in tried.items())
+
+
 PARTS = {
+    "trial of compiling and graphs": trial,
     "cost of the profile paper": cost_of_paper,
     "tests": lambda: command("-m", "pytest", "-m", "gpu", "-rA"),
     "profiled step": profiled_step,

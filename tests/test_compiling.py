@@ -13,6 +13,7 @@ from atomlib.runtime import compiling
 from atomlib.runtime import device as runtime
 from atomlib.runtime.compiling import PAYS_ON_A_CPU
 from atomlib.runtime.device import Execution
+from atomlib.runtime.files import write_record
 from atomlib.training import EvalConfig, Trainer
 
 CPU = torch.device("cpu")
@@ -147,17 +148,75 @@ def _keep(inputs, module, args):
     inputs.append(args[0].detach().clone())
 
 
-def test_from_when_a_gpu_pays_for_compiling_is_measured_once(monkeypatch, tmp_path):
-    tried = []
+TRIED = compiling.Trial(
+    operations=10, eager_s=2.0, compiled_s=1.0, compiling_s=3.0, replayed_s=0.5, same=True
+)
+
+
+@pytest.fixture
+def tried(monkeypatch, tmp_path):
+    """A GPU of no name with a cache of its own: where TRIED comes from, and how often."""
+    asked = []
 
     def trial(device):
-        tried.append(device)
-        return compiling.Trial(operations=10, eager_s=2.0, compiled_s=1.0, compiling_s=3.0)
+        asked.append(device)
+        return TRIED
 
     monkeypatch.setattr(compiling, "trial", trial)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "none that there is")
     monkeypatch.setenv("ATOM_CACHE", str(tmp_path))
+    return asked
+
+
+def test_a_gpu_is_tried_once(tried, tmp_path):
     device = torch.device("cuda")
     first = compiling.pays_from(device)
     assert first == compiling.STEPS_COMPILED * 3 * 10 == compiling.pays_from(device)
+    assert compiling.replays(device)
     assert tried == [device]
+    # What older code kept lacks a field.
+    (path,) = tmp_path.glob("compiling/*.json")
+    write_record(path, {"pays_from": "12"})
+    assert compiling.pays_from(device) == first
+    assert tried == [device, device]
+
+
+@pytest.mark.parametrize(
+    ("changed", "replays"),
+    [({}, True), ({"same": False}, False), ({"replayed_s": 1.0}, False)],
+    ids=["same and sooner", "other numbers", "no sooner"],
+)
+def test_graphs_are_on_where_the_trial_gave_the_same_numbers_sooner(
+    monkeypatch, tried, changed, replays
+):
+    monkeypatch.setattr(compiling, "trial", lambda device: TRIED._replace(**changed))
+    device = torch.device("cuda")
+    assert compiling.replays(device) is replays
+    monkeypatch.setattr(compiling, "works", lambda kind: True)
+    run = Execution(ATOM(compile="on", precision="float32"), device, 0)
+    assert run.graphs is replays
+    assert str(run).endswith("replayed as CUDA graphs") is replays
+    for asked in ("on", "off"):
+        run = Execution(ATOM(compile="on", precision="float32", graphs=asked), device, 0)
+        assert run.graphs is (asked == "on")
+
+
+@pytest.mark.parametrize("wrong", [False, True], ids=["right", "sown fault"])
+def test_the_trial_sees_numbers_that_differ(monkeypatch, wrong):
+    """The whole trial, on the CPU, with graphs that are right and that read an old image."""
+
+    def compiled(function, dynamic, mode):
+        if mode == "default" or not wrong:
+            return function
+        first = []
+
+        def stale(x):
+            first.append(x)
+            return function(x) + 1e-3 * (first[0] - first[0].detach()).sum()
+
+        return stale
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    found = compiling.trial(CPU, images=4)
+    assert found.same is not wrong
+    assert min(found.eager_s, found.compiled_s, found.replayed_s, found.operations) > 0

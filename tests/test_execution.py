@@ -45,7 +45,7 @@ def test_each_choice_can_be_made_by_hand(narrow):
     assert Execution(ATOM(precision="bfloat16"), CPU, 0).dtype == torch.bfloat16
 
 
-def test_cuda_graphs_are_for_compiled_steps_on_a_gpu_that_ask_for_them(monkeypatch):
+def test_cuda_graphs_are_for_compiled_steps_on_a_gpu(monkeypatch):
     modes = []
     monkeypatch.setattr(torch, "compile", lambda function, **how: modes.append(how["mode"]))
     for graphs, how, device in (

@@ -113,7 +113,10 @@ NETWORK = {
     "activation": choice("sigmoid", "relu", "leakyrelu"),
     "pooling": choice("none", "max", "average"),
     "precision": choice("auto", "float32", "bfloat16"),
-    "graphs": SWITCH,
+    "graphs": Kind(  # YAML reads on and off as booleans
+        st.sampled_from(("auto", "on", "off", True, False)),
+        lambda v: type(v) is bool or v in ("auto", "on", "off"),
+    ),
     "recipe": choice("text", "code"),
     "seed": SEED,
     "dsa": Kind(

@@ -176,10 +176,9 @@ def work(folder, data, started):
     Store(folder, progress=False).distilled(data, SMALL.but(seed=2))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its run by fork")
 def test_a_run_at_work_is_told_until_it_is_killed(results, data, tmp_path):
     started = tmp_path / "started"
-    process = multiprocessing.get_context("fork").Process(
+    process = multiprocessing.get_context("spawn").Process(
         target=work, args=(results.folder, data, started)
     )
     process.start()

@@ -422,10 +422,9 @@ def ask(folder, data, started):
     results.accuracies(results.distilled(data, SMALL), data, BRIEF)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its processes by fork")
 def test_of_two_processes_that_ask_for_one_result_one_makes_it(data, tmp_path):
     started = tmp_path / "started"
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     both = [context.Process(target=ask, args=(tmp_path / "report", data, started)) for _ in "ab"]
     for process in both:
         process.start()
@@ -435,10 +434,9 @@ def test_of_two_processes_that_ask_for_one_result_one_makes_it(data, tmp_path):
     assert started.read_text() == "x"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its processes by fork")
 def test_a_process_that_is_killed_lets_go_of_its_result(data, tmp_path):
     started = tmp_path / "started"
-    process = multiprocessing.get_context("fork").Process(
+    process = multiprocessing.get_context("spawn").Process(
         target=ask, args=(tmp_path / "report", data, started)
     )
     process.start()

@@ -63,8 +63,10 @@ class NetworkConfig(Settings):
         default="auto",
         description="torch.compile the step; auto is on where the run is long enough",
     )
-    graphs: bool = Field(
-        default=False, description="replay compiled steps as CUDA graphs, on a GPU"
+    graphs: Annotated[Literal["auto", "on", "off"], BeforeValidator(_word)] = Field(
+        default="auto",
+        description="replay compiled steps as CUDA graphs, on a GPU; auto is on where a trial on "
+        "this GPU gave the same numbers, sooner",
     )
 
     follows_recipe: ClassVar[bool] = True

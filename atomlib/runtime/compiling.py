@@ -1,4 +1,5 @@
-"""torch.compile: whether it works here, and from how long a run on it pays."""
+"""torch.compile: whether it works here, from how long a run on it pays, and whether a GPU's CUDA
+graphs give the same numbers and are faster."""
 
 import hashlib
 import math
@@ -89,12 +90,15 @@ def pays(operations: float, device: torch.device) -> bool:
 
 
 class Trial(NamedTuple):
-    """A step tried both ways."""
+    """A step tried three ways: eager, compiled, and compiled and replayed as a CUDA graph."""
 
     operations: float
     eager_s: float
     compiled_s: float
     compiling_s: float
+    replayed_s: float
+    same: bool
+    """Whether steps replayed give the losses and gradients, to the bit, of those that are not."""
 
 
 STEPS_COMPILED = 2
@@ -104,27 +108,41 @@ and of testing."""
 
 def pays_from(device: torch.device) -> float:
     """Operations from which a run pays for being compiled on this GPU; infinite where none does."""
+    tried = tried_on(device)
+    saved = tried.eager_s - tried.compiled_s
+    steps = STEPS_COMPILED * tried.compiling_s / saved if saved > 0 else math.inf
+    return steps * tried.operations
+
+
+def replays(device: torch.device) -> bool:
+    """Whether compiled steps are better replayed as CUDA graphs on this GPU: where that gives the
+    same numbers, and sooner."""
+    tried = tried_on(device)
+    return tried.same and tried.replayed_s < tried.compiled_s
+
+
+def tried_on(device: torch.device) -> Trial:
+    """The trial on this GPU with this torch, made once and kept in the cache folder."""
     name = torch.cuda.get_device_name(device)
     key = hashlib.sha256(f"{name} {torch.__version__}".encode()).hexdigest()[:16]
     path = cache_folder() / "compiling" / f"{key}.json"
-    with suppress(DamagedError, OSError):  # not measured yet, or damaged: measured now
-        return float(read_record(path)["pays_from"])
+    with suppress(DamagedError, OSError, KeyError):  # not tried yet, or damaged, or by older code
+        kept = read_record(path)
+        return Trial(*(kept[field] for field in Trial._fields))
     print(f"measuring from how long a run on compiling pays on {name}", file=sys.stderr)
     tried = trial(device)
-    saved = tried.eager_s - tried.compiled_s
-    steps = STEPS_COMPILED * tried.compiling_s / saved if saved > 0 else math.inf
-    found = steps * tried.operations
-    about = {"gpu": name, "torch": torch.__version__, "pays_from": str(found)}  # maybe infinite
-    write_record(path, {**about, **tried._asdict()})
-    return found
+    write_record(path, {"gpu": name, "torch": torch.__version__, **tried._asdict()})
+    return tried
 
 
 WIDTH, DEPTH, SIDE = 128, 3, 32
+STEPS_COMPARED = 6
+"""Enough that a graph is warmed up, recorded, and replayed."""
 
 
 def trial(device: torch.device, images: int = 256) -> Trial:
     """The paper's ConvNet forward on some images and backward to them, as steps run it here:
-    eager, and compiled, in bfloat16 where the device has it."""
+    eager, compiled, and replayed, in bfloat16 where the device has it."""
     weights, x = [], torch.randn(images, 3, SIDE, SIDE, device=device)
     for block in range(DEPTH):
         shape = (WIDTH, WIDTH if block else 3, 3, 3)
@@ -143,6 +161,7 @@ def trial(device: torch.device, images: int = 256) -> Trial:
     def seconds(function: Callable, repeats: int) -> float:
         taken = []
         for _ in range(repeats):
+            torch.compiler.cudagraph_mark_step_begin()
             synchronize(device)
             start = time.perf_counter()
             function(x.clone().requires_grad_()).backward()
@@ -150,16 +169,35 @@ def trial(device: torch.device, images: int = 256) -> Trial:
             taken.append(time.perf_counter() - start)
         return sorted(taken)[repeats // 2]
 
+    def numbers(function: Callable) -> list[Tensor]:
+        """Losses and gradients of some steps: new images each, weights changed in place."""
+        found, kept = [], [weight.clone() for weight in weights]
+        for step in range(STEPS_COMPARED):
+            torch.compiler.cudagraph_mark_step_begin()
+            image = x.roll(step, dims=0).requires_grad_()
+            loss = function(image)
+            loss.backward()
+            found += [loss.detach().clone(), image.grad.clone()]
+            for weight in weights:
+                weight.mul_(0.9)
+        for weight, before in zip(weights, kept, strict=True):
+            weight.copy_(before)
+        return found
+
     seconds(forward, 3)
     eager_s = seconds(forward, 7)
-    compiled = torch.compile(narrow_forward, dynamic=False)
+    compiled = torch.compile(narrow_forward, dynamic=False, mode="default")
     first_s = seconds(compiled, 1)
     seconds(compiled, 2)
     compiled_s = seconds(compiled, 7)
+    replayed = torch.compile(narrow_forward, dynamic=False, mode="reduce-overhead")
+    same = all(map(torch.equal, numbers(compiled), numbers(replayed)))
+    replayed_s = seconds(replayed, 7)
     # Two operations a product, and a backward to the images is a forward more.
     pixels = [(SIDE >> block) ** 2 for block in range(DEPTH)]
     products = sum(w.numel() * p for w, p in zip(weights, pixels, strict=True))
-    return Trial(2 * 2 * products * images, eager_s, compiled_s, first_s - compiled_s)
+    work = 2 * 2 * products * images
+    return Trial(work, eager_s, compiled_s, first_s - compiled_s, replayed_s, same)
 
 
 def synchronize(device: torch.device) -> None:

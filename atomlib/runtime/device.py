@@ -40,7 +40,7 @@ class Arithmetic(Protocol):
     model: str
     precision: str
     compile: str
-    graphs: bool
+    graphs: str
 
 
 class Execution:
@@ -69,7 +69,11 @@ class Execution:
         # Of float32's 23 bits TF32 multiplies 10. torch's own default is to have convolutions
         # do so; here it is what "auto" does, and "float32" is float32.
         self.tf32 = config.precision == "auto" and not narrow and has_tf32(device)
-        self.graphs = config.graphs and self.compile and device.type == "cuda"
+        self.graphs = (
+            self.compile
+            and device.type == "cuda"
+            and (config.graphs == "on" or (config.graphs == "auto" and compiling.replays(device)))
+        )
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -99,7 +103,8 @@ class Execution:
     def __str__(self) -> str:
         how = "compiled" if self.compile else "eager"
         number = "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
-        return f"{how} {number} on {self.device.type}"
+        replayed = ", replayed as CUDA graphs" if self.compile and self.graphs else ""
+        return f"{how} {number} on {self.device.type}{replayed}"
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -56,10 +56,15 @@ class Facts:
         return replace(self, revision=revision, settings=settings, versions=versions())
 
 
+NO_FACTS = ("graphs",)
+"""Settings that decide no result: replaying a step as a CUDA graph starts the same kernels."""
+
+
 def differences(then: Facts, now: Facts) -> list[str]:
     """Why a result of ``then`` is not one of ``now``, in words; none where it is."""
     found = []
-    for name in [*now.settings, *(name for name in then.settings if name not in now.settings)]:
+    names = [*now.settings, *(name for name in then.settings if name not in now.settings)]
+    for name in [name for name in names if name not in NO_FACTS]:
         old, new = (facts.settings.get(name, ABSENT) for facts in (then, now))
         if old != new:
             found.append(f"{name} was {_shown(old)}, is {_shown(new)}")
@@ -95,7 +100,8 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def settings_of(settings: BaseModel) -> dict[str, Any]:
     """Settings as ``Facts`` has them."""
-    return flat(settings.model_dump(mode="json"))
+    found = flat(settings.model_dump(mode="json"))
+    return {name: value for name, value in found.items() if name not in NO_FACTS}
 
 
 def given(settings: BaseModel) -> list[str]:
