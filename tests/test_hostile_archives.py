@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from atomlib.datasets import archives, image_folder
+from atomlib.datasets import image_folder, limits
 from atomlib.distill import distill
 from atomlib.errors import DataError
 from atomlib.methods import RandomImages
@@ -57,7 +57,7 @@ def bounds(monkeypatch):
 
     def put(**values):
         for name, value in values.items():
-            owner = archives if hasattr(archives, name) else image_folder
+            owner = limits if hasattr(limits, name) else image_folder
             monkeypatch.setattr(owner, name, value)
 
     return put

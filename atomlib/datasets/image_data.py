@@ -10,8 +10,8 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from atomlib.datasets import known
-from atomlib.datasets.archives import unspeakable
 from atomlib.datasets.known import Statistics
+from atomlib.datasets.limits import unspeakable
 from atomlib.errors import DataError, shown
 
 

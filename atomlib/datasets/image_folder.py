@@ -1,8 +1,8 @@
 """Folders and archives of images as data sets: decoded once into a cache, then memory-mapped.
 
 Two layouts are read: {train,test|val}/<class>/<image>, at any depth below the top, and
-TinyImageNet's (see ``layout``). Nothing in them is believed: what is read (see ``archives``) and
-what is decoded (see ``pixels``) is bounded before memory is taken for it.
+TinyImageNet's (see ``layout``). Nothing in them is believed: what is read (see ``limits``) and what
+is decoded (see ``pixels``) is bounded before memory is taken for it.
 """
 
 import hashlib
@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atomlib.datasets.archives import listed, telling, walk
+from atomlib.datasets.archives import listed
 from atomlib.datasets.decoded import decoded
+from atomlib.datasets.folder_listing import walk
 from atomlib.datasets.image_data import ImageData, check_name
 from atomlib.datasets.layout import Layout, lay_out, may_matter
+from atomlib.datasets.listing import telling
 from atomlib.datasets.pixels import PIXELS, Pixels, read_image, use_bits
 from atomlib.errors import DataError, shown
 from atomlib.runtime.files import sha256_file

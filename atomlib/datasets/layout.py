@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from atomlib.datasets.archives import Listing, unspeakable
+from atomlib.datasets.limits import unspeakable
+from atomlib.datasets.listing import Listing
 from atomlib.errors import DataError, shown
 
 IMAGES = {

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from atomlib import preprocess
 from atomlib.datasets import ImageData
-from atomlib.datasets.archives import telling
+from atomlib.datasets.listing import telling
 from atomlib.errors import SettingError, as_row, check_choice, check_kind, shown
 from atomlib.published import labels as reading_labels
 from atomlib.published import layouts, pictures, pixels
