@@ -464,6 +464,13 @@ def test_tests_are_rows_of_a_table():
         "verdict": "▲ above", "p": f"{p:.2g}",
         "test": "Welch's t-test over 3 and 3 networks of one seed",
     }  # fmt: skip
+    (beside,) = findings.beside_random(
+        [of("atom", 50, 51, 52), of("dm", 30, 31, 32), of("random", 20, 21, 22)]
+    )
+    p = ttest_ind([30, 31, 32], [20, 21, 22], equal_var=False).pvalue
+    assert str(beside).startswith("CIFAR-10, IPC 1: DM is above Random: +10.0 points")
+    assert beside.verdict.p == pytest.approx(p)
+    assert findings.beside_random([of("dm", 30, 31, 32)]) == []
 
 
 # Figures

@@ -3,7 +3,7 @@ and measured against published.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy  # its stats load where they are first used: half a second
 
-from atomlib.methods import ATOM, DM, place
+from atomlib.methods import ATOM, DM, RandomImages, place
 from atomlib.report.records import (
     by_recipe,
     by_run,
@@ -184,19 +184,38 @@ def findings(records: Iterable[dict[str, Any]], method: str = ATOM.name) -> list
     seed the test is over its networks, and with several over the seeds' means, in pairs:
     methods of one seed start from the same images.
     """
+    return [
+        _compare_seeds(by_method[method], by_method[rival], where)
+        for where, by_method in _by_method(records)
+        for rival in sorted(by_method, key=place)
+        if rival != method and method in by_method
+    ]
+
+
+def beside_random(records: Iterable[dict[str, Any]], but: str = ATOM.name) -> list[Finding]:
+    """One per data set, IPC and method but one, of which ``findings`` tells: how it stands to
+    Random, tested likewise."""
+    rival = RandomImages.name
+    return [
+        _compare_seeds(by_method[method], by_method[rival], where)
+        for where, by_method in _by_method(records)
+        for method in sorted(by_method, key=place)
+        if method not in (rival, but) and rival in by_method
+    ]
+
+
+def _by_method(
+    records: Iterable[dict[str, Any]],
+) -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
+    """Where, and the last records of each method there: one per data set, IPC and recipe."""
     cells: dict[tuple, dict[str, list[dict[str, Any]]]] = {}
     for r in lasts(records):
         if r["method"] != "whole":
             cell = cells.setdefault((r["dataset"], r["ipc"], recipe_of(r)), {})
             cell.setdefault(r["method"], []).append(r)
-    found = []
     for (_, ipc, recipe), by_method in cells.items():
         where = f"{data_of(next(iter(by_method.values()))[0]).label}, IPC {ipc}"
-        where += "" if recipe == "text" else f", by the {recipe}"
-        ours = by_method.get(method, [])
-        rivals = [by_method[m] for m in sorted(by_method, key=place) if m != method] if ours else []
-        found += [_compare_seeds(ours, rival, where) for rival in rivals]
-    return found
+        yield where + ("" if recipe == "text" else f", by the {recipe}"), by_method
 
 
 def _compare_seeds(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], where: str) -> Finding:
