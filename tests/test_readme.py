@@ -125,7 +125,7 @@ def test_a_figure_is_drawn_from_a_reports_folder(tmp_path):
 
 
 def test_how_far_the_images_grew_is_what_the_committed_sets_say():
-    times = re.search(r"they grow to ([\d.]+)\s+times the standard deviation", README)[1]
+    times = re.search(r"ATOM's\s+grow\s+to ([\d.]+)\s+times the standard deviation", README)[1]
     sets = ROOT / "reports/cifar10-1000/distilled"
     grown, real = (
         load_file(sets / f"cifar10-{name}-ipc1-seed0-code.safetensors")["trained"].std()
