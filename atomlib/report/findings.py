@@ -192,15 +192,15 @@ def findings(records: Iterable[dict[str, Any]], method: str = ATOM.name) -> list
     ]
 
 
-def beside_random(records: Iterable[dict[str, Any]], but: str = ATOM.name) -> list[Finding]:
-    """One per data set, IPC and method but one, of which ``findings`` tells: how it stands to
+def beside_random(records: Iterable[dict[str, Any]]) -> list[Finding]:
+    """One per data set, IPC and method but ATOM, of which ``findings`` tells: how it stands to
     Random, tested likewise."""
     rival = RandomImages.name
     return [
         _compare_seeds(by_method[method], by_method[rival], where)
         for where, by_method in _by_method(records)
         for method in sorted(by_method, key=place)
-        if method not in (rival, but) and rival in by_method
+        if method not in (rival, ATOM.name) and rival in by_method
     ]
 
 

@@ -129,7 +129,7 @@ def tried_on(device: torch.device) -> Trial:
     with suppress(DamagedError, OSError, KeyError):  # not tried yet, or damaged, or by older code
         kept = read_record(path)
         return Trial(*(kept[field] for field in Trial._fields))
-    print(f"measuring from how long a run on compiling pays on {name}", file=sys.stderr)
+    print(f"measuring what compiling and CUDA graphs gain on {name}", file=sys.stderr)
     tried = trial(device)
     write_record(path, {"gpu": name, "torch": torch.__version__, **tried._asdict()})
     return tried
