@@ -38,7 +38,7 @@ def full_data_accuracies(
     data: ImageData,
     config: EvalConfig,
     *,
-    zca: bool,
+    zca: preprocess.ZCA,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Float[Tensor, "networks"]:
@@ -57,7 +57,7 @@ def trained_network(
     data: ImageData,
     config: EvalConfig,
     *,
-    zca: bool,
+    zca: preprocess.ZCA,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> nn.Module:
@@ -67,7 +67,12 @@ def trained_network(
 
 @under_torch_defaults
 def features_of(
-    data: ImageData, config: EvalConfig, zca: bool, device: torch.device, *, progress: bool = True
+    data: ImageData,
+    config: EvalConfig,
+    zca: preprocess.ZCA,
+    device: torch.device,
+    *,
+    progress: bool = True,
 ) -> Float[Tensor, "n f"]:
     """f_out of every training image under the first of these networks, on the CPU."""
     key = (data.fingerprint, config, zca, str(device))
@@ -86,7 +91,12 @@ _features: dict[tuple, Tensor] = {}
 
 
 def _trained(
-    data: ImageData, config: EvalConfig, zca: bool, index: int, device: torch.device, progress: bool
+    data: ImageData,
+    config: EvalConfig,
+    zca: preprocess.ZCA,
+    index: int,
+    device: torch.device,
+    progress: bool,
 ) -> Trainer:
     """The trainer of network ``index``, once it is trained or read from the cache."""
     config = config.resolve(data)

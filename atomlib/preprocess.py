@@ -31,16 +31,17 @@ STATISTICS = {k.name: k.statistics for k in (*known.OFFICIAL, known.TINYIMAGENET
 def _no_number(value: object) -> object:
     """Else 1 would pass for true."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        expected = "True, False or 'unit'"
+        expected = "True, False, 'unit' or 'computed'"
         raise PydanticCustomError(
             "literal_error", "Input should be {expected}", {"expected": expected}
         )
     return value
 
 
-ZCA = Annotated[Literal[True, False, "unit"], BeforeValidator(_no_number)]
-"""Whitening: none, fitted on normalised images, or "unit", fitted on images in [0, 1] as MTT and
-its followers do. With one eps the two are different transforms (docs/facts.md, 'ZCA')."""
+ZCA = Annotated[Literal[True, False, "unit", "computed"], BeforeValidator(_no_number)]
+"""Whitening: none, or fitted on images normalised by the field's statistics; "unit", on images in
+[0, 1] as MTT and its followers do; "computed", on images normalised by the statistics of their own
+training split. With one eps these are different transforms (docs/facts.md, 'ZCA')."""
 
 ZCA_EPS = 0.1
 ZCA_MATRICES = ("mean_vector", "transform_matrix", "transform_inv")
@@ -58,7 +59,10 @@ class Preprocess:
     @under_torch_defaults
     def fit(cls, data: ImageData, *, zca: ZCA) -> Self:
         """Fit on the training split. ZCA matrices are cached by the data's fingerprint."""
-        mean, std = data.statistics or _statistics(data.train_images)
+        if zca == "computed" or data.statistics is None:
+            mean, std = _statistics(data.train_images)
+        else:
+            mean, std = data.statistics
         if zca == "unit":
             mean, std = [0.0] * data.channels, [1.0] * data.channels
         # Types are named, since torch's default is the caller's to choose.

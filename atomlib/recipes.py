@@ -67,8 +67,13 @@ DISAGREEMENTS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "rescale": _both(_evaluation(rescale=True)),
     "zca": _both(_settings(zca=False)),
     "zca_from": _both(_settings(zca="unit")),
+    "statistics": _both(_settings(zca="computed")),
     "start": _both(_settings(init="noise")),
     "kmeans": _both(_settings(init="kmeans")),
+    "refit": {
+        "text": _settings(init="rewhitened", zca=True),
+        "code": _settings(init="rewhitened"),
+    },
 }
 """What each disagreement changes in each recipe: towards the other recipe where they differ, else
 towards what the text or an official code has besides (docs/design.md, 'Where text and code

@@ -305,7 +305,8 @@ def test_images_are_learned_alike_in_chunks_and_at_once(data, monkeypatch):
 
 
 def test_images_rest_as_bytes_where_they_are_not_whitened(data):
-    for zca, kind in ((False, torch.uint8), (True, torch.float32)):
+    forms = {False: torch.uint8, True: torch.float32, "unit": torch.float32}
+    for zca, kind in (forms | {"computed": torch.float32}).items():
         config = config_for(data, zca=zca)
         sampler = RealSampler(data, config, CPU)
         assert sampler.images.dtype == kind

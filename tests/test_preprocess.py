@@ -72,6 +72,20 @@ def test_constant_channel_becomes_zero(value):
     torch.testing.assert_close(images[:, 1], torch.zeros_like(images[:, 1]))
 
 
+def test_computed_whitening_goes_by_the_pixels_and_not_by_the_fields_statistics():
+    data = made_up()
+    other = replace(data, statistics=((0.4, 0.4, 0.4), (0.1, 0.1, 0.1)))
+    pixels = other.train_images.double() / 255
+    mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3), correction=0)
+    x = rows((pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+    values, vectors = np.linalg.eigh(np.cov(x.T))
+    white = (x - x.mean(axis=0)) @ (vectors / np.sqrt(values + 0.1) @ vectors.T)
+    found = rows(Preprocess.fit(other, zca="computed")(other.train_images))
+    np.testing.assert_allclose(found, white, atol=1e-3)
+    fields = rows(Preprocess.fit(other, zca=True)(other.train_images))
+    assert np.abs(fields - white).max() > 0.1
+
+
 @pytest.mark.parametrize("zca", [False, True])
 def test_floats_and_bytes_of_the_same_pixels_are_the_same_images(zca):
     data = made_up()

@@ -141,7 +141,7 @@ DISTILL = NETWORK | {
     "iterations": whole(0, 2),
     "real_batch": whole(1, 200),
     "feature_epochs": whole(1, 2),
-    "init": choice("real", "noise", "kmeans"),
+    "init": choice("real", "noise", "kmeans", "rewhitened"),
     "init_epochs": whole(1, 2),
     "zca": SWITCH.or_none(),
     "spatial": SWITCH,

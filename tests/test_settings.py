@@ -31,7 +31,7 @@ def test_but_changes_a_copy():
         ({"ipc": 1.5}, ["ipc is 1.5", "integer"]),
         ({"ipc": True}, ["ipc is True", "integer"]),
         ({"ipc": None}, ["ipc is None", "integer"]),
-        ({"zca": 1}, ["zca is 1", "True, False or 'unit'"]),
+        ({"zca": 1}, ["zca is 1", "True, False, 'unit' or 'computed'"]),
         ({"spatial_power": NAN}, ["spatial_power is nan", "finite"]),
         ({"spatial_power": "4"}, ["spatial_power is '4'", "number"]),
         ({"channel_power": 0}, ["channel_power is 0", "1"]),

@@ -84,6 +84,16 @@ def test_each_change_is_held_against_the_recipe_in_which_it_was_made():
     assert "code+norm is above code: +46.2 points" in str(above)
 
 
+def test_other_pixels_are_a_change_of_the_recipe_on_the_first_data():
+    jpeg = record("", [60.0, 61.0, 59.5]) | {"dataset": "digits32", "data": "f" * 64}
+    records = named_by_recipe([record("", [70.0, 71.0, 72.5]), jpeg], other_pixels=["digits32"])
+    assert [r["variant"] for r in records] == ["text", "text+digits32"]
+    assert [r["dataset"] for r in records] == ["digits", "digits"]
+    table = worth_table(records)
+    assert table.worth.tolist()[1] == pytest.approx(60.1667 - 71.1667, abs=1e-3)
+    assert readable_worth(table)["data"].nunique() == 1
+
+
 def test_what_differs_between_variants_is_not_said_of_all():
     note = provenance(
         [record(v, [1.0], width=16, norm=n) for v, n in (("a", "batch"), ("b", "none"))]

@@ -4,12 +4,14 @@ from typing import Annotated, Literal, Self
 
 import torch
 from jaxtyping import Float, Int, Num
+from kornia.enhance import ZCAWhitening
 from pydantic import Field
 from torch import Tensor
 
 from atomlib import preprocess
 from atomlib.augmentation import DSA, Draw, DSAConfig
 from atomlib.datasets.image_data import ImageData, rows_by_class
+from atomlib.errors import SettingError
 from atomlib.methods.kmeans_start import kmeans_rows
 from atomlib.methods.method import Method, smallest_class
 from atomlib.models.build import given_out
@@ -17,7 +19,7 @@ from atomlib.randomness import stream
 from atomlib.runtime.device import memory
 from atomlib.settings import MOST, Positive, Rate, Weight
 
-Start = Literal["real", "noise", "kmeans"]
+Start = Literal["real", "noise", "kmeans", "rewhitened"]
 
 
 class LearnedImages(Method):
@@ -33,7 +35,7 @@ class LearnedImages(Method):
     init: Start = Field(
         default="real",
         description="what the images start from: real ones drawn by the seed, noise, or real ones "
-        "nearest to k-means centres of features",
+        "nearest to k-means centres of features, or real ones whitened again by themselves",
     )
     init_epochs: Positive = Field(
         default=30,
@@ -58,6 +60,11 @@ class LearnedImages(Method):
             made = made.but(dsa=self.dsa.resolve(data.augmentations))
         if "real_batch" in type(self).model_fields:  # nor one that sees no real images
             made = made.but(real_batch=min(self.real_batch, smallest_class(data)[0]))
+        if made.init == "rewhitened" and not made.zca:
+            raise SettingError(
+                "init is 'rewhitened', and zca is off; allowed: 'rewhitened' with ZCA on, or "
+                "'real', 'noise' or 'kmeans'"
+            )
         return made.but(image_lr=self.default_rate() if self.image_lr is None else self.image_lr)
 
     def default_rate(self) -> float:
@@ -75,9 +82,17 @@ class LearnedImages(Method):
         self, data: ImageData, device: torch.device, *, progress: bool = True
     ) -> Float[Tensor, "k ipc c s s"]:
         if self.init != "noise":
-            return super().start(data, device, progress=progress)
+            images = super().start(data, device, progress=progress)
+            return _whitened_by_themselves(images) if self.init == "rewhitened" else images
         shape = (data.num_classes, self.ipc, data.channels, data.image_size, data.image_size)
         return torch.randn(shape, generator=stream(self.seed, "init")).to(device)
+
+
+def _whitened_by_themselves(images: Float[Tensor, "k ipc c s s"]) -> Float[Tensor, "k ipc c s s"]:
+    """ZCA fitted on these few images instead of the training split, as DataDAM's official code
+    does to its start where ZCA is on: n of them keep n - 1 directions, of variance near 1 each."""
+    whitening = ZCAWhitening(dim=0, eps=preprocess.ZCA_EPS)
+    return whitening(images.flatten(0, 1), include_fit=True).view_as(images)
 
 
 class RealSampler:
@@ -90,7 +105,7 @@ class RealSampler:
     def __init__(self, data: ImageData, method: LearnedImages, device: torch.device):
         self.transform = None if method.zca else preprocess.fitted(data, False, device)
         if method.zca:
-            self.images = preprocess.training_images(data, True, device)
+            self.images = preprocess.training_images(data, method.zca, device)
         else:
             self.images = data.train_images.to(device)
         rows, present = rows_by_class(data)

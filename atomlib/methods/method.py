@@ -226,7 +226,7 @@ class UnknownMethod:
 
     def __post_init__(self):
         types = {"ipc": int, "seed": int, "variant": str, "zca": bool}
-        if self.settings.get("zca") == "unit":  # the third form (preprocess.ZCA)
+        if self.settings.get("zca") in ("unit", "computed"):  # its other forms (preprocess.ZCA)
             del types["zca"]
         wrong = [key for key, kind in types.items() if type(self.settings.get(key)) is not kind]
         if (

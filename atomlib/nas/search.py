@@ -61,7 +61,7 @@ class Proxy:
     labels: Int[Tensor, "n"]
     epochs: int
     """As in EvalConfig: one pass more is made."""
-    zca: bool
+    zca: preprocess.ZCA
     """Whether the images are whitened."""
     data_fingerprint: str
 
@@ -77,7 +77,7 @@ class Proxy:
         cls,
         data: ImageData,
         *,
-        zca: bool,
+        zca: preprocess.ZCA,
         epochs: int,
         device: str | torch.device | None = None,
         name: str = "whole",
@@ -117,7 +117,7 @@ def evaluate_candidates(
     data: ImageData,
     config: EvalConfig | None = None,
     *,
-    zca: bool,
+    zca: preprocess.ZCA,
     keep: str | Path,
     workers: int | None = None,
     device: str | torch.device | None = None,
@@ -214,7 +214,7 @@ def _check(
     candidates: Sequence[Candidate],
     data: ImageData,
     config: EvalConfig,
-    zca: bool,
+    zca: preprocess.ZCA,
     workers: int | None,
     device: torch.device,
 ) -> EvalConfig:

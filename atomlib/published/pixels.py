@@ -4,6 +4,7 @@ pixels                 in [0, 1], or 0 to 255
 normalised             (x - mean) / std by channel
 whitened               ZCA fitted on images in [0, 1], as MTT, TESLA, FTD and DATM have it
 whitened-normalised    ZCA fitted on normalised images, as DataDAM has it
+whitened-computed      the same, normalised by the statistics of the training split itself
 """
 
 from typing import Literal, get_args
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from atomlib.preprocess import STATISTICS
 
-Space = Literal["pixels", "normalised", "whitened", "whitened-normalised"]
+Space = Literal["pixels", "normalised", "whitened", "whitened-normalised", "whitened-computed"]
 
 SPACES: tuple[Space, ...] = get_args(Space)
 

@@ -313,6 +313,7 @@ ZCA_OF: dict[Space, preprocess.ZCA] = {
     "normalised": False,
     "whitened": "unit",
     "whitened-normalised": True,
+    "whitened-computed": "computed",
 }
 
 

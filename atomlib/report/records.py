@@ -4,7 +4,7 @@ A record is a JSON object that atomlib.runs.store keeps of each evaluation.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -115,10 +115,16 @@ def recipe_of(record: dict[str, Any]) -> str:
     return record[part].get("recipe", "text")
 
 
-def named_by_recipe(records: Iterable[dict[str, Any]], base: str = "") -> list[dict[str, Any]]:
+def named_by_recipe(
+    records: Iterable[dict[str, Any]], base: str = "", other_pixels: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """The same records, their variants named after what they change: "text" is a recipe as it is,
     whose variant is ``base``, "text+norm" the same with one disagreement changed. Those of a method
-    with disagreements of its own are "dc" and "dc+plain"."""
+    with disagreements of its own are "dc" and "dc+plain".
+
+    ``other_pixels`` names data sets that hold the images of the first record's in other pixels:
+    "text+cifar10-jpeg" is a change of the recipe on those, whose test images differ as well."""
+    records = list(records)
 
     def named(r: dict[str, Any]) -> str:
         own = r["method"] in METHODS and METHODS[r["method"]].disagreements
@@ -127,7 +133,13 @@ def named_by_recipe(records: Iterable[dict[str, Any]], base: str = "") -> list[d
             return whole
         return f"{whole}+{r['variant'].removesuffix(f'.{base}')}"  # an evaluation of the base
 
-    return [{**r, "variant": named(r)} for r in records]
+    def of_first(r: dict[str, Any]) -> dict[str, Any]:
+        if r["dataset"] not in other_pixels:
+            return {**r, "variant": named(r)}
+        here = {key: records[0][key] for key in ("dataset", "data", "label") if key in records[0]}
+        return {**r, "variant": f"{named(r)}+{r['dataset']}"} | here
+
+    return [of_first(r) for r in records]
 
 
 def by_recipe(name: str, recipe: str) -> str:

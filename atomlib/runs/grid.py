@@ -16,6 +16,7 @@ from atomlib.errors import SettingError, check_choice, did_you_mean, shown
 from atomlib.full_data import FULL_DATA_EPOCHS
 from atomlib.methods import METHODS, Method, find
 from atomlib.models.build import operations
+from atomlib.preprocess import ZCA
 from atomlib.recipes import DISAGREEMENTS, RECIPES, Change
 from atomlib.training import EvalConfig
 
@@ -46,7 +47,7 @@ class FullDataCell:
 
     data: ImageData
     evaluation: EvalConfig
-    zca: bool
+    zca: ZCA
 
 
 def cells(

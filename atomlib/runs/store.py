@@ -24,6 +24,7 @@ from atomlib.distilled_set import DistilledSet, stem
 from atomlib.evaluate import check_same_data, evaluate
 from atomlib.full_data import full_data_accuracies
 from atomlib.methods import Method
+from atomlib.preprocess import ZCA
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import (
     DamagedError,
@@ -152,7 +153,7 @@ class Store:
         record = self._read(record_name(made.stem, config.model, config.variant))
         return _same(record, _asked(config, data, made.digest()))
 
-    def full_data(self, data: ImageData, config: EvalConfig, *, zca: bool) -> dict[str, Any]:
+    def full_data(self, data: ImageData, config: EvalConfig, *, zca: ZCA) -> dict[str, Any]:
         """The record of networks trained on the full data: method and IPC "whole"."""
         config = config.resolve(data)
         name = full_data_name(data.name)

@@ -17,6 +17,7 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet, stem
 from atomlib.errors import SettingError
 from atomlib.methods import Method
+from atomlib.preprocess import ZCA
 from atomlib.runs.engine import Engine
 from atomlib.runs.grid import Cell, FullDataCell
 from atomlib.runs.store import Store
@@ -94,7 +95,7 @@ class _Whole:
     data: int
     """Which of the data sets."""
     evaluations: list[EvalConfig]
-    zca: bool
+    zca: ZCA
 
     def make(self, store: Store, data: ImageData) -> None:
         for evaluation in self.evaluations:

@@ -202,7 +202,7 @@ def test_a_row_that_is_not_full_is_refused(tmp_path, data, complains, ground):
     assert len(read_published(tmp_path / "grid.png", data)) == 6
 
 
-@pytest.mark.parametrize("zca", [False, True, "unit"])
+@pytest.mark.parametrize("zca", [False, True, "unit", "computed"])
 def test_our_own_file_says_which_whitening_it_has(tmp_path, data, zca):
     made = distill(data, RandomImages(ipc=2, zca=zca), progress=False)
     read = read_published(made.save(tmp_path / "s.safetensors"), data)
