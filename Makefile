@@ -21,7 +21,7 @@ PIP   := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OF_TORCH := ^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==
 
 .DEFAULT_GOAL := quick
-.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data published-sets ddranking site data test golden status verify asked torture bench gpu lab notebooks lint lock clean
+.PHONY: quick help reports quickstart table1 cross-architecture ablation power cost nas gallery disagreements learning-curve your-data published-sets settings ddranking site data test golden status verify asked torture bench gpu lab notebooks lint lock clean
 
 quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table, figures, distilled sets in reports/quick/
 	$(BIN)/python -m atomlib run --profile quick
@@ -70,6 +70,9 @@ your-data: $(READY)  ## a folder of your images, distilled (parameters in notebo
 
 published-sets: $(READY)  ## distilled sets of other authors, read and judged (ATOM_SETS=folder, PROFILE=published_sets)
 	$(BIN)/python -m atomlib run 11_published_sets --profile "$(PROFILE)"
+
+settings: $(READY)  ## settings chosen on held-out training images, confirmed on the test images
+	$(BIN)/python -m atomlib run 12_settings --profile "$(PROFILE)"
 
 ddranking: $(READY)  ## DD-Ranking's own package trains on what we hand on; installed apart, into build/
 	$(PYTHON) -m venv build/ddranking

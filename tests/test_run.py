@@ -15,7 +15,7 @@ from atomlib.cli import main
 from atomlib.errors import SettingError
 from atomlib.methods import METHODS
 from atomlib.runs import profiles
-from atomlib.runs.grid import cells, disagreements, own_disagreements
+from atomlib.runs.grid import candidates, cells, disagreements, own_disagreements
 from atomlib.runs.profiles import PROFILES, read_profile, run_profile
 from atomlib.runtime.files import lock_file
 from tests.test_environment import ROOT
@@ -221,6 +221,10 @@ def test_the_cells_that_a_profile_of_the_package_asks_for_can_be_made(path, monk
             ["atom"], changes, recipes=[recipe], variants=disagreements(recipe, names, base)
         )
         assert [cell.variant for cell in found] == [base, *names]
+    tried = profile.get("12_settings", {})
+    variants = candidates(tried.get("tried", []))
+    found = made(["atom"], tried, recipes=[tried.get("recipe", "text")], variants=variants)
+    assert [cell.variant for cell in found] == [*variants]
     for method in changes.get("others", []):
         found = made([method], changes, variants=own_disagreements(method, base))
         assert len(found) == 1 + len(METHODS[method].disagreements)

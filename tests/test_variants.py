@@ -10,6 +10,7 @@ from atomlib.runs import Store, sweep
 from atomlib.runs.grid import (
     DISAGREEMENTS,
     ablation,
+    candidates,
     cells,
     disagreements,
     own_disagreements,
@@ -41,6 +42,36 @@ def test_powers_are_every_pair():
     pairs = {tuple(v["settings"].values()) for v in made.values()}
     assert pairs == {(float(p), float(q)) for p in (1, 2, 8) for q in (1, 2, 8)}
     assert made["ps8.pc1"]["settings"] == {"spatial_power": 8.0, "channel_power": 1.0}
+
+
+def test_candidates_are_all_combinations_within_each_grid_and_the_whole():
+    made = candidates([{"norm": ["batch"], "image_lr": [0.3, 3.0]}, {"epochs": [7]}])
+    assert made == {
+        "": {},
+        "norm.batch+image_lr.0.3": {
+            "settings": {"norm": "batch", "image_lr": 0.3}, "evaluation": {"norm": "batch"},
+        },
+        "norm.batch+image_lr.3": {
+            "settings": {"norm": "batch", "image_lr": 3.0}, "evaluation": {"norm": "batch"},
+        },
+        "epochs.7": {"settings": {}, "evaluation": {"epochs": 7}},
+    }  # fmt: skip
+    grid = cells(["digits"], ["atom"], [1], variants=made, settings={"width": 8})
+    assert [cell.method.variant for cell in grid] == [*made][:3] + [""]  # no set for evaluation's
+    assert [cell.variant for cell in grid] == [*made]
+
+
+@pytest.mark.parametrize(
+    ("tried", "complaint"),
+    [
+        ([{"image_lr": 3.0}], "image_lr of tried is 3.0; allowed: a list"),
+        ([{"image_lr": []}], "image_lr of tried is .*; allowed: a list"),
+        (["image_lr"], "tried is 'image_lr'; allowed: settings by name"),
+    ],
+)
+def test_bad_candidates_are_refused(tried, complaint):
+    with pytest.raises(SettingError, match=complaint):
+        candidates(tried)
 
 
 def flat(variant):

@@ -23,6 +23,15 @@ NO_FLIPS = ("color", "crop", "cutout", "scale", "rotate")
 """Augmentations that suit writing: a mirrored 2 is no 2."""
 
 
+HELD_OUT = "-held-out"
+"""The end of a name: the training images alone, some of which are for tests (``held_out``)."""
+
+HELD_OUT_NOTE = (
+    "is tested on one in ten of the training images of each class, and trained on the others; the "
+    "test images are left alone."
+)
+
+
 class Known(NamedTuple):
     """What a data set brings beside its images."""
 
@@ -168,6 +177,10 @@ def of(name: str, fingerprint: str | None) -> Known:
         found = next((k for k in every if k.name == name), None)
     else:
         found = find(fingerprint)
+    if found is None and name.endswith(HELD_OUT):
+        whole = of(name.removesuffix(HELD_OUT), None)
+        label = f"{whole.label} (held out)"
+        return Known(name, label, fingerprint or "", note=f"{label} {HELD_OUT_NOTE}")
     return found or Known(
         name, name, fingerprint or "", published_as="" if name in names() else name
     )

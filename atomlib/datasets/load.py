@@ -9,6 +9,7 @@ The names, and what each brings:
                     or a folder or archive of that name that holds the same images
     tinyimagenet    known by its official archive; a part of it keeps its own name
     folder:PATH     a folder or .zip/.tar/.tar.gz/.tar.xz of {train,test|val}/<class>/*
+    NAME-held-out   the training images of any of these, one in ten of them for tests
 """
 
 import argparse
@@ -24,6 +25,7 @@ from torch.nn.functional import interpolate
 
 from atomlib.datasets import known
 from atomlib.datasets.decoded import decoded
+from atomlib.datasets.held_out import held_out
 from atomlib.datasets.image_data import BROUGHT, ImageData
 from atomlib.datasets.image_folder import SUFFIXES, folder_state, load_folder
 from atomlib.errors import DataError, MissingDataError, check_choice, shown
@@ -58,6 +60,9 @@ def load_dataset(
     root = Path(os.path.expanduser(root)) if root else data_folder()
     if not isinstance(name, str):
         raise DataError(f"dataset is {shown(name)}; allowed: a name, one of {', '.join(DATASETS)}")
+    if name.endswith(known.HELD_OUT) and not _is_folder(name, root):
+        whole = name.removesuffix(known.HELD_OUT)
+        return held_out(load_dataset(whole, root=root, resize=resize, download=download))
     first, _, others = name.partition("|")
     if others and not _is_folder(name, root):
         try:
@@ -68,7 +73,7 @@ def load_dataset(
         raise DataError("dataset is 'folder:'; allowed: the path of a folder or archive behind it")
     if name.startswith("folder:"):
         return _folder(Path(name.removeprefix("folder:")), root, resize)
-    check_choice("dataset", name, [*DATASETS, "folder:PATH"])
+    check_choice("dataset", name, [*DATASETS, "folder:PATH", "NAME-held-out"])
     if resize is not None and name != "tinyimagenet":
         raise DataError(
             f"resize is {shown(resize)}; allowed with {name}: None, its images are one size"
@@ -277,7 +282,14 @@ def _folder(path: Path, root: Path, resize: int | None) -> ImageData:
     path = Path(os.path.expanduser(path))
     for candidate in (path if path.is_absolute() else root / path, path):
         if _is_there(candidate):
-            return load_folder(candidate, resize)
+            data = load_folder(candidate, resize)
+            if data.name.endswith(known.HELD_OUT):
+                raise DataError(
+                    f"{candidate} is called {data.name}, as the part of another data set is whose "
+                    f"test images are held out; allowed: a name that does not end in "
+                    f"{known.HELD_OUT!r} (rename it)"
+                )
+            return data
     raise MissingDataError(
         f"dataset folder:{path} is neither in {root} nor here; put the folder or archive there, "
         "or set ATOM_DATA to the folder that holds it: ATOM_DATA=/path/to/data make ..."

@@ -15,7 +15,7 @@ from atomlib.datasets.load import load_dataset
 from atomlib.errors import SettingError, check_choice, did_you_mean, shown
 from atomlib.full_data import FULL_DATA_EPOCHS
 from atomlib.methods import METHODS, Method, find
-from atomlib.models.build import operations
+from atomlib.models.build import NetworkConfig, operations
 from atomlib.preprocess import ZCA
 from atomlib.recipes import DISAGREEMENTS, RECIPES, Change
 from atomlib.training import EvalConfig
@@ -206,6 +206,42 @@ def powers(values: Sequence[float]) -> dict[str, Change]:
         f"ps{p:g}.pc{q:g}": {"settings": {"spatial_power": float(p), "channel_power": float(q)}}
         for p, q in product(values, repeat=2)
     }
+
+
+def candidates(tried: Sequence[Mapping[str, Sequence[Any]]]) -> dict[str, Change]:
+    """The unchanged whole, "", and every combination of values within each of ``tried``, e.g.
+    "norm.batch+image_lr.3".
+
+    A setting of the network goes to distillation and evaluation alike, one of the evaluation
+    only to that. Raises SettingError where ``tried`` is not lists of values by setting.
+    """
+    made: dict[str, Change] = {"": {}}
+    for values in tried:
+        _check_names("tried", values)
+        for name, listed in values.items():
+            if not isinstance(listed, list | tuple) or not listed:
+                raise SettingError(
+                    f"{name} of tried is {shown(listed)}; allowed: a list of at least one value"
+                )
+        for chosen in product(*values.values()):
+            change = dict(zip(values, chosen, strict=True))
+            of_set = {k: v for k, v in change.items() if not _of_evaluation_alone(k)}
+            of_networks = {k: v for k, v in change.items() if k in NetworkConfig.model_fields}
+            of_evaluation = {k: v for k, v in change.items() if _of_evaluation_alone(k)}
+            name = "+".join(f"{key}.{_in_a_name(value)}" for key, value in change.items())
+            made[name] = {"settings": of_set, "evaluation": of_networks | of_evaluation}
+    return made
+
+
+def _of_evaluation_alone(setting: str) -> bool:
+    return setting in EvalConfig.model_fields and not any(
+        setting in method.model_fields for method in METHODS.values()
+    )
+
+
+def _in_a_name(value: Any) -> str:
+    """A value as a variant's name may bear it."""
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def disagreements(

@@ -1,0 +1,77 @@
+"""Settings that were chosen on held-out images, and what they give on the test images.
+
+Records are named by ``named_by_recipe``: "code" is the recipe as it is, "code+image_lr.3" a
+candidate.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from atomlib.report import readable
+from atomlib.report.findings import SIGNS, against_published
+from atomlib.report.published import published_text
+from atomlib.report.records import labels_of, points, tenths
+from atomlib.report.tables import main_table
+from atomlib.report.worth import worth_table
+
+
+def ranked(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """``worth_table``, the highest accuracy first."""
+    table = worth_table(records)
+    attrs = table.attrs
+    table = table.sort_values("mean", ascending=False, kind="stable").reset_index(drop=True)
+    table.attrs |= attrs
+    return table
+
+
+def chosen(table: pd.DataFrame) -> str:
+    """The candidate of the highest mean in ``ranked``: "" is the recipe as it is."""
+    first = table.iloc[0]
+    return "" if first.variant == first.whole else first.variant.removeprefix(f"{first.whole}+")
+
+
+def confirmed(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """The columns of ``main_table``, a row for each of the ``settings`` over all its seeds."""
+    records = list(records)
+    names = dict.fromkeys(r["variant"] for r in records)
+    parts = [
+        main_table([r for r in records if r["variant"] == name]).assign(settings=name)
+        for name in names
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    table.attrs["labels"] = labels_of(records)
+    return table
+
+
+def readable_confirmed(table: pd.DataFrame) -> pd.DataFrame:
+    """The same for a reader."""
+    rows = []
+    for name, part in table.groupby("settings", sort=False):
+        part.attrs = table.attrs
+        rows.append(readable.main(part).rename(columns={"method": "settings"}))
+        rows[-1]["settings"] = name
+    return pd.concat(rows, ignore_index=True)
+
+
+def sentences(table: pd.DataFrame, tested: pd.DataFrame) -> list[str]:
+    """What came first on held-out images, and how that stands to the published figure."""
+    first = table.iloc[0]
+    if first.variant == first.whole:
+        said = [f"On held-out images no candidate of {len(table) - 1} comes before {first.whole}."]
+    else:
+        worth = f"{points(first.worth)} {SIGNS[first.verdict]}" if first.verdict else "not compared"
+        said = [
+            f"On held-out images {first.variant} comes first of {len(table) - 1} candidates: "
+            f"{tenths(first['mean'])}, against {first.whole} {worth}."
+        ]
+    for row in tested.itertuples():
+        text = f"On the test images {row.settings} reaches {tenths(row.mean)}"
+        if pd.isna(row.published):
+            said.append(f"{text}; no figure is published.")
+            continue
+        theirs = published_text(row.published, row.published_std, row.checked, row.note)
+        word = against_published(row).word
+        said.append(f"{text}; published {theirs}: {points(row.difference)} {SIGNS[word]}.")
+    return said

@@ -1,0 +1,70 @@
+"""The choice on held-out images: its order, its winner, and what stands beside it."""
+
+import numpy as np
+import pytest
+
+from atomlib.datasets import known
+from atomlib.methods import ATOM
+from atomlib.report import choice
+from atomlib.report.records import named_by_recipe
+from atomlib.training import EvalConfig
+
+CIFAR10 = known.official("cifar10").fingerprint
+
+
+def record(variant, accuracies, dataset="cifar10", seed=0, data=CIFAR10):
+    return {
+        "name": f"{dataset}-{variant}-{seed}", "dataset": dataset, "data": data, "method": "atom",
+        "ipc": 10, "seed": seed, "variant": variant, "accuracies": accuracies,
+        "distill": ATOM(ipc=10, variant=variant, recipe="code").model_dump(mode="json"),
+        "evaluate": EvalConfig().model_dump(mode="json"),
+        "evaluation": {"hardware": "a machine", "versions": {}},
+    }  # fmt: skip
+
+
+def held_out(**found):
+    return choice.ranked(
+        named_by_recipe(
+            record(name.replace("_", "."), values, "cifar10-held-out", data="f" * 64)
+            for name, values in found.items()
+        )
+    )
+
+
+def test_the_highest_mean_is_chosen_whatever_its_distance_from_the_whole():
+    table = held_out(**{"": [50.0, 51.0, 52.5]}, worse=[20.0, 21.0, 22.0], better=[53.0, 54.0, 55.5])
+    assert table.variant.tolist() == ["code+better", "code", "code+worse"]
+    assert choice.chosen(table) == "better"
+    assert table.worth.tolist()[0] == pytest.approx(3.0)
+    assert "CIFAR-10 (held out)" in table.attrs["labels"].values()
+
+
+def test_the_recipe_itself_may_come_first():
+    table = held_out(**{"": [50.0, 51.0, 52.5]}, worse=[20.0, 21.0, 22.0])
+    assert choice.chosen(table) == ""
+    (first, *_) = choice.sentences(table, choice.confirmed(confirmed_at({"": [[54.0, 54.5, 55.0]]})))
+    assert first == "On held-out images no candidate of 1 comes before code."
+
+
+def confirmed_at(found):
+    """Records of the test images: accuracies by seed, by candidate."""
+    return named_by_recipe(
+        record(name, values, seed=seed)
+        for name, seeds in found.items()
+        for seed, values in enumerate(seeds)
+    )
+
+
+def test_each_is_tested_over_all_its_seeds_beside_the_published_figure():
+    seeds = [[50.0, 51.0, 52.0], [53.0, 54.0, 55.0]]
+    table = choice.confirmed(confirmed_at({"": [[54.0, 54.5, 55.0]], "better": seeds}))
+    assert table.settings.tolist() == ["code", "code+better"]
+    assert table["mean"].tolist() == pytest.approx([54.5, np.mean(seeds)])
+    assert table.seeds.tolist() == [1, 2] and table.published.tolist() == [57.9, 57.9]
+    shown = choice.readable_confirmed(table)
+    assert shown.settings.tolist() == ["code", "code+better"] and set(shown["data"]) == {"CIFAR-10, reduced"}
+    ranked = held_out(**{"": [50.0, 51.0, 52.5]}, better=[53.0, 54.0, 55.5])
+    said = choice.sentences(ranked, table)
+    assert said[0].startswith("On held-out images code+better comes first of 1 candidates: 54.2")
+    assert said[1] == "On the test images code reaches 54.5; published 57.9 ± 0.7†: -3.4 ▼."
+    assert said[2].startswith("On the test images code+better reaches 52.5; published 57.9 ± 0.7†")
