@@ -32,7 +32,9 @@ def held_out(**found):
 
 
 def test_the_highest_mean_is_chosen_whatever_its_distance_from_the_whole():
-    table = held_out(**{"": [50.0, 51.0, 52.5]}, worse=[20.0, 21.0, 22.0], better=[53.0, 54.0, 55.5])
+    table = held_out(
+        **{"": [50.0, 51.0, 52.5]}, worse=[20.0, 21.0, 22.0], better=[53.0, 54.0, 55.5]
+    )
     assert table.variant.tolist() == ["code+better", "code", "code+worse"]
     assert choice.chosen(table) == "better"
     assert table.worth.tolist()[0] == pytest.approx(3.0)
@@ -42,7 +44,7 @@ def test_the_highest_mean_is_chosen_whatever_its_distance_from_the_whole():
 def test_the_recipe_itself_may_come_first():
     table = held_out(**{"": [50.0, 51.0, 52.5]}, worse=[20.0, 21.0, 22.0])
     assert choice.chosen(table) == ""
-    (first, *_) = choice.sentences(table, choice.confirmed(confirmed_at({"": [[54.0, 54.5, 55.0]]})))
+    (first, *_) = choice.sentences(table, confirmed_at({"": [[54.0, 54.5, 55.0]]}))
     assert first == "On held-out images no candidate of 1 comes before code."
 
 
@@ -57,14 +59,19 @@ def confirmed_at(found):
 
 def test_each_is_tested_over_all_its_seeds_beside_the_published_figure():
     seeds = [[50.0, 51.0, 52.0], [53.0, 54.0, 55.0]]
-    table = choice.confirmed(confirmed_at({"": [[54.0, 54.5, 55.0]], "better": seeds}))
+    records = confirmed_at({"": [[54.0, 54.5, 55.0]], "better": seeds})
+    table = choice.confirmed(records)
     assert table.settings.tolist() == ["code", "code+better"]
     assert table["mean"].tolist() == pytest.approx([54.5, np.mean(seeds)])
     assert table.seeds.tolist() == [1, 2] and table.published.tolist() == [57.9, 57.9]
     shown = choice.readable_confirmed(table)
-    assert shown.settings.tolist() == ["code", "code+better"] and set(shown["data"]) == {"CIFAR-10, reduced"}
+    assert shown.settings.tolist() == ["code", "code+better"] and set(shown["data"]) == {
+        "CIFAR-10, reduced"
+    }
     ranked = held_out(**{"": [50.0, 51.0, 52.5]}, better=[53.0, 54.0, 55.5])
-    said = choice.sentences(ranked, table)
+    said = choice.sentences(ranked, records)
     assert said[0].startswith("On held-out images code+better comes first of 1 candidates: 54.2")
     assert said[1] == "On the test images code reaches 54.5; published 57.9 ± 0.7†: -3.4 ▼."
     assert said[2].startswith("On the test images code+better reaches 52.5; published 57.9 ± 0.7†")
+    assert said[3].startswith("Test images, seed 0: code+better is below code: -3.5 points")
+    assert len(said) == 4  # no recipe at seed 1 to stand beside

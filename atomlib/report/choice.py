@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from atomlib.report import readable
-from atomlib.report.findings import SIGNS, against_published
+from atomlib.report.findings import SIGNS, against_published, compare
 from atomlib.report.published import published_text
 from atomlib.report.records import labels_of, points, tenths
 from atomlib.report.tables import main_table
@@ -55,8 +55,10 @@ def readable_confirmed(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def sentences(table: pd.DataFrame, tested: pd.DataFrame) -> list[str]:
-    """What came first on held-out images, and how that stands to the published figure."""
+def sentences(table: pd.DataFrame, records: Iterable[dict[str, Any]]) -> list[str]:
+    """What came first in ``ranked``, and how ``records`` of it on the test images stand to the
+    recipe's and to the published figure."""
+    records = list(records)
     first = table.iloc[0]
     if first.variant == first.whole:
         said = [f"On held-out images no candidate of {len(table) - 1} comes before {first.whole}."]
@@ -66,7 +68,7 @@ def sentences(table: pd.DataFrame, tested: pd.DataFrame) -> list[str]:
             f"On held-out images {first.variant} comes first of {len(table) - 1} candidates: "
             f"{tenths(first['mean'])}, against {first.whole} {worth}."
         ]
-    for row in tested.itertuples():
+    for row in confirmed(records).itertuples():
         text = f"On the test images {row.settings} reaches {tenths(row.mean)}"
         if pd.isna(row.published):
             said.append(f"{text}; no figure is published.")
@@ -74,4 +76,9 @@ def sentences(table: pd.DataFrame, tested: pd.DataFrame) -> list[str]:
         theirs = published_text(row.published, row.published_std, row.checked, row.note)
         word = against_published(row).word
         said.append(f"{text}; published {theirs}: {points(row.difference)} {SIGNS[word]}.")
-    return said
+    recipes = {r["seed"]: r for r in records if r["variant"] == first.whole}
+    return said + [
+        str(compare(r, recipes[r["seed"]], f"Test images, seed {r['seed']}"))
+        for r in records
+        if r["variant"] != first.whole and r["seed"] in recipes
+    ]

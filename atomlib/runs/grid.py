@@ -208,14 +208,14 @@ def powers(values: Sequence[float]) -> dict[str, Change]:
     }
 
 
-def candidates(tried: Sequence[Mapping[str, Sequence[Any]]]) -> dict[str, Change]:
-    """The unchanged whole, "", and every combination of values within each of ``tried``, e.g.
-    "norm.batch+image_lr.3".
+def candidates(tried: Sequence[Mapping[str, Sequence[Any]]], base: str = "") -> dict[str, Change]:
+    """The recipe as it is, named ``base`` (see ``disagreements``), and every combination of values
+    within each of ``tried``, e.g. "norm.batch+image_lr.3".
 
     A setting of the network goes to distillation and evaluation alike, one of the evaluation
     only to that. Raises SettingError where ``tried`` is not lists of values by setting.
     """
-    made: dict[str, Change] = {"": {}}
+    made: dict[str, Change] = {base: {}}
     for values in tried:
         _check_names("tried", values)
         for name, listed in values.items():
