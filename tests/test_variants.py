@@ -160,8 +160,8 @@ def test_a_methods_own_disagreement_changes_what_it_names(name):
 
 
 def test_a_method_without_disagreements_of_its_own_is_refused():
-    with pytest.raises(SettingError, match=r"dm has no disagreements .*allowed: cafe, .*dc, .*mtt"):
-        own_disagreements("dm")
+    with pytest.raises(SettingError, match=r"atom has no disagreements .*allowed: cafe, .*dc, .*mtt"):
+        own_disagreements("atom")
 
 
 def test_what_changes_the_evaluation_only_is_measured_on_the_same_set(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ paper's G is the later layers of a StyleGAN-XL, whose weights are not to be had 
 small, and trained here or not at all (docs/methods.md, "GLaD").
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -28,6 +28,7 @@ from atomlib.methods.learned_images import LearnedImages
 from atomlib.methods.method import Learner
 from atomlib.methods.mtt import MTT
 from atomlib.randomness import stream
+from atomlib.recipes import Change
 from atomlib.settings import MOST, Positive, Rate, Settings
 
 LARGEST = 10.0
@@ -97,6 +98,7 @@ class GLaD(Latents, DM):
     revision: ClassVar[int] = 1
     colour: ClassVar[str] = "#332288"
     follows_recipe: ClassVar[bool] = False
+    disagreements: ClassVar[Mapping[str, Change]] = {}  # DM's are of pixels
 
     iterations: Annotated[int, Field(ge=0, le=MOST)] = Field(
         default=1000, description="random networks, one step on the latents each"
