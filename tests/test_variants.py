@@ -160,7 +160,9 @@ def test_a_methods_own_disagreement_changes_what_it_names(name):
 
 
 def test_a_method_without_disagreements_of_its_own_is_refused():
-    with pytest.raises(SettingError, match=r"atom has no disagreements .*allowed: cafe, .*dc, .*mtt"):
+    with pytest.raises(
+        SettingError, match=r"atom has no disagreements .*allowed: cafe, .*dc, .*mtt"
+    ):
         own_disagreements("atom")
 
 
