@@ -1,11 +1,14 @@
 """The choice on held-out images: its order, its winner, and what stands beside it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from atomlib.datasets import known
 from atomlib.methods import ATOM
 from atomlib.report import choice
+from atomlib.report.folder import ReportFolder
 from atomlib.report.records import named_by_recipe
 from atomlib.training import EvalConfig
 
@@ -75,3 +78,12 @@ def test_each_is_tested_over_all_its_seeds_beside_the_published_figure():
     assert said[2].startswith("On the test images code+better reaches 52.5; published 57.9 ± 0.7†")
     assert said[3].startswith("Test images, seed 0: code+better is below code: -3.5 points")
     assert len(said) == 4  # no recipe at seed 1 to stand beside
+
+
+def test_each_row_leads_to_its_own_run():
+    report = ReportFolder.read(Path(__file__).parents[1] / "reports/quick")
+    table = report.tables["settings"]
+    shown = choice.readable_confirmed(table)
+    assert len(shown) == 2
+    for row, own in zip(shown.itertuples(index=False), table.runs, strict=True):
+        assert report.runs_as_read("settings", list(shown.columns), list(row)) == own.split()

@@ -30,6 +30,7 @@ _AS_READ = {
     "method": lambda row: by_recipe(row["method"], row.get("recipe", "text")),
     "IPC": lambda row: str(row["ipc"]),
     "variant": lambda row: str(row["variant"]),
+    "settings": lambda row: str(row["settings"]),
     "iterations": lambda row: str(row["iterations"]),
 }
 """Columns of a table for a reader that say which rows of the CSV one of its rows is of."""
