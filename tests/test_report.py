@@ -1,6 +1,7 @@
 """Tables and figures: numbers as numpy has them, pixels as they are, daggers where due."""
 
 import re
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.stats import ttest_ind, ttest_rel
 
 from atomlib.augmentation import DSAConfig
 from atomlib.distilled_set import DistilledSet
-from atomlib.methods import ATOM, METHODS
+from atomlib.methods import ATOM, DM, METHODS
 from atomlib.report import findings, tables
 from atomlib.report.figures import (
     WIDEST,
@@ -21,6 +22,7 @@ from atomlib.report.figures import (
     distilled_grid,
     image_grid,
     loss_figure,
+    methods_grids,
     write_figure,
 )
 from atomlib.report.findings import compare
@@ -517,6 +519,29 @@ def test_distilled_grid_shows_the_first_images_of_each_class(make_data):
     shown = canvas(distilled_grid(made, columns=2, classes=2))
     expected = canvas(image_grid(images[[0, 1, 3, 4]], ["ant", "bee"], 2))
     np.testing.assert_array_equal(shown, expected)
+
+
+def test_methods_stand_beside_each_other_one_row_each_with_their_first_images(make_data):
+    data = make_data()
+
+    def made(method):
+        images = torch.rand(6, 3, 8, 8)
+        return DistilledSet(
+            images, images, torch.arange(3).repeat_interleave(2),
+            method.resolve(data), "toy", data.fingerprint, data.class_names, {},
+        )  # fmt: skip
+
+    dm, code = made(DM(ipc=2)), made(ATOM(ipc=2, recipe="code"))
+    alone = replace(made(DM(ipc=2)), data_name="other")
+    (name, figure), *others = methods_grids([dm, code, alone]).items()
+    assert name == "toy-ipc2" and not others
+    expected = image_grid(torch.cat([dm.images[::2], code.images[::2]]), ["a", "b"], 3)
+    np.testing.assert_array_equal(canvas(figure), canvas(expected))
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["DM", "ATOM, by the code"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == [*data.class_names]
+    # Each name stands below the middle of its image: 8 pixels, and one between.
+    assert axis.get_xticks().tolist() == [4, 13, 22]
 
 
 def test_the_same_figure_is_the_same_bytes_twice_as_pixels_and_as_vectors(tmp_path):

@@ -178,8 +178,45 @@ def distilled_grid(
     images = distilled.images.unflatten(0, (-1, distilled.ipc))[: len(names), :columns]
     if title is None:
         name = known.of(distilled.data_name, distilled.data_fingerprint).label
-        title = f"{distilled.method.label}, {name}, IPC {distilled.ipc}"
+        title = f"{_row(distilled)}, {name}, IPC {distilled.ipc}"
     return image_grid(images.flatten(0, 1), names, columns, title=title)
+
+
+def _recipe(distilled: DistilledSet) -> str:
+    """Of its settings; "text" where nothing is known of them: a method of somebody else's."""
+    return getattr(distilled.method, "recipe", "text")
+
+
+def _row(distilled: DistilledSet) -> str:
+    by = "" if _recipe(distilled) == "text" else f", by the {_recipe(distilled)}"
+    return f"{distilled.method.label}{by}"
+
+
+def methods_grids(sets: Iterable[DistilledSet], *, classes: int = 20) -> dict[str, Figure]:
+    """Methods beside each other, by "<data set>-ipc<k>": a row per set, its first image of each
+    class. Where there is but one set of a data set and IPC, there is no figure."""
+    groups: dict[tuple[str, str, int], list[DistilledSet]] = {}
+    for made in sorted(
+        sets, key=lambda made: (methods.place(made.method.name), _recipe(made) != "text")
+    ):
+        groups.setdefault((made.data_name, made.data_fingerprint, made.ipc), []).append(made)
+    figures = {}
+    for (data, fingerprint, ipc), group in groups.items():
+        if len(group) < 2:
+            continue
+        names = group[0].class_names[:classes]
+        rows = [_row(made) for made in group]
+        images = np.concatenate([made.images[:: made.ipc][: len(names)] for made in group])
+        title = f"{known.of(data, fingerprint).label}, IPC {ipc}"
+        if ipc > 1:
+            title += ", the first image of each class"
+        figure = image_grid(images, rows, len(names), title=title)
+        axis, side = figure.axes[0], images.shape[-1]
+        middles = np.arange(len(names)) * (side + max(1, side // 16)) + side / 2
+        shown = [plain_text(name, f"class {k}") for k, name in enumerate(names)]
+        axis.set_xticks(middles, shown, fontsize=6)
+        figures[f"{data}-ipc{ipc}"] = figure
+    return figures
 
 
 def attention_figure(
