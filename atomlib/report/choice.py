@@ -20,10 +20,7 @@ from atomlib.report.worth import worth_table
 def ranked(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """``worth_table``, the highest accuracy first."""
     table = worth_table(records)
-    attrs = table.attrs
-    table = table.sort_values("mean", ascending=False, kind="stable").reset_index(drop=True)
-    table.attrs |= attrs
-    return table
+    return table.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
 
 
 def chosen(table: pd.DataFrame) -> str:

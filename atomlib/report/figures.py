@@ -21,7 +21,7 @@ from atomlib.methods import Method
 from atomlib.preprocess import fitted
 from atomlib.report.glyphs import fallback_fonts, plain_text
 from atomlib.report.losses import by_loss, draw_losses, legend_beside
-from atomlib.report.records import data_label, data_of, label, lasts, recipe_of
+from atomlib.report.records import by_recipe, data_label, data_of, label, lasts, recipe_of
 from atomlib.runtime.files import atomic_write
 from atomlib.runtime.layout import FIGURE_KINDS, Layout
 
@@ -122,12 +122,18 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
 
 
 def image_grid(
-    images: Any, rows: Sequence[str], columns: int, *, title: str = "", cell: float = 0.55
+    images: Any,
+    rows: Sequence[str],
+    columns: int,
+    *,
+    title: str = "",
+    cell: float = 0.55,
+    below: Sequence[str] = (),
 ) -> Figure:
     """Images [len(rows) * columns, c, h, w] in [0, 1], one row per class, its name at the left.
 
-    A single column is laid across, names above. Pixels are shown as they are: no scaling, no
-    smoothing.
+    ``below`` names the columns. A single column is laid across, names above. Pixels are shown as
+    they are: no scaling, no smoothing.
     """
     pixels = np.asarray(images).transpose(0, 2, 3, 1)
     if columns == 1:
@@ -144,7 +150,8 @@ def image_grid(
     axis.imshow(canvas.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     names = [plain_text(name, f"class {r}") for r, name in enumerate(rows)]
     axis.set_yticks([r * (height + gap) + height / 2 for r in range(len(rows))], names)
-    axis.set_xticks([])
+    below = [plain_text(name, f"class {c}") for c, name in enumerate(below)]
+    axis.set_xticks([c * (width + gap) + width / 2 for c in range(len(below))], below, fontsize=6)
     axis.tick_params(length=0)
     axis.grid(False)
     sns.despine(ax=axis, left=True, bottom=True)
@@ -178,18 +185,14 @@ def distilled_grid(
     images = distilled.images.unflatten(0, (-1, distilled.ipc))[: len(names), :columns]
     if title is None:
         name = known.of(distilled.data_name, distilled.data_fingerprint).label
-        title = f"{_row(distilled)}, {name}, IPC {distilled.ipc}"
+        method = by_recipe(distilled.method.name, _recipe(distilled))
+        title = f"{method}, {name}, IPC {distilled.ipc}"
     return image_grid(images.flatten(0, 1), names, columns, title=title)
 
 
 def _recipe(distilled: DistilledSet) -> str:
     """Of its settings; "text" where nothing is known of them: a method of somebody else's."""
     return getattr(distilled.method, "recipe", "text")
-
-
-def _row(distilled: DistilledSet) -> str:
-    by = "" if _recipe(distilled) == "text" else f", by the {_recipe(distilled)}"
-    return f"{distilled.method.label}{by}"
 
 
 def methods_grids(sets: Iterable[DistilledSet], *, classes: int = 20) -> dict[str, Figure]:
@@ -205,16 +208,12 @@ def methods_grids(sets: Iterable[DistilledSet], *, classes: int = 20) -> dict[st
         if len(group) < 2:
             continue
         names = group[0].class_names[:classes]
-        rows = [_row(made) for made in group]
+        rows = [by_recipe(made.method.name, _recipe(made)) for made in group]
         images = np.concatenate([made.images[:: made.ipc][: len(names)] for made in group])
         title = f"{known.of(data, fingerprint).label}, IPC {ipc}"
         if ipc > 1:
             title += ", the first image of each class"
-        figure = image_grid(images, rows, len(names), title=title)
-        axis, side = figure.axes[0], images.shape[-1]
-        middles = np.arange(len(names)) * (side + max(1, side // 16)) + side / 2
-        shown = [plain_text(name, f"class {k}") for k, name in enumerate(names)]
-        axis.set_xticks(middles, shown, fontsize=6)
+        figure = image_grid(images, rows, len(names), title=title, below=names)
         figures[f"{data}-ipc{ipc}"] = figure
     return figures
 
