@@ -5,7 +5,7 @@ import pytest
 
 from atomlib.distill import distill
 from atomlib.methods import RandomImages
-from atomlib.report import figures, glyphs
+from atomlib.report import figures, glyphs, pictures
 
 
 def drawn(make_data, tmp_path, name, class_names):
@@ -13,7 +13,7 @@ def drawn(make_data, tmp_path, name, class_names):
     object.__setattr__(data, "class_names", class_names)
     object.__setattr__(data, "name", name)
     made = distill(data, RandomImages(ipc=2), progress=False)
-    figure = figures.distilled_grid(made)
+    figure = pictures.distilled_grid(made)
     path = figures.write_figure(figure, tmp_path, "grid")  # a warning is an error
     assert path.stat().st_size > 0
     (axis,) = figure.axes

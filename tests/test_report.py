@@ -19,13 +19,11 @@ from atomlib.report.figures import (
     WIDEST,
     accuracy_figure,
     cost_figure,
-    distilled_grid,
-    image_grid,
     loss_figure,
-    methods_grids,
     write_figure,
 )
 from atomlib.report.findings import compare
+from atomlib.report.pictures import distilled_grid, image_grid, methods_grids
 from atomlib.report.published import TABLES, published, readable_published
 from atomlib.report.readable import main as readable
 from atomlib.report.readable import provenance

@@ -26,7 +26,7 @@ from atomlib.errors import DataError, SettingError
 from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, RandomImages
 from atomlib.preprocess import Preprocess
-from atomlib.report import figures
+from atomlib.report import figures, pictures
 from atomlib.report.findings import compare
 from atomlib.runs import Store, cells, parameters, profiles
 from atomlib.runs.status import status
@@ -665,7 +665,7 @@ def test_home_is_known_in_atom_data(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["$$", "a$b$c", "$x_", "cash $"])
 def test_dollars_in_a_class_name_are_drawn(tmp_path, name):
     made = distill(load(pets(tmp_path / "x", (name, "b"))), RandomImages(), progress=False)
-    path = figures.write_figure(figures.distilled_grid(made, title=name), tmp_path / "out", "grid")
+    path = figures.write_figure(pictures.distilled_grid(made, title=name), tmp_path / "out", "grid")
     assert path.stat().st_size > 0
 
 
