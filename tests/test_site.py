@@ -631,9 +631,14 @@ def emulate(browser, width=1200, scheme="light"):
 
 
 def open_page(browser, path, place=""):
-    """Open a page anew: one already open would only be scrolled."""
+    """Open a page anew, and to its end: one already open would only be scrolled, and on a busy
+    machine ``get`` may return before the page's script has run."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
     browser.get("about:blank")
     browser.get(path.absolute().as_uri() + place)
+    loaded = "return document.readyState == 'complete' && location.href != 'about:blank'"
+    WebDriverWait(browser, 60).until(lambda there: there.execute_script(loaded))
     return browser
 
 
