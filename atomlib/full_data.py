@@ -1,4 +1,4 @@
-"""Networks trained on the full data: the ceiling of the main table, and the features of coresets.
+"""Networks trained on the full data: the ceiling of the main table, and what coresets choose by.
 
 Trained as networks are on a distilled set (atomlib.evaluate), with fewer epochs. Weights are cached
 (``ATOM_CACHE``) with the facts they are of, so each network is trained once per machine.
@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from atomlib import preprocess
@@ -86,6 +86,33 @@ def features_of(
     return _features[key]
 
 
+@under_torch_defaults
+def right_after_passes(
+    data: ImageData,
+    config: EvalConfig,
+    zca: preprocess.ZCA,
+    device: torch.device,
+    *,
+    progress: bool = True,
+) -> Bool[Tensor, "passes n"]:
+    """Which training images the first of these networks gives their label after each pass over
+    them, on the CPU; images are tested as they are, unaugmented."""
+    trainer, facts = _untrained(data, config, zca, 0, device)
+    path = _place("passes", data, facts)
+    with lock(path):
+        found = kept_tensors(path)
+        if found:
+            return found[0]["right"]
+        passes, n = trainer.config.epochs + 1, len(data.train_labels)
+        record = {"right": torch.zeros(passes, n, dtype=torch.bool)}
+        images = preprocess.training_images(data, zca, device)
+        labels = data.train_labels.to(device)
+        for epoch in _passes(trainer, data, facts, path, progress, record):
+            record["right"][epoch - 1] = trainer.right(images, labels)
+        _keep(path, record, facts)
+    return record["right"]
+
+
 # The last ones only: one table of cells asks for the same features again and again.
 _features: dict[tuple, Tensor] = {}
 
@@ -99,6 +126,24 @@ def _trained(
     progress: bool,
 ) -> Trainer:
     """The trainer of network ``index``, once it is trained or read from the cache."""
+    trainer, facts = _untrained(data, config, zca, index, device)
+    path = _place("networks", data, facts)
+    with lock(path):
+        places = [path] if os.path.exists(path) else _kept(path.parent, data.name, facts)
+        for weights in map(kept_tensors, places):
+            if weights is not None:
+                trainer.network.load_state_dict(weights[0])
+                return trainer
+        for _ in _passes(trainer, data, facts, path, progress):
+            pass
+        _keep(path, trainer.network.state_dict(), facts)
+    return trainer
+
+
+def _untrained(
+    data: ImageData, config: EvalConfig, zca: preprocess.ZCA, index: int, device: torch.device
+) -> tuple[Trainer, Facts]:
+    """The trainer of network ``index``, and the facts of its training."""
     config = config.resolve(data)
     passes = config.epochs + 1
     work = operations(config, data) * (3 * len(data.train_labels) * passes + len(data.test_labels))
@@ -109,31 +154,56 @@ def _trained(
     # nothing.
     settings = settings_of(config.but(networks=1, together=None))
     settings |= {"zca": zca, "network": index, "how": str(execution)}
-    facts = Facts("training", REVISION, settings, data.fingerprint, libraries())
-    about = json.dumps(asdict(facts))
-    key = hashlib.sha256(about.encode()).hexdigest()
-    path = cache_folder() / "networks" / f"{data.name}-{key[:16]}.safetensors"
-    with lock(path):
-        places = [path] if os.path.exists(path) else _kept(path.parent, data.name, facts)
-        for weights in map(kept_tensors, places):
-            if weights is not None:
-                trainer.network.load_state_dict(weights[0])
-                return trainer
-        check_cache(path.parent)
-        images = preprocess.training_images(data, zca, device)
-        labels = data.train_labels.to(device)
-        kept = Bookmark.of(path.with_suffix(".unfinished"), about)
-        chance = stream(config.seed, "evaluate", index, device=device)
-        with Bar(
-            total=passes, desc=f"train on all of {data.name}", unit="epoch", shown=progress
-        ) as bar:
-            for epoch in trainer.passes(images, labels, [chance], kept.read()):
-                bar.update(epoch - bar.n)
-                if kept.due():
-                    kept.write(trainer.state(), epoch, passes)
-        write_tensors(path, trainer.network.state_dict(), {"facts": asdict(facts)})
-        kept.end()
-    return trainer
+    return trainer, Facts("training", REVISION, settings, data.fingerprint, libraries())
+
+
+def _place(folder: str, data: ImageData, facts: Facts) -> Path:
+    """Where the cache has what came of a training with these facts."""
+    key = hashlib.sha256(json.dumps(asdict(facts)).encode()).hexdigest()
+    return cache_folder() / folder / f"{data.name}-{key[:16]}.safetensors"
+
+
+def _passes(
+    trainer: Trainer,
+    data: ImageData,
+    facts: Facts,
+    path: Path,
+    progress: bool,
+    record: dict[str, Tensor] | None = None,
+) -> Iterator[int]:
+    """Train, with a stop after each pass, which gives how many are done.
+
+    A training that was killed goes on from its bookmark beside ``path``, and so does ``record``,
+    which is filled in at the stops.
+    """
+    check_cache(path.parent)
+    record = record or {}
+    device, passes = trainer.execution.device, trainer.config.epochs + 1
+    images = preprocess.training_images(data, facts.settings["zca"], device)
+    labels = data.train_labels.to(device)
+    kept = Bookmark.of(_bookmark(path), json.dumps(asdict(facts)))
+    state = kept.read(like=record)
+    for name, tensor in record.items():
+        tensor.copy_(state.pop(name, tensor))
+    chance = stream(trainer.config.seed, "evaluate", facts.settings["network"], device=device)
+    with Bar(
+        total=passes, desc=f"train on all of {data.name}", unit="epoch", shown=progress
+    ) as bar:
+        for epoch in trainer.passes(images, labels, [chance], state):
+            bar.update(epoch - bar.n)
+            yield epoch
+            if kept.due():
+                kept.write({**trainer.state(), **record}, epoch, passes)
+
+
+def _keep(path: Path, tensors: dict[str, Tensor], facts: Facts) -> None:
+    """Keep what came of a training, which then has no more to go on from."""
+    write_tensors(path, tensors, {"facts": asdict(facts)})
+    _bookmark(path).unlink(missing_ok=True)
+
+
+def _bookmark(path: Path) -> Path:
+    return path.with_suffix(".unfinished")
 
 
 def _kept(folder: Path, name: str, facts: Facts) -> Iterator[Path]:

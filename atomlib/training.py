@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Annotated, Literal, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -117,11 +117,11 @@ class Trainer:
         config = self.config
         self.generators, self.epoch = generators, 0
         self._reset()
-        self.network.train()
         self.optimizer = self._optimizer()
         if state:
             self._go_on(state)
         while self.epoch <= config.epochs:
+            self.network.train()  # after a test
             if self._decay(self.epoch, self.optimizer):
                 # The DC family rebuilds its optimiser here, and with it loses the momentum.
                 self.optimizer.state.clear()
@@ -220,20 +220,22 @@ class Trainer:
 
     def accuracies(self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]) -> list[float]:
         """Percent of ``images`` given their label, network by network: here of the one."""
-        right = self._right(images, labels).flatten().tolist()
+        right = self.right(images, labels).sum(dim=-1).flatten().tolist()
         return [100 * count / len(labels) for count in right]
 
     @torch.no_grad()
-    def _right(self, images: Tensor, labels: Tensor) -> Int[Tensor, "*networks"]:
-        """How many images are given their label."""
+    def right(
+        self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]
+    ) -> Bool[Tensor, "*networks n"]:
+        """Which images are given their label, unaugmented; training can go on afterwards."""
         self.network.eval()
         for weight in self.network.parameters():
             weight.grad = None  # of no more use, and of the memory of a step's graph
-        right = torch.zeros((), dtype=torch.long, device=images.device)
+        parts = []
         for x, y in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
             with self.execution.step():
-                right = right + (self._scores(x).argmax(dim=-1) == y).sum(dim=-1)
-        return right
+                parts.append(self._scores(x).argmax(dim=-1) == y)
+        return torch.cat(parts, dim=-1)
 
 
 class EnsembleTrainer(Trainer):

@@ -118,7 +118,12 @@ def of_method(data: ImageData, name: str) -> dict[str, list[float]]:
             found[f"{run}: losses"] = [loss for _, loss in made.history]
             found[f"{run}: way"] = projected(made.trained - start)
             found[f"{run}: pixels"] = projected(made.images)
-    if name in ("herding", "kcenter", "dq"):  # they choose by a network trained as these are
+    if name in (
+        "herding",
+        "kcenter",
+        "forgetting",
+        "dq",
+    ):  # they choose by a network trained as these are
         found |= of_full_data(data)
     return found
 

@@ -219,7 +219,10 @@ def test_a_switch_is_no_setting_of_a_method_without_terms_to_switch(complains, m
 
 
 def test_each_method_is_found_by_its_name_and_by_its_class():
-    chosen, learned = ["random", "herding", "kcenter", "dq"], ["dm", "datadam", "atom"]
+    chosen, learned = (
+        ["random", "herding", "kcenter", "forgetting", "dq"],
+        ["dm", "datadam", "atom"],
+    )
     assert list(METHODS)[: len(chosen)] == chosen and list(METHODS)[-len(learned) :] == learned
     for position, (name, method) in enumerate(METHODS.items()):
         assert find(name) is find(method) is method

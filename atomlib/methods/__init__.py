@@ -13,6 +13,7 @@ from atomlib.methods.dataset_quantization import DatasetQuantization
 from atomlib.methods.dc import DC
 from atomlib.methods.dm import DM
 from atomlib.methods.dsa import DSA
+from atomlib.methods.forgetting import Forgetting
 from atomlib.methods.glad import GLaD, GLaDDC, GLaDMTT
 from atomlib.methods.herding import Herding
 from atomlib.methods.k_center import KCenter
@@ -26,6 +27,7 @@ METHODS: dict[str, type[Method]] = {
         RandomImages,
         Herding,
         KCenter,
+        Forgetting,
         DatasetQuantization,
         DC,
         DSA,
@@ -114,6 +116,7 @@ __all__ = [
     "MTT",
     "DataDAM",
     "DatasetQuantization",
+    "Forgetting",
     "GLaD",
     "GLaDDC",
     "GLaDMTT",

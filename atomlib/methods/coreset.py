@@ -1,7 +1,7 @@
-"""Herding, K-Center and DQ: real images chosen per class by the features of a trained network.
+"""Herding, K-Center, Forgetting and DQ: real images chosen per class by a network.
 
-Features are the flattened outputs of the feature extractor of a ConvNet trained on the full data
-(docs/facts.md, "Coresets").
+It is a ConvNet trained on the full data. Forgetting goes by its mistakes on the way, the others by
+features, the flattened outputs of its feature extractor (docs/facts.md, "Coresets").
 """
 
 from typing import ClassVar, Self
@@ -20,7 +20,7 @@ from atomlib.training import EvalConfig
 
 
 class Coreset(Method):
-    """A method that chooses by features; a subclass says how."""
+    """A method that chooses by a trained network, by its features unless a subclass says more."""
 
     follows_recipe: ClassVar[bool] = True
 
