@@ -566,18 +566,33 @@ def test_published_means_stand_with_their_spread_and_panels_share_an_axis():
         (bar,) = axis.containers
         (ends,) = bar.lines[2][0].get_segments()
         low, high = cell.published - cell.published_std, cell.published + cell.published_std
-        np.testing.assert_allclose(ends[:, 1], [low, high])
-        assert axis.get_ylim() == accuracy_figure(records, table).axes[0].get_ylim()
+        np.testing.assert_allclose(ends[:, 0], [low, high])
+        assert axis.get_xlim() == accuracy_figure(records, table).axes[0].get_xlim()
 
 
-def test_both_recipes_stand_side_by_side():
+def test_a_method_has_one_line_in_all_panels():
+    """Also one that a panel has no network of: DQ at IPC 1 here."""
+    records = [record(method="random"), record(method="atom"), record(method="random", ipc=10)]
+    records += [record(method="dq", ipc=10), record(method="atom", ipc=10)]
+    first, second = accuracy_figure(records, main_table(records)).axes
+    names = [tick.get_text() for tick in first.get_yticklabels()]
+    assert names == ["Random", "DQ (samples)", "ATOM"]
+    lines = [
+        sorted({round(y) for dots in axis.collections for y in dots.get_offsets()[:, 1]})
+        for axis in (first, second)
+    ]
+    assert lines == [[0, 2], [0, 1, 2]]
+
+
+def test_both_recipes_stand_side_by_side():  # the first above the second: y goes down
     text = record(accuracies=(30, 31, 32))
     code = record(accuracies=(40, 41, 42), recipe="code", evaluation={"recipe": "code"})
     (axis,) = accuracy_figure([text, code], main_table([text, code])).axes
     found = [dots for dots in axis.collections if len(dots.get_offsets()) == 3]
-    places = {tuple(dots.get_offsets()[:, 1]): dots for dots in found}
+    places = {tuple(dots.get_offsets()[:, 0]): dots for dots in found}
     first, second = places[30, 31, 32], places[40, 41, 42]
-    assert first.get_offsets()[:, 0].max() < second.get_offsets()[:, 0].min()
+    assert first.get_offsets()[:, 1].max() < second.get_offsets()[:, 1].min()
+    assert axis.yaxis_inverted()
     assert len(second.get_facecolor()) == 0 < len(first.get_facecolor())
 
 

@@ -69,10 +69,10 @@ def _panels(
 
 
 def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> Figure:
-    """Every network's accuracy as a dot, the published mean as a bar across with its ±.
+    """A line per method: every network's accuracy as a dot, the published mean with its ±.
 
-    With two recipes, the first's dots stand at the left of the bar, the second's, hollow, at the
-    right. All panels have one y axis.
+    With two recipes, the first's dots stand above the published bar, the second's, hollow, below.
+    All panels have the same methods and one x axis.
     """
     dots = pd.DataFrame(
         [
@@ -84,27 +84,29 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
         ]
     )
     recipes = sorted(set(dots.recipe), reverse=True)
+    order = sorted(set(dots.method), key=methods.place)
     panels = list(dots.groupby(["dataset", "ipc"]))
-    figure, axes = _panels(len(panels), 2.8, 3.0, sharey=True)
+    height = 0.9 + 0.2 * len(order) * len(recipes)
+    figure, axes = _panels(len(panels), 2.8, height, sharex=True, sharey=True)
     for axis, ((dataset, ipc), part) in zip(axes, panels, strict=True):
-        order = sorted(set(part.method), key=methods.place)
         for (method, recipe), mine in part.groupby(["method", "recipe"]):
             side = recipes.index(recipe)
             middle = order.index(method) + 0.4 * (side - (len(recipes) - 1) / 2)
             # Side by side rather than jittered at random: the same picture every time.
-            across = middle + np.linspace(-0.15, 0.15, len(mine)) * (len(mine) > 1) / len(recipes)
+            down = middle + np.linspace(-0.15, 0.15, len(mine)) * (len(mine) > 1) / len(recipes)
             colour = methods.colour(method)
             fill = {"color": colour} if side == 0 else {"edgecolor": colour, "facecolor": "none"}
-            axis.scatter(across, mine.accuracy, s=26 / len(recipes), zorder=3, **fill)
+            axis.scatter(mine.accuracy, down, s=26 / len(recipes), zorder=3, **fill)
         cell = table[(table.dataset == dataset) & (table.ipc == ipc) & table.published.notna()]
-        for row in cell.drop_duplicates("method").itertuples():
-            x = order.index(row.method)
-            axis.plot([x - 0.32, x + 0.32], [row.published] * 2, color="0.25", lw=1.5)
-            axis.errorbar(x, row.published, row.published_std, color="0.25", lw=1, capsize=3)
-        axis.set_xticks(range(len(order)), [label(m) for m in order], rotation=30, ha="right")
+        for row in cell[cell.method.isin(order)].drop_duplicates("method").itertuples():
+            y = order.index(row.method)
+            axis.plot([row.published] * 2, [y - 0.32, y + 0.32], color="0.25", lw=1.5)
+            axis.errorbar(row.published, y, xerr=row.published_std, color="0.25", lw=1, capsize=3)
+        axis.set_yticks(range(len(order)), [label(m) for m in order])
         axis.set(title=f"{plain_text(data_label(table, dataset))}, IPC {ipc}", xlabel="", ylabel="")
-    for first in axes[::ACROSS]:
-        first.set_ylabel("test accuracy, %")
+    axes[0].set_ylim(len(order) - 0.5, -0.5)
+    for last in axes[-ACROSS:]:
+        last.set_xlabel("test accuracy, %")
     if table.published.notna().any():
         axes[-1].plot([], [], color="0.25", lw=1.5, label="published, ±")
     for side, recipe in enumerate(recipes if len(recipes) > 1 else ()):
