@@ -4,10 +4,8 @@ Trained as networks are on a distilled set (atomlib.evaluate), with fewer epochs
 (``ATOM_CACHE``) with the facts they are of, so each network is trained once per machine.
 """
 
-import glob
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,11 +19,11 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.models.build import check_room, network_for, operations
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
-from atomlib.runtime.cache import check_cache, kept_tensors
+from atomlib.runtime.cache import check_cache, kept_place, kept_tensors
 from atomlib.runtime.device import Execution, pick_device
-from atomlib.runtime.files import DamagedError, cache_folder, lock, read_about, write_tensors
+from atomlib.runtime.files import cache_folder, lock, write_tensors
 from atomlib.runtime.progress import Bar
-from atomlib.runtime.provenance import Facts, differences, libraries, settings_of
+from atomlib.runtime.provenance import Facts, libraries, settings_of
 from atomlib.runtime.torch_state import under_torch_defaults
 from atomlib.training import REVISION, TEST_BATCH, EvalConfig, Trainer
 
@@ -100,7 +98,7 @@ def right_after_passes(
     trainer, facts = _untrained(data, config, zca, 0, device)
     path = _place("passes", data, facts)
     with lock(path):
-        found = kept_tensors(path)
+        found = kept_tensors(kept_place(path, facts, settings_of(EvalConfig())))
         if found:
             return found[0]["right"]
         passes, n = trainer.config.epochs + 1, len(data.train_labels)
@@ -129,11 +127,10 @@ def _trained(
     trainer, facts = _untrained(data, config, zca, index, device)
     path = _place("networks", data, facts)
     with lock(path):
-        places = [path] if os.path.exists(path) else _kept(path.parent, data.name, facts)
-        for weights in map(kept_tensors, places):
-            if weights is not None:
-                trainer.network.load_state_dict(weights[0])
-                return trainer
+        found = kept_tensors(kept_place(path, facts, settings_of(EvalConfig())))
+        if found:
+            trainer.network.load_state_dict(found[0])
+            return trainer
         for _ in _passes(trainer, data, facts, path, progress):
             pass
         _keep(path, trainer.network.state_dict(), facts)
@@ -204,17 +201,3 @@ def _keep(path: Path, tensors: dict[str, Tensor], facts: Facts) -> None:
 
 def _bookmark(path: Path) -> Path:
     return path.with_suffix(".unfinished")
-
-
-def _kept(folder: Path, name: str, facts: Facts) -> Iterator[Path]:
-    """Files of the cache with these facts, under whatever name: settings that were added since
-    have changed its hash, and not the network."""
-    defaults = settings_of(EvalConfig())
-    for path in sorted(folder.glob(f"{glob.escape(name)}-*.safetensors")):
-        try:
-            then = read_about(path)["facts"]
-            then = Facts(**{**then, "settings": defaults | then["settings"]})
-            if not differences(then, facts):
-                yield path
-        except (KeyError, TypeError, AttributeError, DamagedError):
-            continue  # another version's, or damaged: whoever asks for it sets it aside

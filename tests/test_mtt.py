@@ -18,6 +18,7 @@ from atomlib.models.build import network_for, reset_parameters
 from atomlib.published.protocols import protocol
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
+from atomlib.runtime.files import read_tensors, write_tensors
 from atomlib.training import EvalConfig
 from tests.test_gradient_matching import double
 
@@ -204,6 +205,25 @@ def test_experts_are_others_and_read_again_as_they_were(data, cache, monkeypatch
     monkeypatch.setattr(experts.Trainer, "passes", None)
     again = [experts_of(data).weights(index) for index in range(2)]
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(("value", "read"), [(EvalConfig().rescale, True), (True, False)])
+def test_experts_from_before_a_setting_was_added_are_read(data, cache, monkeypatch, value, read):
+    """Their file's name is a hash without it; where it has another value they are others."""
+    first = experts_of(data).weights(0)
+    (path,) = cache.glob("*.safetensors")
+    tensors, about = read_tensors(path)
+    path.unlink()
+    assert about["facts"]["settings"].pop("rescale") is False
+    write_tensors(path.with_stem(f"{data.name}-0123456789abcdef"), tensors, about)
+    monkeypatch.setattr(experts.Trainer, "passes", None)
+    training = MTT(**SMALL).resolve(data).expert_training().but(rescale=value)
+    again = Experts(data, training, False, CPU, count=2, epochs=2)
+    if read:
+        assert torch.equal(again.weights(0), first)
+    else:
+        with pytest.raises(TypeError, match="not callable"):
+            again.weights(0)
 
 
 def test_more_epochs_go_on_from_those_that_are_there(data, cache):

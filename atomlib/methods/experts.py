@@ -21,7 +21,7 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.models.build import network_for, operations, reset_parameters
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import EVERY_SECONDS
-from atomlib.runtime.cache import check_cache, kept_tensors
+from atomlib.runtime.cache import check_cache, kept_place, kept_tensors
 from atomlib.runtime.device import Execution
 from atomlib.runtime.files import cache_folder, lock, write_tensors
 from atomlib.runtime.progress import Bar
@@ -74,6 +74,7 @@ class Experts:
         after each. Trained where the cache has it not."""
         path, facts = self._file(index)
         with lock(path):
+            path = kept_place(path, facts, settings_of(EvalConfig()))
             found = kept_tensors(path)
             kept = found and found[0]
             if kept is None or len(kept["weights"]) <= self.epochs:

@@ -1,6 +1,7 @@
 """The cache as several accounts may share it: what one may not read or write is done without it."""
 
 import errno
+import glob
 import os
 import sys
 from functools import cache
@@ -13,10 +14,12 @@ from atomlib.errors import SettingError
 from atomlib.runtime.files import (
     DamagedError,
     check_writable,
+    read_about,
     read_tensors,
     set_aside,
     write_tensors,
 )
+from atomlib.runtime.provenance import Facts, differences
 
 
 def kept_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -35,6 +38,27 @@ def kept_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     except DamagedError as error:
         set_aside(path, path.parent / "damaged", error)
         return None
+
+
+def kept_place(path: Path, facts: Facts, defaults: dict[str, Any]) -> Path:
+    """Where the cache has what came of a run with these facts: ``path``, or where that is not
+    there, a file beside it with the same facts.
+
+    Files are named by a hash of their facts. Settings that were added since change it, but not
+    what came of the run where they have their ``defaults``.
+    """
+    if os.path.exists(path):  # Path.exists raises where a folder above may not be read
+        return path
+    name = path.stem.rpartition("-")[0]
+    for other in sorted(path.parent.glob(f"{glob.escape(name)}-*{path.suffix}")):
+        try:
+            then = read_about(other)["facts"]
+            then = Facts(**{**then, "settings": defaults | then["settings"]})
+            if not differences(then, facts):
+                return other
+        except (KeyError, TypeError, AttributeError, OSError, DamagedError):
+            continue  # another version's, another account's, or damaged
+    return path
 
 
 def keep_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
