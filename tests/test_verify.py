@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+import torch
 
 from atomlib.cli import main
 from atomlib.distilled_set import DistilledSet
@@ -47,6 +48,44 @@ def test_a_result_made_again_is_the_same_bytes(data, record):
     assert found.identical and found.same_images and found.same_accuracies
     assert found.accuracies == read_record(record)["accuracies"]
     assert found.changed == []
+
+
+def test_it_runs_with_the_threads_of_the_record(data, record, monkeypatch):
+    """Each part with its own: the order of a sum, and so its last bits, depend on them."""
+    then, seen = read_record(record), []
+    assert then["distillation"]["threads"] == then["evaluation"]["threads"] == 1
+    for part, number in (("distillation", 3), ("evaluation", 2)):
+        then[part]["threads"] = number
+    write_record(record, then)
+    for name in ("distill", "evaluate"):
+        plain = getattr(module, name)
+
+        def counted(*given, plain=plain, **how):
+            seen.append(torch.get_num_threads())
+            return plain(*given, **how)
+
+        monkeypatch.setattr(module, name, counted)
+    assert verify(record, data, progress=False).changed == []
+    assert (seen, torch.get_num_threads()) == ([3, 2], 1)
+
+
+def test_a_record_from_before_threads_were_kept_is_made_with_todays(data, record):
+    then = read_record(record)
+    for part in ("distillation", "evaluation"):
+        del then[part]["threads"]
+    write_record(record, then)
+    found = verify(record, data, progress=False)
+    assert found.identical
+    assert found.changed == [
+        "how many threads made it is not on record; another number gives other last bits"
+    ]
+
+
+@pytest.mark.parametrize("number", [0, -1, 1e9, 2.0, "2", None, True])
+def test_threads_that_cannot_be_are_refused_before_any_work(data, record, complains, number):
+    edit(record, evaluation={**read_record(record)["evaluation"], "threads": number})
+    with complains("threads", "is no record"):
+        verify(record, data, progress=False)
 
 
 def test_the_whole_data_sets_record_can_be_made_again(data, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from atomlib.datasets.image_data import ImageData
@@ -268,6 +269,7 @@ def _run(seconds: float, revision: int, given: list[str]) -> dict[str, Any]:
     return {
         "seconds": round(seconds, 1),
         "hardware": hardware(),
+        "threads": torch.get_num_threads(),
         "versions": versions(),
         **commit(),
         "revision": revision,

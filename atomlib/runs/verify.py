@@ -1,9 +1,9 @@
 """Verifies a committed result: makes it again from its record only, and compares.
 
-On the machine that made it, with the same versions and number of threads, a CPU gives the same
-bytes. On another CPU rounding errors grow over a run, and a GPU draws other random numbers than a
-CPU; there the test is whether the accuracies differ by more than those of the networks among
-themselves.
+On the machine that made it, with the same versions, a CPU gives the same bytes; it runs with as
+many threads as it did then, as far as the record tells. On another CPU rounding errors grow over a
+run, and a GPU draws other random numbers than a CPU; there the test is whether the accuracies
+differ by more than those of the networks among themselves.
 """
 
 import argparse
@@ -19,12 +19,13 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
 from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet, stem
-from atomlib.errors import SettingError
+from atomlib.errors import SettingError, shown
 from atomlib.evaluate import evaluate
 from atomlib.full_data import full_data_accuracies
 from atomlib.methods import find
 from atomlib.report.findings import compare
 from atomlib.report.records import is_whole
+from atomlib.runs.processes import threads
 from atomlib.runs.store import facts_of_record
 from atomlib.runtime.files import read_record
 from atomlib.runtime.layout import Layout
@@ -72,17 +73,20 @@ def verify(
     same_images = None
     if then["method"] == "whole":
         # Its networks may be read from the cache, whose key is data and settings.
-        measured = full_data_accuracies(
-            data, evaluation, zca=then["distill"]["zca"], progress=progress
-        )
+        with threads(_threads(then["evaluation"])):
+            measured = full_data_accuracies(
+                data, evaluation, zca=then["distill"]["zca"], progress=progress
+            )
     else:
         method = find(then["method"]).from_json(json.dumps(then["distill"]))
-        made = distill(data, method, progress=progress)
+        with threads(_threads(then["distillation"])):
+            made = distill(data, method, progress=progress)
         beside = Layout.of_record(path).distilled(stem(data.name, method))
         if beside.is_file():
             kept = DistilledSet.load(beside)
             same_images = kept.digest() == made.digest() and torch.equal(kept.images, made.images)
-        measured = evaluate(made, data, evaluation, progress=progress)
+        with threads(_threads(then["evaluation"])):
+            measured = evaluate(made, data, evaluation, progress=progress)
     accuracies = [round(value, 4) for value in measured.tolist()]
     now = {**then, "accuracies": accuracies, "variant": "now"}
     return Verification(
@@ -92,6 +96,15 @@ def verify(
         verdict=str(compare(now, {**then, "variant": "then"})),
         changed=_changed(then),
     )
+
+
+MOST_THREADS = 2**12
+"""That a record may name."""
+
+
+def _threads(run: dict[str, Any]) -> int:
+    """Of a distillation or an evaluation; today's where its record is older than this entry."""
+    return run.get("threads", torch.get_num_threads())
 
 
 OTHER_FORM = (AttributeError, KeyError, TypeError)
@@ -107,6 +120,9 @@ def _read(path: Path) -> dict[str, Any]:
         for part in {"distillation", "evaluation"} & record.keys():
             if "revision" not in record[part]:
                 raise SettingError(f"its {part} has no revision")
+            number = _threads(record[part])
+            if type(number) is not int or not 1 <= number <= MOST_THREADS:
+                raise SettingError(f"its {part} has threads {shown(number)}")
         if not is_whole(record) or not record["accuracies"]:
             raise SettingError("it is not of the form that this version writes")
         _changed(record)  # what is said afterwards, so that nothing fails after the work
@@ -132,6 +148,10 @@ def _changed(then: dict[str, Any]) -> list[str]:
     if then["method"] != "whole":
         made = replace(evaluation, of=then["method"], revision=then["distillation"]["revision"])
         found += differences(made, made.today(revision=find(then["method"]).revision))
+    if on_a_cpu(then["evaluation"]["hardware"]) and "threads" not in then["evaluation"]:
+        found.append(
+            "how many threads made it is not on record; another number gives other last bits"
+        )
     return list(dict.fromkeys(found))
 
 
