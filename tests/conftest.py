@@ -25,6 +25,9 @@ from atomlib.errors import SettingError
 from atomlib.runtime import bookmark as resume
 
 torch.set_num_threads(1)
+# autograd counts devices at a process's first backward. Where torch.compile was loaded before, it
+# finds more than the CPU, starts threads for them, and no fork of the process can train.
+torch.ones((), requires_grad=True).backward()
 
 TORTURE = os.environ.get("ATOM_TORTURE") == "1"
 """Whether tests marked "torture" try as often as ``make torture`` asks, or a little."""
