@@ -57,7 +57,7 @@ class AveragePool(nn.AvgPool2d):
     """torch's of 2 x 2; compiled for a CPU, the mean written out.
 
     There torch's kernel is slow on maps that lie channels last, as convolutions give them out, and
-    norm and activation do not fuse with it: a step with BatchNorm takes a quarter less so.
+    norm and activation do not fuse with it (reports/bench/README.md has what it brings).
     """
 
     def __init__(self):
