@@ -4,11 +4,11 @@ Trained as networks are on a distilled set (atomlib.evaluate), with fewer epochs
 (``ATOM_CACHE``) with the facts they are of, so each network is trained once per machine.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,9 +19,9 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.models.build import check_room, network_for, operations
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
-from atomlib.runtime.cache import check_cache, kept_place, kept_tensors
+from atomlib.runtime.cache import check_cache, kept_place, kept_tensors, place
 from atomlib.runtime.device import Execution, pick_device
-from atomlib.runtime.files import cache_folder, lock, write_tensors
+from atomlib.runtime.files import lock, write_tensors
 from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import Facts, libraries, settings_of
 from atomlib.runtime.torch_state import under_torch_defaults
@@ -96,9 +96,9 @@ def right_after_passes(
     """Which training images the first of these networks gives their label after each pass over
     them, on the CPU; images are tested as they are, unaugmented."""
     trainer, facts = _untrained(data, config, zca, 0, device)
-    path = _place("passes", data, facts)
+    path = place("passes", data.name, facts)
     with lock(path):
-        found = kept_tensors(kept_place(path, facts, settings_of(EvalConfig())))
+        found = _found(path, facts)
         if found:
             return found[0]["right"]
         passes, n = trainer.config.epochs + 1, len(data.train_labels)
@@ -125,9 +125,9 @@ def _trained(
 ) -> Trainer:
     """The trainer of network ``index``, once it is trained or read from the cache."""
     trainer, facts = _untrained(data, config, zca, index, device)
-    path = _place("networks", data, facts)
+    path = place("networks", data.name, facts)
     with lock(path):
-        found = kept_tensors(kept_place(path, facts, settings_of(EvalConfig())))
+        found = _found(path, facts)
         if found:
             trainer.network.load_state_dict(found[0])
             return trainer
@@ -152,12 +152,6 @@ def _untrained(
     settings = settings_of(config.but(networks=1, together=None))
     settings |= {"zca": zca, "network": index, "how": str(execution)}
     return trainer, Facts("training", REVISION, settings, data.fingerprint, libraries())
-
-
-def _place(folder: str, data: ImageData, facts: Facts) -> Path:
-    """Where the cache has what came of a training with these facts."""
-    key = hashlib.sha256(json.dumps(asdict(facts)).encode()).hexdigest()
-    return cache_folder() / folder / f"{data.name}-{key[:16]}.safetensors"
 
 
 def _passes(
@@ -193,10 +187,15 @@ def _passes(
                 kept.write({**trainer.state(), **record}, epoch, passes)
 
 
+def _found(path: Path, facts: Facts) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What came of an earlier training with these facts, if any."""
+    return kept_tensors(kept_place(path, facts, settings_of(EvalConfig())))
+
+
 def _keep(path: Path, tensors: dict[str, Tensor], facts: Facts) -> None:
     """Keep what came of a training, which then has no more to go on from."""
     write_tensors(path, tensors, {"facts": asdict(facts)})
-    _bookmark(path).unlink(missing_ok=True)
+    Bookmark(_bookmark(path)).end()
 
 
 def _bookmark(path: Path) -> Path:

@@ -27,7 +27,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from scipy.stats import ttest_rel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -41,13 +41,14 @@ from atomlib.distilled_set import by_class
 from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, DC, METHODS, Method, RandomImages
 from atomlib.methods.feature_matching import RealSampler
+from atomlib.models import convnet
 from atomlib.models.build import network_for, reset_parameters
 from atomlib.models.ensemble import Ensemble
 from atomlib.nas.space import search_space
 from atomlib.nas.together import MixedEnsemble, pack
 from atomlib.randomness import stream
 from atomlib.report.figures import style, write_figure
-from atomlib.runs.cost import costs, matrix_rate, seconds
+from atomlib.runs.cost import costs, matrix_rate, seconds, step_cost
 from atomlib.runs.processes import in_processes
 from atomlib.runs.ray_cluster import in_cluster
 from atomlib.runtime import provenance
@@ -129,6 +130,32 @@ def others(device: torch.device) -> pd.DataFrame:
     return table[[*columns, "bound_s", "times_bound", "peak_gb", "matrix_gflops", "how"]]
 
 
+def pooling(device: torch.device) -> pd.DataFrame:
+    """The code's recipe with average pooling as we write it out for a compiled CPU, beside the same
+    with torch's: a step of ATOM on whitened images and on others, and a pass of five networks."""
+    cases = [("step", 1, True), ("step", 10, True), ("step", 10, False), ("pass", 10, False)]
+    rows = []
+    for what, ipc, zca in tqdm(cases, "pooling"):
+        ours, theirs = (
+            alone(code_seconds, what, ipc, zca, written_out, device)
+            for written_out in (True, False)
+        )
+        row = {"what": what, "ipc": ipc, "zca": zca, "seconds": ours, "with_torchs": theirs}
+        rows.append({**row, "times_faster": theirs / ours})
+    return pd.DataFrame(rows)
+
+
+def code_seconds(what: str, ipc: int, zca: bool, written_out: bool, device: torch.device) -> float:
+    """A step or a pass by the code's recipe, in a process of its own."""
+    if not written_out:
+        convnet.AveragePool = partial(nn.AvgPool2d, 2)
+    data = random_data()
+    if what == "pass":
+        return pass_seconds(data, ipc, device, recipe="code")["seconds"]
+    method = ATOM(ipc=ipc, recipe="code", **FULL | {"zca": zca}).resolve(data)
+    return step_cost(data, method, device, repeats=15)["step_s"]
+
+
 def plain_step_seconds(data: ImageData, method: Method, device: torch.device) -> float:
     """A published loop's step, its data on the device and drawn for it, which flatters it."""
     method = method.resolve(data)
@@ -157,9 +184,11 @@ def synthetic(data: ImageData, ipc: int, device: torch.device) -> tuple[Tensor, 
     return images.flatten(0, 1), by_class(data.num_classes, ipc).to(device)
 
 
-def pass_seconds(data: ImageData, ipc: int, device: torch.device) -> dict[str, Any]:
+def pass_seconds(
+    data: ImageData, ipc: int, device: torch.device, recipe: str = "text"
+) -> dict[str, Any]:
     """One pass of all networks over a set of that IPC, as atomlib.evaluate trains them."""
-    config = EvalConfig(networks=NETWORKS, epochs=9, compile="on").resolve(data)
+    config = EvalConfig(recipe=recipe, networks=NETWORKS, epochs=9, compile="on").resolve(data)
     images, labels = synthetic(data, ipc, device)
     execution, network = Execution(config, device, 0), network_for(config, data).to(device)
     together = side_by_side(config, data, device, min(config.batch_size, len(images)))
@@ -527,6 +556,7 @@ def main() -> None:
     sections = {
         "speed": speed,
         "others": others,
+        "pooling": pooling,
         "growth": growth,
         "largest": largest,
         "exactness": exactness,

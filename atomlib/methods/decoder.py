@@ -8,7 +8,6 @@ training images, min_{E, G} mean (G(E(x)) - x)^2, by Adam. A trained one is one 
 cached (``ATOM_CACHE``) with the facts it is of; training that is killed goes on where it was.
 """
 
-import hashlib
 import json
 from dataclasses import asdict
 
@@ -21,10 +20,10 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.models.build import reset_parameters
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
+from atomlib.runtime.cache import place
 from atomlib.runtime.device import Arithmetic, Execution
 from atomlib.runtime.files import (
     DamagedError,
-    cache_folder,
     check_writable,
     lock,
     read_tensors,
@@ -137,8 +136,7 @@ def trained_autoencoder(
     settings = {"width": width, "epochs": epochs, "how": str(execution)}
     facts = Facts("decoder", REVISION, settings, data.fingerprint, libraries())
     about = json.dumps(asdict(facts))
-    key = hashlib.sha256(about.encode()).hexdigest()
-    path = cache_folder() / "decoders" / f"{data.name}-{key[:16]}.safetensors"
+    path = place("decoders", data.name, facts)
     check_writable(path.parent)
     network = Autoencoder(data.channels, data.image_size, width)
     with lock(path):

@@ -5,8 +5,6 @@ a good network (docs/facts.md, "MTT"). Weights are cached (``ATOM_CACHE``) with 
 of, one file per expert: an expert that is killed, or asked for more epochs, goes on from there.
 """
 
-import hashlib
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +19,9 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.models.build import network_for, operations, reset_parameters
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import EVERY_SECONDS
-from atomlib.runtime.cache import check_cache, kept_place, kept_tensors
+from atomlib.runtime.cache import check_cache, kept_place, kept_tensors, place
 from atomlib.runtime.device import Execution
-from atomlib.runtime.files import cache_folder, lock, write_tensors
+from atomlib.runtime.files import lock, write_tensors
 from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import Facts, libraries, settings_of
 from atomlib.training import REVISION, EvalConfig, Trainer
@@ -86,8 +84,7 @@ class Experts:
         settings = settings_of(self.config)
         settings |= {"zca": self.zca, "expert": index, "how": str(self.execution)}
         facts = Facts("training", REVISION, settings, self.data.fingerprint, libraries())
-        key = hashlib.sha256(json.dumps(asdict(facts)).encode()).hexdigest()
-        return cache_folder() / "experts" / f"{self.data.name}-{key[:16]}.safetensors", facts
+        return place("experts", self.data.name, facts), facts
 
     def _trained(
         self, index: int, path: Path, facts: Facts, kept: dict[str, Tensor] | None

@@ -56,8 +56,8 @@ def make_norm(name: str, channels: int, side: int | None = None) -> nn.Module:
 class AveragePool(nn.AvgPool2d):
     """torch's of 2 x 2; compiled for a CPU, the mean written out.
 
-    There torch's kernel is slow on maps that lie channels last, as convolutions give them out, and
-    norm and activation do not fuse with it (reports/bench/README.md has what it brings).
+    It serves BatchNorm, whose maps lie channels last there, as convolutions give them out
+    (reports/bench/README.md has what it brings).
     """
 
     def __init__(self):
@@ -70,9 +70,6 @@ class AveragePool(nn.AvgPool2d):
         cells = x[:, :, : 2 * height, : 2 * width].unflatten(3, (width, 2))
         return cells.unflatten(2, (height, 2)).mean(dim=(3, 5))
 
-
-CHANNELS_LAST = ("batch", "none")
-"""Norms that leave maps as a compiled convolution gives them out."""
 
 MAX_DEPTH, MAX_WIDTH = 64, 2**14
 """Of the ConvNet: one block of that width has 10 GB of weights."""
@@ -127,7 +124,7 @@ class ConvNet(nn.Module):
             )
         self.blocks = nn.ModuleList()
         pool = POOLINGS[pooling]
-        if pooling == "average" and norm in CHANNELS_LAST:
+        if pooling == "average" and norm == "batch":
             pool = AveragePool
         side, channels = image_size, in_channels
         for _ in range(depth):

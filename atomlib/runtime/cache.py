@@ -2,8 +2,11 @@
 
 import errno
 import glob
+import hashlib
+import json
 import os
 import sys
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from torch import Tensor
 from atomlib.errors import SettingError
 from atomlib.runtime.files import (
     DamagedError,
+    cache_folder,
     check_writable,
     read_about,
     read_tensors,
@@ -38,6 +42,12 @@ def kept_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     except DamagedError as error:
         set_aside(path, path.parent / "damaged", error)
         return None
+
+
+def place(folder: str, name: str, facts: Facts) -> Path:
+    """Where the cache keeps what comes of a run with these facts on the data set ``name``."""
+    key = hashlib.sha256(json.dumps(asdict(facts)).encode()).hexdigest()
+    return cache_folder() / folder / f"{name}-{key[:16]}.safetensors"
 
 
 def kept_place(path: Path, facts: Facts, defaults: dict[str, Any]) -> Path:
