@@ -27,7 +27,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from scipy.stats import ttest_rel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -41,14 +41,13 @@ from atomlib.distilled_set import by_class
 from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, DC, METHODS, Method, RandomImages
 from atomlib.methods.feature_matching import RealSampler
-from atomlib.models import convnet
 from atomlib.models.build import network_for, reset_parameters
 from atomlib.models.ensemble import Ensemble
 from atomlib.nas.space import search_space
 from atomlib.nas.together import MixedEnsemble, pack
 from atomlib.randomness import stream
 from atomlib.report.figures import style, write_figure
-from atomlib.runs.cost import costs, matrix_rate, seconds, step_cost
+from atomlib.runs.cost import costs, matrix_rate, seconds
 from atomlib.runs.processes import in_processes
 from atomlib.runs.ray_cluster import in_cluster
 from atomlib.runtime import provenance
@@ -130,34 +129,6 @@ def others(device: torch.device) -> pd.DataFrame:
     return table[[*columns, "bound_s", "times_bound", "peak_gb", "matrix_gflops", "how"]]
 
 
-def pooling(device: torch.device) -> pd.DataFrame:
-    """The code's recipe with average pooling as we write it out for a compiled CPU, and with
-    torch's: a step of ATOM on whitened images, and a pass of five networks. Three rounds, in each
-    one after the other; seconds are medians, and so is how many times faster it is."""
-    rows = []
-    for what, ipc in (("step", 1), ("step", 10), ("pass", 10)):
-        rounds = [
-            [alone(code_seconds, what, ipc, ours, device) for ours in (True, False)]
-            for _ in tqdm(range(3), f"pooling, {what}, IPC {ipc}")
-        ]
-        ours, theirs = (sorted(each)[1] for each in zip(*rounds, strict=True))
-        low, faster, high = sorted(theirs / ours for ours, theirs in rounds)
-        row = {"what": what, "ipc": ipc, "seconds": ours, "with_torchs": theirs}
-        rows.append({**row, "times_faster": faster, "low": low, "high": high})
-    return pd.DataFrame(rows)
-
-
-def code_seconds(what: str, ipc: int, written_out: bool, device: torch.device) -> float:
-    """A step or a pass by the code's recipe, in a process of its own."""
-    if not written_out:
-        convnet.AveragePool = partial(nn.AvgPool2d, 2)
-    data = random_data()
-    if what == "pass":
-        return pass_seconds(data, ipc, device, recipe="code")["seconds"]
-    method = ATOM(ipc=ipc, recipe="code", **FULL | {"zca": True}).resolve(data)
-    return step_cost(data, method, device, repeats=15)["step_s"]
-
-
 def plain_step_seconds(data: ImageData, method: Method, device: torch.device) -> float:
     """A published loop's step, its data on the device and drawn for it, which flatters it."""
     method = method.resolve(data)
@@ -186,11 +157,9 @@ def synthetic(data: ImageData, ipc: int, device: torch.device) -> tuple[Tensor, 
     return images.flatten(0, 1), by_class(data.num_classes, ipc).to(device)
 
 
-def pass_seconds(
-    data: ImageData, ipc: int, device: torch.device, recipe: str = "text"
-) -> dict[str, Any]:
+def pass_seconds(data: ImageData, ipc: int, device: torch.device) -> dict[str, Any]:
     """One pass of all networks over a set of that IPC, as atomlib.evaluate trains them."""
-    config = EvalConfig(recipe=recipe, networks=NETWORKS, epochs=9, compile="on").resolve(data)
+    config = EvalConfig(networks=NETWORKS, epochs=9, compile="on").resolve(data)
     images, labels = synthetic(data, ipc, device)
     execution, network = Execution(config, device, 0), network_for(config, data).to(device)
     together = side_by_side(config, data, device, min(config.batch_size, len(images)))
@@ -558,7 +527,6 @@ def main() -> None:
     sections = {
         "speed": speed,
         "others": others,
-        "pooling": pooling,
         "growth": growth,
         "largest": largest,
         "exactness": exactness,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from atomlib.errors import SettingError
 from atomlib.models.build import build_model, reset_parameters
-from atomlib.models.convnet import ACTIVATIONS, NORMS, POOLINGS, AveragePool, ConvNet
+from atomlib.models.convnet import ACTIVATIONS, NORMS, POOLINGS
 
 
 def seeded(seed=0):
@@ -217,29 +217,3 @@ def test_shapes_that_no_network_has_are_told(complains, part, value):
     shape = {"in_channels": 3, "image_size": 8, "num_classes": 3, part: value}
     with complains(f"{part} is", "1 to 1,000,000"):
         build_model("convnet", **shape, depth=2, width=8)
-
-
-@pytest.mark.parametrize("size", [(2, 2), (8, 8), (7, 9), (3, 4)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_the_pooling_written_out_is_torchs(size, dtype):
-    """In value and gradient, odd sides' last row and column left out; traced as if compiled."""
-    drawn = torch.randn(3, 4, *size, generator=torch.Generator().manual_seed(0))
-    ours, theirs = (drawn.to(dtype).requires_grad_() for _ in range(2))
-    torch._dynamo.reset()  # it compiles few types in one process
-    pooled = torch.compile(AveragePool(), backend="eager", fullgraph=True)(ours)
-    expected = nn.AvgPool2d(2)(theirs)
-    assert pooled.dtype == dtype
-    torch.testing.assert_close(pooled, expected)
-    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
-    pooled.backward(weights)
-    expected.backward(weights)
-    torch.testing.assert_close(ours.grad, theirs.grad)
-
-
-@pytest.mark.parametrize(("norm", "pool"), [("batch", AveragePool), ("instance", nn.AvgPool2d)])
-def test_it_is_written_out_only_where_that_pays(norm, pool):
-    network = ConvNet(3, 8, 2, depth=2, width=8, norm=norm)
-    assert all(type(block["pooling"]) is pool for block in network.blocks)
-    with pytest.MonkeyPatch.context() as patch:  # and eager code asks torch
-        patch.setattr(nn.AvgPool2d, "forward", lambda self, x: "torch's")
-        assert network.blocks[0]["pooling"](torch.zeros(1, 8, 8, 8)) == "torch's"

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -51,24 +50,6 @@ def make_norm(name: str, channels: int, side: int | None = None) -> nn.Module:
     if name == "group":
         return GroupNorm(GROUPS, channels)
     return nn.Identity()
-
-
-class AveragePool(nn.AvgPool2d):
-    """torch's of 2 x 2; compiled for a CPU, the mean written out.
-
-    It serves BatchNorm, whose maps lie channels last there, as convolutions give them out
-    (reports/bench/README.md has what it brings).
-    """
-
-    def __init__(self):
-        super().__init__(2)
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h/2 w/2"]:
-        if not torch.compiler.is_compiling() or x.device.type != "cpu":
-            return super().forward(x)
-        height, width = x.shape[2] // 2, x.shape[3] // 2
-        cells = x[:, :, : 2 * height, : 2 * width].unflatten(3, (width, 2))
-        return cells.unflatten(2, (height, 2)).mean(dim=(3, 5))
 
 
 MAX_DEPTH, MAX_WIDTH = 64, 2**14
@@ -123,9 +104,6 @@ class ConvNet(nn.Module):
                 f"{image_size} pixels with {pooling} pooling"
             )
         self.blocks = nn.ModuleList()
-        pool = POOLINGS[pooling]
-        if pooling == "average" and norm == "batch":
-            pool = AveragePool
         side, channels = image_size, in_channels
         for _ in range(depth):
             self.blocks.append(
@@ -134,7 +112,7 @@ class ConvNet(nn.Module):
                         "conv": nn.Conv2d(channels, width, 3, padding=1),
                         "norm": make_norm(norm, width, side),
                         "activation": ACTIVATIONS[activation](),
-                        "pooling": pool(),
+                        "pooling": POOLINGS[pooling](),
                     }
                 )
             )
