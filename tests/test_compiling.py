@@ -5,10 +5,12 @@ from functools import partial
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch._inductor.utils import fresh_inductor_cache
 
 from atomlib.distill import distill
 from atomlib.methods import ATOM
 from atomlib.models.build import network_for
+from atomlib.randomness import stream
 from atomlib.runtime import compiling
 from atomlib.runtime import device as runtime
 from atomlib.runtime.compiling import PAYS_ON_A_CPU
@@ -42,7 +44,7 @@ def backend(monkeypatch):
     plain = torch.compile
 
     def use(function):
-        def compile_with(f, dynamic=None, mode=None):
+        def compile_with(f, dynamic=None, mode=None, options=None):
             return plain(f, dynamic=dynamic, backend=function)
 
         monkeypatch.setattr(torch, "compile", compile_with)
@@ -93,6 +95,30 @@ def test_limits_that_a_user_has_raised_stay():
     finally:
         for name, value in before.items():
             setattr(limits, name, value)
+
+
+def test_code_compiled_for_another_number_of_threads_is_not_taken_from_the_cache():
+    """torch names it by all but the number of threads; a product of one thread is not two's."""
+
+    def product(x):
+        return (1 + x / 10_000).prod()
+
+    def multiplied(threads):
+        torch.set_num_threads(threads)
+        torch._dynamo.reset()
+        return compiling.Compiled(product, "default", print)(numbers).item()
+
+    numbers, before = torch.randn(2**20, generator=stream(0, "numbers")), torch.get_num_threads()
+    try:
+        with fresh_inductor_cache():
+            alone = multiplied(2)
+        with fresh_inductor_cache():
+            one, after = multiplied(1), multiplied(2)
+    finally:
+        torch.set_num_threads(before)
+        torch._dynamo.reset()
+    assert one != alone  # or this test would see nothing
+    assert after == alone
 
 
 def broken(graph, inputs):

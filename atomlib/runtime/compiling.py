@@ -35,7 +35,10 @@ class Compiled:
         for name in ("cache_size_limit", "accumulated_cache_size_limit"):
             setattr(limits, name, max(getattr(limits, name), FORMS))
         self.plain, self.on_failure = function, on_failure
-        self.fast = torch.compile(function, dynamic=False, mode=mode)
+        # Said, for torch's cache of compiled code does not tell apart what was compiled for another
+        # number of threads: it would be as slow, and add up in another order.
+        options = torch._inductor.list_mode_options(mode) | {"cpp.threads": torch.get_num_threads()}
+        self.fast = torch.compile(function, dynamic=False, options=options)
 
     def __call__(self, *args):
         if self.fast is None:
