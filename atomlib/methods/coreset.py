@@ -15,6 +15,7 @@ from atomlib.augmentation import DSA, DSAConfig
 from atomlib.datasets.image_data import ImageData, rows_by_class
 from atomlib.full_data import features_of
 from atomlib.methods.method import Method
+from atomlib.models.build import operations
 from atomlib.settings import Positive
 from atomlib.training import EvalConfig
 
@@ -47,6 +48,11 @@ class Coreset(Method):
                 for own in (r[p] for r, p in zip(rows, present, strict=True))
             ]
         )
+
+    def work(self, data: ImageData) -> int:
+        # Forwards and backwards of the epochs and the first pass, and the features.
+        passes = 3 * (self.feature_epochs + 1) + 1
+        return passes * len(data.train_labels) * operations(self, data)
 
     def training(self) -> EvalConfig:
         """How the network is trained whose features choose."""

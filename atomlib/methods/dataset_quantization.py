@@ -66,6 +66,9 @@ class DatasetQuantization(Coreset):
             )
         return made.but(bins=bins)
 
+    def work(self, data: ImageData) -> int:
+        return super().work(data) if self.bins > 1 else 0
+
     def check_room(self, data: ImageData, device: torch.device) -> None:
         largest = max(data.class_counts.values())
         needed, there = 2 * 8 * largest**2, memory(torch.device("cpu"))

@@ -17,6 +17,7 @@ from torch import Tensor
 from atomlib.datasets.image_data import ImageData, rows_by_class
 from atomlib.full_data import right_after_passes
 from atomlib.methods.coreset import Coreset
+from atomlib.models.build import operations
 from atomlib.randomness import stream
 from atomlib.settings import Positive
 
@@ -33,6 +34,11 @@ class Forgetting(Coreset):
     feature_epochs: Positive = Field(
         default=200, description="of the network on the full data that forgets"
     )
+
+    def work(self, data: ImageData) -> int:
+        # Forwards and backwards of the epochs and the first pass, and a test after each.
+        passes = 4 * (self.feature_epochs + 1)
+        return passes * len(data.train_labels) * operations(self, data)
 
     def rows(
         self, data: ImageData, device: torch.device, *, progress: bool = True

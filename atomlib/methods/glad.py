@@ -87,6 +87,12 @@ class Latents(Settings):
         decoding = decoders.operations(data, self.decoder_width)
         return super().operations(data) + 3 * decoding * images
 
+    def work(self, data: ImageData) -> int:
+        if self.prior == "random":
+            return super().work(data)
+        coding = decoders.operations(data, self.decoder_width, autoencoder=True)
+        return super().work(data) + 3 * coding * len(data.train_labels) * self.decoder_epochs
+
 
 class GLaD(Latents, DM):
     """DM of decoded latents; defaults are the official code's, but for the rate, which is DM's: the

@@ -54,6 +54,10 @@ class LearnedImages(Method):
     def length(self) -> int:
         return self.iterations
 
+    def work(self, data: ImageData) -> int:
+        counted = getattr(self, "operations", None)  # of an iteration; a method need not have it
+        return self.length * counted(data) if counted else 0
+
     def resolve(self, data: ImageData) -> Self:
         made = super().resolve(data)
         if "dsa" in type(self).model_fields:  # which a method without augmentation has not

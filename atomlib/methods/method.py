@@ -69,6 +69,11 @@ class Method(NetworkConfig):
         """Iterations of a whole run; 0 for a method that chooses real images."""
         return 0
 
+    def work(self, data: ImageData) -> int:
+        """Floating point operations of a whole run of a resolved method, as far as they can be
+        counted before it; 0 where nothing is trained or learned."""
+        return 0
+
     def resolve(self, data: ImageData) -> Self:
         """The same method with every None filled in for ``data`` and checked against it.
 

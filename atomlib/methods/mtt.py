@@ -31,7 +31,7 @@ from atomlib.errors import DivergedError, SettingError
 from atomlib.methods.experts import TRAINING, Experts
 from atomlib.methods.learned_images import LearnedImages
 from atomlib.methods.method import Learner
-from atomlib.models.build import NetworkConfig, check_room, network_for
+from atomlib.models.build import NetworkConfig, check_room, network_for, operations
 from atomlib.randomness import stream
 from atomlib.recipes import Change
 from atomlib.runtime.device import Execution
@@ -145,7 +145,7 @@ class MTT(LearnedImages):
             self.zca,
             device,
             count=self.experts,
-            epochs=self.latest_start + self.expert_epochs - 1,
+            epochs=self.read_epochs,
         )
         experts.train(progress=progress)
         start = self.start(data, device, progress=progress)
@@ -177,6 +177,15 @@ class MTT(LearnedImages):
                 # and of the adjoint
                 torch.autograd.grad(slopes, [*weights, image], along)
         return counter.get_total_flops() * self.student_steps * self.batch
+
+    def work(self, data: ImageData) -> int:
+        expert = 3 * operations(self, data) * len(data.train_labels) * self.read_epochs
+        return super().work(data) + self.experts * expert
+
+    @property
+    def read_epochs(self) -> int:
+        """Epochs of an expert that are read, so that no more are trained."""
+        return self.latest_start + self.expert_epochs - 1
 
     def advice(self) -> str:
         return (

@@ -145,6 +145,10 @@ class Store:
             entries |= _measured(config, found, kept.seconds)
             return self._record(distilled, name, **entries)
 
+    def has(self, data: ImageData, method: Method) -> bool:
+        """Whether the set was made before, and would be read."""
+        return self._find(data, method.resolve(data)) is not None
+
     def holds(self, data: ImageData, method: Method, config: EvalConfig) -> bool:
         """Whether both the set and its accuracies were made before, and would be read."""
         made = self._find(data, method.resolve(data))
@@ -153,6 +157,11 @@ class Store:
         config = config.resolve(data)
         record = self._read(record_name(made.stem, config.model, config.variant))
         return _same(record, _asked(config, data, made.digest()))
+
+    def holds_full_data(self, data: ImageData, config: EvalConfig, *, zca: ZCA) -> bool:
+        """Whether the record of ``full_data`` was made before, and would be read."""
+        record = self._read(full_data_name(data.name))
+        return _same(record, _asked(config.resolve(data), data, zca=zca))
 
     def full_data(self, data: ImageData, config: EvalConfig, *, zca: ZCA) -> dict[str, Any]:
         """The record of networks trained on the full data: method and IPC "whole"."""

@@ -18,6 +18,7 @@ from atomlib.distilled_set import DistilledSet, stem
 from atomlib.errors import SettingError
 from atomlib.methods import Method
 from atomlib.preprocess import ZCA
+from atomlib.runs import foreseen
 from atomlib.runs.engine import Engine
 from atomlib.runs.grid import Cell, FullDataCell
 from atomlib.runs.store import Store
@@ -41,6 +42,7 @@ def sweep(
     """
     engine = Engine.chosen()
     with engine.threads():
+        foreseen.say(store, engine, grid, at, ceilings)
         if not engine.in_this_process:
             _fill(store, engine, grid, at, ceilings)
         records, sets = [], []
