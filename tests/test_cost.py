@@ -10,7 +10,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from atomlib.methods import ATOM, DM
+from atomlib.recipes import RECIPES
 from atomlib.report import readable
+from atomlib.report.figures import cost_figure
 from atomlib.report.findings import cost_findings
 from atomlib.runs.cost import costs, matrix_rate, peak_memory, seconds, step_cost
 
@@ -98,3 +100,14 @@ def test_every_method_is_measured_in_a_process_of_its_own(make_data):
     ratio = table.step_s[1] / table.step_s[0]
     assert f"{ratio:.2f} times one of DM" in sentence
     assert readable.costs(table).method.tolist() == ["DM", "ATOM"]
+    assert table.recipe.tolist() == ["text", "text"]
+
+
+def test_costs_by_two_recipes_are_told_apart(make_data):
+    data = make_data()
+    table = costs(data, [ATOM(recipe=r, **SMALL) for r in RECIPES], repeats=1, progress=False)
+    assert readable.costs(table).method.tolist() == ["ATOM", "ATOM, by the code"]
+    right = cost_figure(table).axes[1]
+    first, second = (patch.get_x() + patch.get_width() / 2 for patch in right.patches)
+    assert second - first == pytest.approx(0.4)
+    assert [text.get_text() for text in right.get_legend().texts] == ["ATOM", "ATOM, by the code"]

@@ -624,7 +624,8 @@ def test_losses_of_other_terms_or_scale_are_in_panels_of_their_own(make_data):
 
 def test_the_bars_of_a_cost_are_the_fastest_and_the_slowest_step():
     row = {"ipc": 1, "step_s": 0.5, "step_low_s": 0.4, "step_high_s": 0.9, "bound_s": 0.1}
-    table = pd.DataFrame([row | {"method": m, "step_peak_mb": 2000.0} for m in ("dm", "atom")])
+    row |= {"recipe": "text", "step_peak_mb": 2000.0}
+    table = pd.DataFrame([row | {"method": m} for m in ("dm", "atom")])
     left, right = cost_figure(table).axes
     bars = [c for c in left.containers if hasattr(c, "has_yerr")]
     assert len(bars) == 2

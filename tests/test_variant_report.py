@@ -117,6 +117,40 @@ def test_heat_map_puts_each_pair_at_its_place():
     np.testing.assert_allclose(values, [[10 * p + q for q in (1, 2, 4)] for p in (1, 2, 4)])
 
 
+def test_variants_of_two_recipes_have_panels_and_a_column_of_their_own():
+    made = [
+        record(f"ps{p}.pc{q}", [value + p + q], recipe=recipe)
+        for recipe, value in (("text", 10.0), ("code", 50.0))
+        for p in (1, 4)
+        for q in (1, 4)
+    ]
+    table = variant_table(made)
+    figure = figures.power_figure(table)
+    first, second = (axis for axis in figure.axes if axis.get_title())
+    assert first.get_title() == "digits (8 x 8), IPC 1"
+    assert second.get_title() == "digits (8 x 8), IPC 1, by the code"
+    values = [axis.collections[0].get_array().flatten() for axis in (first, second)]
+    assert np.allclose(values, [[12, 15, 15, 18], [52, 55, 55, 58]])
+    forest = figures.forest_figure(table, "ps4.pc4")
+    assert [axis.get_title() for axis in forest.axes] == [first.get_title(), second.get_title()]
+    assert [axis.lines[-1].get_xdata()[0] for axis in forest.axes] == [18, 58]
+    assert readable.variants(table).recipe.tolist() == ["text"] * 4 + ["code"] * 4
+    assert "recipe" not in readable.variants(table[table.recipe == "code"])
+
+
+def test_transfer_by_another_recipe_is_hollow_beside_the_first():
+    made = [
+        record("", [value, value + 1], recipe=recipe)
+        for recipe, value in (("code", 50.0), ("text", 10.0))
+    ]
+    assert readable.transfer(transfer_table(made)).method.tolist() == ["ATOM, by the code", "ATOM"]
+    axis = figures.transfer_figure(made).axes[0]
+    hollow, full = axis.collections
+    assert (hollow.get_facecolor()[0, :3] == 1).all() and (full.get_facecolor()[0, :3] < 1).any()
+    assert full.get_offsets()[0, 0] < hollow.get_offsets()[0, 0]
+    assert [line.get_linestyle() for line in axis.lines[:2]] == [":", "-"]
+
+
 def test_hyperparameters_are_those_of_the_configs():
     table = hyperparameters.table().set_index(["part", "setting"])
     assert table.loc[("distillation", "iterations"), "default"] == "8000"

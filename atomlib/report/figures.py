@@ -15,7 +15,7 @@ from atomlib import methods
 from atomlib.distilled_set import DistilledSet
 from atomlib.report.glyphs import fallback_fonts, plain_text
 from atomlib.report.losses import by_loss, draw_losses, legend_beside
-from atomlib.report.records import data_label, data_of, label, lasts, recipe_of
+from atomlib.report.records import by_recipe, data_label, data_of, label, lasts, recipe_of
 from atomlib.runtime.files import atomic_write
 from atomlib.runtime.layout import FIGURE_KINDS, Layout
 
@@ -141,7 +141,7 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
     figure = plt.figure(figsize=(min(WIDEST, 1.6 + 2.5 * columns), sum(heights)))
     above, *below = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
     _, axes = _panels(len(panels), 0, 0, above, sharey=True)
-    for axis, ((dataset, ipc, recipe), part) in zip(axes, panels, strict=True):
+    for axis, (about, part) in zip(axes, panels, strict=True):
         for (method, _), line in part.groupby(["method", "seed"], sort=False):
             colour = methods.colour(method)
             axis.plot(line.iterations, line["mean"], color=colour, lw=1.2, label=label(method))
@@ -149,8 +149,7 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
             best, last = line.loc[line["mean"].idxmax()], line.iloc[-1]
             axis.plot(last.iterations, last["mean"], "o", color=colour, ms=4)
             axis.plot(best.iterations, best["mean"], "*", color=colour, ms=10)
-        by = "" if recipe == "text" else f", by the {recipe}"
-        axis.set_title(f"{plain_text(data_label(table, dataset))}, IPC {ipc}{by}")
+        axis.set_title(_title(table, *about))
         axis.set_xlabel("iteration")
     for first in axes[::ACROSS]:
         first.set_ylabel("test accuracy, %\n(mean, 95 % t-interval)")
@@ -163,20 +162,25 @@ def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
 def transfer_figure(records: Iterable[dict[str, Any]]) -> Figure:
     """Accuracy by architecture and method: every network trained is a dot, a bar their mean.
 
-    A dashed line is what guessing reaches, where the number of classes is known.
+    Another recipe than the text's has hollow dots and dotted bars. A dashed line is what guessing
+    reaches, where the number of classes is known.
     """
     records = list(records)
     models = list(dict.fromkeys(r["evaluate"]["model"] for r in records))
-    names = sorted({r["method"] for r in records}, key=methods.place)
+    names = _by_method_and_recipe((r["method"], recipe_of(r)) for r in records)
     figure, axis = plt.subplots(figsize=(min(WIDEST, 1.6 + 1.2 * len(models)), 3.0))
     for r in records:
-        place = names.index(r["method"]) - (len(names) - 1) / 2
+        name = r["method"], recipe_of(r)
+        place = names.index(name) - (len(names) - 1) / 2
         x = models.index(r["evaluate"]["model"]) + 0.8 * place / len(names)
         heights, colour = r["accuracies"], methods.colour(r["method"])
-        axis.scatter([x] * len(heights), heights, s=16, color=colour, alpha=0.8, zorder=3)
+        fill = {"color": colour} if name[1] == "text" else {"fc": "white", "ec": colour}
+        axis.scatter([x] * len(heights), heights, s=16, alpha=0.8, zorder=3, **fill)
         half = 0.3 / len(names)
         mean = float(np.mean(heights))
-        axis.plot([x - half, x + half], [mean] * 2, color=colour, lw=2, label=label(r["method"]))
+        line = "-" if name[1] == "text" else ":"
+        about = {"color": colour, "label": by_recipe(*name)}
+        axis.plot([x - half, x + half], [mean] * 2, line, lw=2, **about)
     for classes in {data_of(r).classes for r in records} - {0}:
         axis.axhline(100 / classes, color="0.5", lw=1, ls="--", label="chance")
     axis.set_xticks(range(len(models)), [label(name) for name in models])
@@ -209,15 +213,29 @@ def nas_figure(results: Mapping[str, pd.DataFrame], reference: str = "whole") ->
     return figure
 
 
+def _by_method_and_recipe(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Each pair once, in the order of methods, the text's recipe first."""
+    return sorted(set(pairs), key=lambda pair: (methods.place(pair[0]), pair[1] != "text", pair[1]))
+
+
+def _title(table: pd.DataFrame, dataset: str, ipc: int, recipe: str) -> str:
+    """Of a panel."""
+    by = "" if recipe == "text" else f", by the {recipe}"
+    return f"{plain_text(data_label(table, dataset))}, IPC {ipc}{by}"
+
+
 def cost_figure(table: pd.DataFrame) -> Figure:
     """Seconds per iteration, from the fastest to the slowest of the repeats, with the arithmetic
     bound across each bar; and peak memory, measured once."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDEST, 2.8))
-    ipcs, names = sorted(set(table.ipc)), list(dict.fromkeys(table.method))
+    ipcs = sorted(set(table.ipc))
+    names = _by_method_and_recipe(zip(table.method, table.recipe, strict=True))
     wide = 0.8 / len(names)
     for row in table.itertuples():
-        x = ipcs.index(row.ipc) + wide * (names.index(row.method) - (len(names) - 1) / 2)
-        look = {"color": methods.colour(row.method), "label": label(row.method)}
+        name = row.method, row.recipe
+        x = ipcs.index(row.ipc) + wide * (names.index(name) - (len(names) - 1) / 2)
+        look = {"color": methods.colour(row.method), "label": by_recipe(*name)}
+        look |= {} if row.recipe == "text" else {"hatch": "//", "ec": "white"}
         spread = [[row.step_s - row.step_low_s], [row.step_high_s - row.step_s]]
         left.bar(x, row.step_s, wide, yerr=spread, error_kw={"lw": 1, "capsize": 2}, **look)
         left.plot([x - wide / 2, x + wide / 2], [row.bound_s] * 2, color="0.2", lw=1.5)
@@ -236,7 +254,7 @@ def cost_figure(table: pd.DataFrame) -> Figure:
 
 def forest_figure(table: pd.DataFrame, base: str) -> Figure:
     """Variants as points with their 95 % t-intervals; a line marks the variant ``base``."""
-    panels = list(table.groupby(["dataset", "ipc"], sort=False))
+    panels = list(table.groupby(["dataset", "ipc", "recipe"], sort=False))
     high = 0.26 * max(len(part) for _, part in panels) + 1.0
     figure, axes = plt.subplots(
         1,
@@ -245,7 +263,7 @@ def forest_figure(table: pd.DataFrame, base: str) -> Figure:
         squeeze=False,
         sharey=True,
     )
-    for axis, ((dataset, ipc), part) in zip(axes[0], panels, strict=True):
+    for axis, (about, part) in zip(axes[0], panels, strict=True):
         rows = range(len(part))
         errors = [part["mean"] - part.low, part.high - part["mean"]]
         axis.errorbar(part["mean"], rows, xerr=errors, fmt="o", capsize=2, lw=1.2, ms=4)
@@ -255,7 +273,7 @@ def forest_figure(table: pd.DataFrame, base: str) -> Figure:
         axis.set_yticks(rows, part.variant)
         bars = "" if part.low.isna().all() else "\n(mean, 95 % t-interval)"
         bars += "\neach panel its own range" if len(panels) > 1 else ""
-        axis.set(title=f"{plain_text(data_label(table, dataset))}, IPC {ipc}")
+        axis.set(title=_title(table, *about))
         axis.set_xlabel(f"test accuracy, %{bars}")
     axes[0][0].invert_yaxis()
     return figure
@@ -289,13 +307,14 @@ def worth_figure(table: pd.DataFrame) -> Figure:
 
 
 def power_figure(table: pd.DataFrame) -> Figure:
-    """Accuracy over spatial and channel power as a heat map, one panel per data set and IPC."""
+    """Accuracy over spatial and channel power as a heat map, one panel per data set, IPC and
+    recipe."""
     named = table.variant.str.extract(r"ps(?P<spatial>[\d.]+)\.pc(?P<channel>[\d.]+)").astype(float)
-    panels = list(table.join(named).groupby(["dataset", "ipc"], sort=False))
+    panels = list(table.join(named).groupby(["dataset", "ipc", "recipe"], sort=False))
     figure, axes = plt.subplots(
         1, len(panels), figsize=(min(WIDEST, 3.6 * len(panels)), 3.0), squeeze=False
     )
-    for axis, ((dataset, ipc), part) in zip(axes[0], panels, strict=True):
+    for axis, (about, part) in zip(axes[0], panels, strict=True):
         grid = part.pivot(index="spatial", columns="channel", values="mean")
         grid.index, grid.columns = ([f"{p:g}" for p in side] for side in (grid.index, grid.columns))
         sns.heatmap(
@@ -303,7 +322,7 @@ def power_figure(table: pd.DataFrame) -> Figure:
             cbar_kws={"label": "test accuracy, %"},
         )  # fmt: skip
         axis.set(
-            title=f"{plain_text(data_label(table, dataset))}, IPC {ipc}",
+            title=_title(table, *about),
             xlabel="channel power $p_c$",
             ylabel="spatial power $p_s$",
         )

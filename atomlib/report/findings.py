@@ -298,16 +298,17 @@ def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def cost_findings(table: pd.DataFrame) -> list[str]:
-    """One sentence per IPC: how the methods' iterations compare in time and memory."""
+    """One sentence per IPC and recipe: how the methods' iterations compare in time and memory."""
     sentences = []
-    for ipc, part in table.groupby("ipc"):
+    for (ipc, recipe), part in table.groupby(["ipc", "recipe"], sort=False):
         part = part.set_index("method")
         if not {DM.name, ATOM.name} <= set(part.index):
             continue
         dm, atom = part.loc[DM.name], part.loc[ATOM.name]
+        by = "" if recipe == "text" else f", by the {recipe}"
         sentences.append(
-            f"IPC {ipc}: an iteration of ATOM takes {atom.step_s / dm.step_s:.2f} times one of DM "
-            f"and {atom.step_peak_mb / dm.step_peak_mb:.2f} times its memory; it stands at "
+            f"IPC {ipc}{by}: an iteration of ATOM takes {atom.step_s / dm.step_s:.2f} times one of "
+            f"DM and {atom.step_peak_mb / dm.step_peak_mb:.2f} times its memory; it stands at "
             f"{atom.times_bound:.2g} times the arithmetic bound, DM's at {dm.times_bound:.2g}."
         )
     return sentences

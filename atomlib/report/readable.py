@@ -58,13 +58,14 @@ def main(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def variants(table: pd.DataFrame) -> pd.DataFrame:
-    """The variant table for a reader: one row per variant, the interval in words."""
+    """The variant table for a reader: one row per variant, the interval in words; whose recipe,
+    where there are several."""
     rows = []
     for cell in table.itertuples():
         reduced = ", reduced" if cell.reduced else ""
-        row = {
-            "data": data_label(table, cell.dataset) + reduced,
-            "IPC": cell.ipc,
+        row = {"data": data_label(table, cell.dataset) + reduced, "IPC": cell.ipc}
+        row |= {"recipe": cell.recipe} if table.recipe.nunique() > 1 else {}
+        row |= {
             "variant": cell.variant,
             "accuracy, %": tenths(cell.mean),
             "95 % t-interval": _interval(cell.low, cell.high),
@@ -92,7 +93,7 @@ def transfer(table: pd.DataFrame) -> pd.DataFrame:
 
 def curve(table: pd.DataFrame) -> pd.DataFrame:
     """The curve table for a reader."""
-    shown = variants(table.assign(variant=""))
+    shown = variants(table.assign(variant="", recipe=""))
     named = [by_recipe(*pair) for pair in zip(table.method, table.recipe, strict=True)]
     shown.insert(1, "method", named)
     shown["variant"] = table.iterations
@@ -104,7 +105,7 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "data": table.dataset.map(lambda name: data_label(table, name)),
-            "method": table.method.map(label),
+            "method": [by_recipe(*pair) for pair in zip(table.method, table.recipe, strict=True)],
             "IPC": table.ipc,
             "s / iteration": [
                 f"{row.step_s:.3g} ({row.step_low_s:.3g} to {row.step_high_s:.3g})"

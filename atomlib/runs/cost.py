@@ -77,6 +77,7 @@ def step_cost(
     return {
         "dataset": data.name,
         "method": method.name,
+        "recipe": method.recipe,
         "ipc": method.ipc,
         "real_batch": method.real_batch,
         "step_s": median,
