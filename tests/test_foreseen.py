@@ -116,7 +116,7 @@ def test_a_draw_is_no_work(make_data):
 def test_long_work_says_so_before_it_begins(tmp_path, cell, monkeypatch, capsys):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.setattr(cost, "matrix_rate", lambda dtype, device: STEP / 4)
-    monkeypatch.setattr(foreseen, "SLOWEST", 1.0)
+    monkeypatch.setattr(foreseen, "PAYS_ON_A_CPU", 300 * STEP)
     engine = Engine("processes", 1, "auto", 1, None)
     grid = [Cell(cell.data, cell.method.but(iterations=1000), cell.evaluation, cell.of_checkpoints)]
     foreseen.say(Store(tmp_path), engine, grid)

@@ -16,6 +16,7 @@ from atomlib.models.build import operations
 from atomlib.runs.engine import Engine
 from atomlib.runs.grid import Cell, FullDataCell
 from atomlib.runs.store import Store
+from atomlib.runtime.compiling import PAYS_ON_A_CPU
 from atomlib.runtime.device import Execution, pick_device
 from atomlib.runtime.files import DamagedError, read_about
 
@@ -23,7 +24,7 @@ TIMES_BOUND = 1.5
 """What a step takes, in units of its arithmetic at the rate of a matrix product."""
 
 WORTH_SAYING = 120.0
-"""Seconds; shorter runs, which are not compiled and so take longer than counted, are soon over."""
+"""Seconds."""
 
 
 class Missing(NamedTuple):
@@ -86,7 +87,8 @@ def say(
     ceilings: Sequence[FullDataCell] = (),
 ) -> None:
     """One line on stderr, where a CPU will take minutes: how many cells are to be made, and how
-    long they will take."""
+    long they will take. Nothing of cells so small that they are not compiled: they take many times
+    what is counted, and no two machines alike."""
     from atomlib.runs.cost import matrix_rate  # brings pandas, which distilling does without
 
     device = pick_device(None)
@@ -94,7 +96,7 @@ def say(
     if unknown or not store.progress or os.environ.get("TQDM_DISABLE", "0") not in ("", "0"):
         return
     cells, work = missing(store, grid, at, ceilings)
-    if work * TIMES_BOUND < WORTH_SAYING * SLOWEST:
+    if not cells or work < cells * PAYS_ON_A_CPU:
         return
     dtype = Execution(grid[0].evaluation, device, work).dtype
     workers = max(1, min(engine.workers, (os.cpu_count() or 1) // engine.cpus))
@@ -102,10 +104,6 @@ def say(
     if seconds >= WORTH_SAYING:
         total = len(grid) + len(ceilings)
         print(f"{cells} of {total} cells to make: {about(seconds)} here", file=sys.stderr)
-
-
-SLOWEST = 1e10
-"""Operations per second that any CPU reaches: below, nothing is measured."""
 
 
 def about(seconds: float) -> str:
