@@ -46,18 +46,18 @@ def test_each_choice_can_be_made_by_hand(narrow):
 
 
 def test_cuda_graphs_are_for_compiled_steps_on_a_gpu(monkeypatch):
-    modes = []
-    monkeypatch.setattr(torch, "compile", lambda function, **how: modes.append(how["mode"]))
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda function, **how: asked.append(how["options"]))
     for graphs, how, device in (
         (True, "on", CUDA), (False, "on", CUDA), (True, "on", CPU), (True, "off", CUDA)
     ):  # fmt: skip
         with pretend_gpu():
             Execution(ATOM(graphs=graphs, compile=how), device, 0).compiled(print)
-    assert modes == ["reduce-overhead", "default", "default"]
+    assert [options.get("triton.cudagraphs", False) for options in asked] == [True, False, False]
 
 
 def test_what_cannot_be_compiled_runs_as_it_is_and_says_so_once(capsys, monkeypatch):
-    def broken(graph, inputs):
+    def broken(graph, inputs, **how):
         raise RuntimeError("no compiler here")
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
