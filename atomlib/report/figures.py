@@ -15,7 +15,7 @@ from atomlib import methods
 from atomlib.distilled_set import DistilledSet
 from atomlib.report.glyphs import fallback_fonts, plain_text
 from atomlib.report.losses import by_loss, draw_losses, legend_beside
-from atomlib.report.records import by_recipe, data_label, data_of, label, lasts, recipe_of
+from atomlib.report.records import by, by_recipe, data_label, data_of, label, lasts, recipe_of
 from atomlib.runtime.files import atomic_write
 from atomlib.runtime.layout import FIGURE_KINDS, Layout
 
@@ -220,8 +220,7 @@ def _by_method_and_recipe(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, s
 
 def _title(table: pd.DataFrame, dataset: str, ipc: int, recipe: str) -> str:
     """Of a panel."""
-    by = "" if recipe == "text" else f", by the {recipe}"
-    return f"{plain_text(data_label(table, dataset))}, IPC {ipc}{by}"
+    return f"{plain_text(data_label(table, dataset))}, IPC {ipc}{by(recipe)}"
 
 
 def cost_figure(table: pd.DataFrame) -> Figure:

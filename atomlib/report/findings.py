@@ -13,6 +13,7 @@ import scipy  # its stats load where they are first used: half a second
 
 from atomlib.methods import ATOM, DM, RandomImages, place
 from atomlib.report.records import (
+    by,
     by_recipe,
     by_run,
     data_of,
@@ -215,7 +216,7 @@ def _by_method(
             cell.setdefault(r["method"], []).append(r)
     for (_, ipc, recipe), by_method in cells.items():
         where = f"{data_of(next(iter(by_method.values()))[0]).label}, IPC {ipc}"
-        yield where + ("" if recipe == "text" else f", by the {recipe}"), by_method
+        yield where + by(recipe), by_method
 
 
 def _compare_seeds(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], where: str) -> Finding:
@@ -305,10 +306,9 @@ def cost_findings(table: pd.DataFrame) -> list[str]:
         if not {DM.name, ATOM.name} <= set(part.index):
             continue
         dm, atom = part.loc[DM.name], part.loc[ATOM.name]
-        by = "" if recipe == "text" else f", by the {recipe}"
         sentences.append(
-            f"IPC {ipc}{by}: an iteration of ATOM takes {atom.step_s / dm.step_s:.2f} times one of "
-            f"DM and {atom.step_peak_mb / dm.step_peak_mb:.2f} times its memory; it stands at "
+            f"IPC {ipc}{by(recipe)}: an iteration of ATOM takes {atom.step_s / dm.step_s:.2f} times "
+            f"one of DM and {atom.step_peak_mb / dm.step_peak_mb:.2f} times its memory; it stands at "
             f"{atom.times_bound:.2g} times the arithmetic bound, DM's at {dm.times_bound:.2g}."
         )
     return sentences

@@ -60,11 +60,11 @@ def main(table: pd.DataFrame) -> pd.DataFrame:
 def variants(table: pd.DataFrame) -> pd.DataFrame:
     """The variant table for a reader: one row per variant, the interval in words; whose recipe,
     where there are several."""
-    rows = []
+    rows, several = [], table.recipe.nunique() > 1
     for cell in table.itertuples():
         reduced = ", reduced" if cell.reduced else ""
         row = {"data": data_label(table, cell.dataset) + reduced, "IPC": cell.ipc}
-        row |= {"recipe": cell.recipe} if table.recipe.nunique() > 1 else {}
+        row |= {"recipe": cell.recipe} if several else {}
         row |= {
             "variant": cell.variant,
             "accuracy, %": tenths(cell.mean),

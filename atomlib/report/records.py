@@ -144,7 +144,12 @@ def named_by_recipe(
 
 def by_recipe(name: str, recipe: str) -> str:
     """A method for a reader: "ATOM", or "ATOM, by the code" for another recipe than the text's."""
-    return label(name) if recipe == "text" else f"{label(name)}, by the {recipe}"
+    return label(name) + by(recipe)
+
+
+def by(recipe: str) -> str:
+    """What is put behind a name or place for a recipe: "" for the text's, or ", by the code"."""
+    return "" if recipe == "text" else f", by the {recipe}"
 
 
 def iterations_of(record: dict[str, Any]) -> int:

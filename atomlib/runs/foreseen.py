@@ -24,7 +24,7 @@ TIMES_BOUND = 1.5
 """What a step takes, in units of its arithmetic at the rate of a matrix product."""
 
 WORTH_SAYING = 120.0
-"""Seconds."""
+"""Seconds; of less nothing is said."""
 
 
 class Missing(NamedTuple):
