@@ -307,8 +307,9 @@ def cost_findings(table: pd.DataFrame) -> list[str]:
             continue
         dm, atom = part.loc[DM.name], part.loc[ATOM.name]
         sentences.append(
-            f"IPC {ipc}{by(recipe)}: an iteration of ATOM takes {atom.step_s / dm.step_s:.2f} times "
-            f"one of DM and {atom.step_peak_mb / dm.step_peak_mb:.2f} times its memory; it stands at "
+            f"IPC {ipc}{by(recipe)}: an iteration of ATOM takes "
+            f"{atom.step_s / dm.step_s:.2f} times one of DM and "
+            f"{atom.step_peak_mb / dm.step_peak_mb:.2f} times its memory; it stands at "
             f"{atom.times_bound:.2g} times the arithmetic bound, DM's at {dm.times_bound:.2g}."
         )
     return sentences
