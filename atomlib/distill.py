@@ -137,10 +137,11 @@ def _go_on(kept: Bookmark, learner: Learner, at: set[int]) -> list[float]:
     return losses
 
 
-def checkpoints(length: int, wanted: int | Sequence[int]) -> list[int]:
+def checkpoints(length: int, wanted: int | Sequence[int], *, start: bool = False) -> list[int]:
     """Iterations of a run whose sets are evaluated, in order, the last included.
 
     ``wanted`` is how many, evenly spaced, or which; those that the run does not reach are left out.
+    With ``start``, those evenly spaced have the start, iteration 0, before them.
     Raises SettingError for fewer than one, and for negative iterations.
     """
     if isinstance(wanted, list | tuple):
@@ -149,7 +150,7 @@ def checkpoints(length: int, wanted: int | Sequence[int]) -> list[int]:
         return sorted({length, *(iteration for iteration in wanted if iteration < length)})
     if type(wanted) is not int or wanted < 1:
         raise SettingError(f"checkpoints is {shown(wanted)}; allowed: 1 or more, or a list")
-    return sorted({round(length * part / wanted) for part in range(1, wanted + 1)})
+    return sorted({round(length * part / wanted) for part in range(0 if start else 1, wanted + 1)})
 
 
 def _set(

@@ -64,7 +64,7 @@ def work(profile: dict[str, dict[str, Any]]) -> pd.DataFrame:
             sets["04"] = len(powers(asked["powers"]))
         if number == "08":
             sets["08"] = sum(len(disagreements(r, asked["settings_changed"])) for r in RECIPES)
-        points = asked.get("checkpoints", asked.get("points", 1))
+        points = asked.get("checkpoints", 1)
         for dataset in asked.get("datasets", []) if number in sets else []:
             data = random_data(*SHAPES[dataset], images=1)
             for ipc in asked["ipcs"]:

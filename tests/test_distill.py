@@ -344,6 +344,13 @@ def test_checkpoints_beyond_the_run_are_refused_before_it(data, complains):
 )
 def test_checkpoints_are_evenly_spaced_and_end_with_the_last(iterations, count, expected):
     assert checkpoints(iterations, count) == expected
+    assert checkpoints(iterations, count, start=True) == sorted({0, *expected})
+
+
+def test_checkpoints_that_are_named_are_those_and_the_last():
+    for start in (False, True):
+        assert checkpoints(100, [50, 0, 500], start=start) == [0, 50, 100]
+    assert checkpoints(100, [50], start=True) == [50, 100]
 
 
 def test_no_checkpoint_at_all_is_refused(complains):
