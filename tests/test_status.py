@@ -133,6 +133,19 @@ def test_accuracies_of_a_set_that_is_no_more_are_stale(results, data):
     assert "is not there" in told(results)[f"accuracies {STEM}"][1]
 
 
+def test_a_checkpoint_whose_set_was_not_kept_is_done_until_it_would_be_another(
+    results, data, monkeypatch
+):
+    first, _ = results.trajectory(data, SMALL, [1])
+    results.accuracies(first, data, BRIEF)
+    results.layout.distilled(first.stem).unlink()
+    name, words = f"accuracies {first.stem}", "2 networks; a checkpoint, whose set was not kept"
+    assert told(results)[name] == ("done", words)
+    monkeypatch.setattr(ATOM, "revision", 2)
+    found = "atom is at revision 2, this is of 1"
+    assert told(results)[name] == ("stale", f"{words}; {found}")
+
+
 def test_damage_is_named(results):
     for path in results.folder.rglob("toy*.*"):
         path.write_bytes(path.read_bytes()[:-9])

@@ -14,7 +14,7 @@ from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet
 from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, DM, METHODS
-from atomlib.runs import made_so_far, store
+from atomlib.runs import made_so_far, store, sweep
 from atomlib.runs.grid import Cell
 from atomlib.runs.store import Store
 from atomlib.runtime.files import read_record, read_tensors, write_record, write_tensors
@@ -446,6 +446,58 @@ def test_a_process_that_is_killed_lets_go_of_its_result(data, tmp_path):
     process.join()
     Store(tmp_path / "report", progress=False).distilled(data, SMALL)
     assert len(files(Store(tmp_path / "report", progress=False), "distilled")) == 1
+
+
+@pytest.fixture
+def run(data):
+    """A run of two iterations, and where it is evaluated: after one, and after both."""
+    fewer = BRIEF.resolve(data).but(networks=1)
+    grid = [Cell(data, SMALL.resolve(data), BRIEF.resolve(data), fewer)]
+    return lambda results: sweep(results, grid, lambda cell: [1])
+
+
+def checkpoint(results):
+    return results.layout.distilled("toy-atom-ipc1-seed0-it1")
+
+
+def test_a_checkpoint_whose_set_was_not_kept_is_read_from_its_record(results, run, work):
+    before, _ = run(results)
+    checkpoint(results).unlink()
+    work.clear()
+    assert run(results)[0] == before and len(before) == 2
+    assert not work and not checkpoint(results).exists()
+
+
+def test_a_checkpoint_is_made_anew_where_its_record_is_not_of_today(
+    results, run, work, monkeypatch
+):
+    before, _ = run(results)
+    checkpoint(results).unlink()
+    monkeypatch.setattr(ATOM, "revision", ATOM.revision + 1)
+    work.clear()
+    after, _ = run(results)
+    assert work == ["trajectory"]  # the same images, so what was measured on them stands
+    assert checkpoint(results).exists()
+    assert [r["accuracies"] for r in after] == [r["accuracies"] for r in before]
+
+
+def test_a_checkpoint_whose_set_is_another_is_evaluated_anew(results, run, work):
+    before, _ = run(results)
+    made = DistilledSet.load(checkpoint(results))
+    made.trained[0, 0, 0, 0] += 1
+    made.save(checkpoint(results))
+    work.clear()
+    after, _ = run(results)
+    assert work == ["evaluate"] and after[0]["set"] == made.digest() != before[0]["set"]
+
+
+def test_the_end_of_a_run_whose_set_is_gone_is_made_anew(results, run, work):
+    before, _ = run(results)
+    results.layout.distilled("toy-atom-ipc1-seed0").unlink()
+    work.clear()
+    after, _ = run(results)
+    assert work == ["trajectory"]
+    assert [r["accuracies"] for r in after] == [r["accuracies"] for r in before]
 
 
 def test_a_table_of_what_was_made_so_far_makes_nothing(results, data, work, complains):

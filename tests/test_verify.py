@@ -106,6 +106,14 @@ def test_other_images_than_the_record_tells_of_are_noticed(data, report, record)
     assert found.same_images is False and not found.identical and found.same_accuracies
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_images_of_a_set_that_was_not_kept_are_known_by_its_digest(data, report, record, same):
+    (report / "distilled" / "toy-dm-ipc1-seed0.safetensors").unlink()
+    if not same:
+        edit(record, set="0" * 64)
+    assert verify(record, data, progress=False).same_images is same
+
+
 def test_other_accuracies_and_versions_are_told(data, record):
     before = read_record(record)
     versions = {**before["evaluation"]["versions"], "torch": "9"}

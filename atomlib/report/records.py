@@ -92,6 +92,10 @@ def is_reduced(record: dict[str, Any]) -> bool:
     return any(ours < papers for key, (ours, papers) in changes(record).items() if key in SIZES)
 
 
+CHECKPOINT = re.compile(r"\.?it\d+$")
+"""The end of a variant's name that Method.at gives it."""
+
+
 def lasts(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without checkpoints: of each distillation, the record of its last iteration."""
     return [max(reversed(run), key=iterations_of) for run in by_run(records).values()]
@@ -101,8 +105,7 @@ def by_run(records: Iterable[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]
     """The checkpoints of each distillation, by data set, IPC, method, seed and variant."""
     runs: dict[tuple, list[dict[str, Any]]] = {}
     for r in records:
-        # The end of a variant's name that distill.as_checkpoint gives it.
-        variant = re.sub(r"\.?it\d+$", "", r.get("variant", ""))
+        variant = CHECKPOINT.sub("", r.get("variant", ""))
         about = (r[key] for key in ("dataset", "ipc", "method", "seed"))
         run = (*about, recipe_of(r), variant)
         runs.setdefault(run, []).append(r)

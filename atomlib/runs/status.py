@@ -14,13 +14,14 @@ from filelock import Timeout
 from atomlib import training
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
-from atomlib.methods import Method
+from atomlib.methods import METHODS, Method
+from atomlib.report.records import CHECKPOINT
 from atomlib.runs import lines
 from atomlib.runs.lines import facts_of_line
-from atomlib.runs.store import facts_of_record, facts_of_set
+from atomlib.runs.store import facts_of_distillation, facts_of_record, facts_of_set
 from atomlib.runtime.files import DamagedError, lock_file, read_about, read_record
 from atomlib.runtime.layout import Layout, set_of
-from atomlib.runtime.provenance import differences
+from atomlib.runtime.provenance import Facts, differences
 from atomlib.training import EvalConfig
 
 STATES = ("running", "interrupted", "damaged", "stale", "from the clone", "done")
@@ -50,7 +51,7 @@ def status(folder: str | Path, since: float = 0.0) -> list[Line]:
     for path in layout.all_distilled():
         found.append(_of_set(path, since, sets))
     for path in layout.records():
-        found += _of_record(path, since, sets)
+        found += _of_record(path, since, sets, layout)
     found += _of_candidates(layout.candidates, since)
     found += _unfinished(layout.unfinished)
     return sorted(found, key=lambda line: (STATES.index(line.state), line.name))
@@ -63,15 +64,22 @@ def _of_set(path: Path, since: float, sets: dict[str, DistilledSet]) -> Line:
         made = sets[path.stem] = DistilledSet.load(path)
     except DamagedError as error:
         return Line(name, "damaged", f"{error}; the next run sets it aside")
-    then, method = facts_of_set(made), made.method
-    if isinstance(method, Method):
-        now = then.today(revision=method.revision, defaults=type(method)(), given=made.given)
-    else:  # not known here, and so neither are its revision and defaults
-        now = then.today(revision=then.revision)
-    return _judged(name, path, since, differences(then, now), f"{made.method.length} iterations")
+    kind = type(made.method) if isinstance(made.method, Method) else None
+    reasons = _since_distilled(facts_of_set(made), kind, made.given)
+    return _judged(name, path, since, reasons, f"{made.method.length} iterations")
 
 
-def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Iterator[Line]:
+def _since_distilled(then: Facts, kind: type[Method] | None, given: list[str]) -> list[str]:
+    """Why a set of ``then`` would be made otherwise today; ``kind`` None is not known here, and so
+    neither are its revision and defaults."""
+    if kind is None:
+        return differences(then, then.today(revision=then.revision))
+    return differences(then, then.today(revision=kind.revision, defaults=kind(), given=given))
+
+
+def _of_record(
+    path: Path, since: float, sets: dict[str, DistilledSet], layout: Layout
+) -> Iterator[Line]:
     """Its line; none where a set was distilled and not evaluated."""
     name = f"accuracies {path.stem}"
     try:
@@ -84,15 +92,20 @@ def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Itera
         stem = set_of(path.stem, trained["model"], trained.get("variant", ""))
         if stem in sets:
             now = replace(now, trained_on=sets[stem].digest())
-        reasons = differences(then, now)
+        reasons, what = differences(then, now), f"{len(record['accuracies'])} networks"
         if record["method"] != "whole" and stem not in sets:
-            reasons.append(f"its set, {stem}, is not there or damaged")
+            if CHECKPOINT.search(record["variant"]) and not layout.distilled(stem).exists():
+                what += "; a checkpoint, whose set was not kept"
+                kind, run = METHODS.get(record["method"]), record["distillation"]
+                reasons += _since_distilled(facts_of_distillation(record), kind, run["given"])
+            else:
+                reasons.append(f"its set, {stem}, is not there or damaged")
     except DamagedError as error:
         yield Line(name, "damaged", f"{error}; the next run sets it aside")
     except (KeyError, AttributeError, TypeError) as error:
         yield Line(name, "damaged", f"{path} lacks {error}; the next run makes it again")
     else:
-        yield _judged(name, path, since, reasons, f"{len(record['accuracies'])} networks")
+        yield _judged(name, path, since, reasons, what)
 
 
 def _judged(name: str, path: Path, since: float, reasons: list[str], what: str) -> Line:

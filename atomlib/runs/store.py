@@ -24,7 +24,7 @@ from atomlib.distill import trajectory
 from atomlib.distilled_set import DistilledSet, stem
 from atomlib.evaluate import check_same_data, evaluate
 from atomlib.full_data import full_data_accuracies
-from atomlib.methods import Method
+from atomlib.methods import METHODS, Method
 from atomlib.preprocess import ZCA
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import (
@@ -145,18 +145,33 @@ class Store:
             entries |= _measured(config, found, kept.seconds)
             return self._record(distilled, name, **entries)
 
+    def recorded(
+        self, data: ImageData, method: Method, config: EvalConfig
+    ) -> dict[str, Any] | None:
+        """The record of accuracies that was made before and would be read, or None.
+
+        The set itself need not be there: its record says what it was made from. So the sets of
+        checkpoints, the most of what a long run writes, can be left out of what is kept.
+        """
+        method, config = method.resolve(data), config.resolve(data)
+        name = stem(data.name, method)
+        record = self._read(record_name(name, config.model, config.variant))
+        if self.layout.distilled(name).exists():
+            made = self._find(data, method)
+            trained_on = "" if made is None else made.digest()
+        else:
+            trained_on = record.get("set", "") if _of_same_set(record, data, method) else ""
+        same = trained_on and _same(record, _asked(config, data, trained_on))
+        return record if same else None
+
     def has(self, data: ImageData, method: Method) -> bool:
         """Whether the set was made before, and would be read."""
         return self._find(data, method.resolve(data)) is not None
 
     def holds(self, data: ImageData, method: Method, config: EvalConfig) -> bool:
         """Whether both the set and its accuracies were made before, and would be read."""
-        made = self._find(data, method.resolve(data))
-        if made is None:
-            return False
-        config = config.resolve(data)
-        record = self._read(record_name(made.stem, config.model, config.variant))
-        return _same(record, _asked(config, data, made.digest()))
+        there = self.layout.distilled(stem(data.name, method.resolve(data))).exists()
+        return there and self.recorded(data, method, config) is not None
 
     def holds_full_data(self, data: ImageData, config: EvalConfig, *, zca: ZCA) -> bool:
         """Whether the record of ``full_data`` was made before, and would be read."""
@@ -228,6 +243,27 @@ def facts_of_set(made: DistilledSet) -> Facts:
     settings = flat(made.method.recorded())
     about = made.method.name, made.revision, settings, made.data_fingerprint, made.versions
     return Facts(*about)
+
+
+def facts_of_distillation(record: Mapping[str, Any]) -> Facts:
+    """The facts that a record says its set was made from.
+
+    Raises KeyError, TypeError or AttributeError for a record of another form, and for one that does
+    not tell: of another network than the ConvNet, say.
+    """
+    name, run = record["method"], record["distillation"]
+    settings = flat(record["distill"])
+    if name in METHODS:  # settings that it lacks are at today's default
+        settings = settings_of(METHODS[name]()) | settings
+    return Facts(name, run["revision"], settings, record["data"], run["versions"])
+
+
+def _of_same_set(record: Mapping[str, Any], data: ImageData, method: Method) -> bool:
+    """Whether a record, if any, is of the set that a resolved method makes today."""
+    try:
+        return not differences(facts_of_distillation(record), _facts(method, data.fingerprint))
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def _facts(method: Method, fingerprint: str) -> Facts:

@@ -47,12 +47,33 @@ def sweep(
             _fill(store, engine, grid, at, ceilings)
         records, sets = [], []
         for cell in grid:
-            *earlier, made = store.trajectory(cell.data, cell.method, at(cell))
+            how = cell.evaluation, cell.of_checkpoints
+            found, made = _measured(store, cell.data, cell.method, at(cell), *how)
+            records += found
             sets.append(made)
-            records += [store.accuracies(s, cell.data, cell.of_checkpoints) for s in earlier]
-            records.append(store.accuracies(made, cell.data, cell.evaluation))
         records += [store.full_data(cell.data, cell.evaluation, zca=cell.zca) for cell in ceilings]
     return records, sets
+
+
+def _measured(
+    store: Store,
+    data: ImageData,
+    method: Method,
+    at: Sequence[int],
+    evaluation: EvalConfig,
+    of_checkpoints: EvalConfig,
+) -> tuple[list[dict[str, Any]], DistilledSet]:
+    """Records of a run's checkpoints and of its end, in order, and the set of its end.
+
+    A checkpoint whose record is there is not made again, even where its set was not kept.
+    """
+    steps = sorted({*at} - {method.length})
+    known = {step: store.recorded(data, method.at(step), of_checkpoints) for step in steps}
+    missing = [step for step, record in known.items() if record is None]
+    *earlier, made = store.trajectory(data, method, missing)
+    for step, distilled in zip(missing, earlier, strict=True):
+        known[step] = store.accuracies(distilled, data, of_checkpoints)
+    return [*known.values(), store.accuracies(made, data, evaluation)], made
 
 
 def made_so_far(store: Store, grid: Sequence[Cell]) -> list[Cell]:
@@ -82,11 +103,8 @@ class _Set:
     """Of the last set, and of those before it."""
 
     def make(self, store: Store, data: ImageData) -> None:
-        *earlier, last = store.trajectory(data, self.method, self.at)
-        for evaluation, of_checkpoints in self.evaluations:
-            for made in earlier:
-                store.accuracies(made, data, of_checkpoints)
-            store.accuracies(last, data, evaluation)
+        for how in self.evaluations:
+            _measured(store, data, self.method, self.at, *how)
 
 
 @dataclass

@@ -41,7 +41,8 @@ class Verification:
     """Percent, of each network trained this time."""
     same_accuracies: bool
     same_images: bool | None
-    """Whether the images are equal to the last bit; None where the distilled set is missing."""
+    """Whether the images are equal to the last bit; None where neither the set is there nor the
+    record tells its digest."""
     verdict: str
     """One sentence on the accuracies of then and now, tested."""
     changed: list[str]
@@ -85,6 +86,8 @@ def verify(
         if beside.is_file():
             kept = DistilledSet.load(beside)
             same_images = kept.digest() == made.digest() and torch.equal(kept.images, made.images)
+        elif "set" in then:
+            same_images = then["set"] == made.digest()
         with threads(_threads(then["evaluation"])):
             measured = evaluate(made, data, evaluation, progress=progress)
     accuracies = [round(value, 4) for value in measured.tolist()]
