@@ -453,7 +453,7 @@ def run(data):
     """A run of two iterations, and where it is evaluated: after one, and after both."""
     fewer = BRIEF.resolve(data).but(networks=1)
     grid = [Cell(data, SMALL.resolve(data), BRIEF.resolve(data), fewer)]
-    return lambda results: sweep(results, grid, lambda cell: [1])
+    return lambda results, **how: sweep(results, grid, lambda cell: [1, 2], **how)
 
 
 def checkpoint(results):
@@ -489,6 +489,14 @@ def test_a_checkpoint_whose_set_is_another_is_evaluated_anew(results, run, work)
     work.clear()
     after, _ = run(results)
     assert work == ["evaluate"] and after[0]["set"] == made.digest() != before[0]["set"]
+
+
+def test_what_was_made_so_far_leaves_out_checkpoints_that_were_not(results, data, run, work):
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    work.clear()
+    (alone,), _ = run(results, only_made=True)
+    assert not work and len(run(results)[0]) == 2
+    assert run(results, only_made=True)[0][1] == alone
 
 
 def test_the_end_of_a_run_whose_set_is_gone_is_made_anew(results, run, work):

@@ -7,6 +7,7 @@ wherever it is started again. The results are then read from the store, in the g
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,20 @@ def sweep(
     grid: Sequence[Cell],
     at: Callable[[Cell], Sequence[int]] = lambda cell: (),
     ceilings: Sequence[FullDataCell] = (),
+    *,
+    only_made: bool = False,
 ) -> tuple[list[dict[str, Any]], list[DistilledSet]]:
     """Records and distilled sets of all cells, each read where it was made before.
 
     A cell has one record for each of the iterations that ``at`` gives, in order, and one for its
-    end, and one set, that of its end; records of ``ceilings`` come last. Raises SettingError before
+    end, and one set, that of its end; records of ``ceilings`` come last. With ``only_made``, for
+    a grid of ``made_so_far``, iterations without a record are left out. Raises SettingError before
     any work for an engine that is invalid, and RuntimeError, naming the cell, where one failed in
     another process.
     """
     engine = Engine.chosen()
+    if only_made:
+        at = partial(_recorded, store, at)
     with engine.threads():
         foreseen.say(store, engine, grid, at, ceilings)
         if not engine.in_this_process:
@@ -53,6 +59,12 @@ def sweep(
             sets.append(made)
         records += [store.full_data(cell.data, cell.evaluation, zca=cell.zca) for cell in ceilings]
     return records, sets
+
+
+def _recorded(store: Store, at: Callable[[Cell], Sequence[int]], cell: Cell) -> list[int]:
+    """Those of a cell's iterations that have a record."""
+    how = cell.of_checkpoints
+    return [step for step in at(cell) if store.recorded(cell.data, cell.method.at(step), how)]
 
 
 def _measured(
