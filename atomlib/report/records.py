@@ -3,7 +3,6 @@
 A record is a JSON object that atomlib.runs.store keeps of each evaluation.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from atomlib import methods
 from atomlib.datasets import known
 from atomlib.datasets.known import Known
 from atomlib.methods import METHODS
+from atomlib.methods.method import CHECKPOINT
 from atomlib.report.defaults import defaults
 from atomlib.runtime.provenance import flat
 
@@ -90,10 +90,6 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
 def is_reduced(record: dict[str, Any]) -> bool:
     """Whether any setting that costs time is below the paper's."""
     return any(ours < papers for key, (ours, papers) in changes(record).items() if key in SIZES)
-
-
-CHECKPOINT = re.compile(r"\.?it\d+$")
-"""The end of a variant's name that Method.at gives it."""
 
 
 def lasts(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

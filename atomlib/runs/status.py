@@ -15,7 +15,7 @@ from atomlib import training
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
 from atomlib.methods import METHODS, Method
-from atomlib.report.records import CHECKPOINT
+from atomlib.methods.method import CHECKPOINT
 from atomlib.runs import lines
 from atomlib.runs.lines import facts_of_line
 from atomlib.runs.store import facts_of_distillation, facts_of_record, facts_of_set
