@@ -51,7 +51,7 @@ def status(folder: str | Path, since: float = 0.0) -> list[Line]:
     for path in layout.all_distilled():
         found.append(_of_set(path, since, sets))
     for path in layout.records():
-        found += _of_record(path, since, sets, layout)
+        found += _of_record(path, since, sets)
     found += _of_candidates(layout.candidates, since)
     found += _unfinished(layout.unfinished)
     return sorted(found, key=lambda line: (STATES.index(line.state), line.name))
@@ -77,9 +77,7 @@ def _since_distilled(then: Facts, kind: type[Method] | None, given: list[str]) -
     return differences(then, then.today(revision=kind.revision, defaults=kind(), given=given))
 
 
-def _of_record(
-    path: Path, since: float, sets: dict[str, DistilledSet], layout: Layout
-) -> Iterator[Line]:
+def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Iterator[Line]:
     """Its line; none where a set was distilled and not evaluated."""
     name = f"accuracies {path.stem}"
     try:
@@ -94,7 +92,8 @@ def _of_record(
             now = replace(now, trained_on=sets[stem].digest())
         reasons, what = differences(then, now), f"{len(record['accuracies'])} networks"
         if record["method"] != "whole" and stem not in sets:
-            if CHECKPOINT.search(record["variant"]) and not layout.distilled(stem).exists():
+            there = Layout.of_record(path).distilled(stem).exists()
+            if CHECKPOINT.search(record["variant"]) and not there:
                 what += "; a checkpoint, whose set was not kept"
                 kind, run = METHODS.get(record["method"]), record["distillation"]
                 reasons += _since_distilled(facts_of_distillation(record), kind, run["given"])

@@ -54,7 +54,7 @@ def sweep(
         records, sets = [], []
         for cell in grid:
             how = cell.evaluation, cell.of_checkpoints
-            found, made = _measured(store, cell.data, cell.method, at(cell), *how)
+            found, made = _made(store, cell.data, cell.method, at(cell), *how)
             records += found
             sets.append(made)
         records += [store.full_data(cell.data, cell.evaluation, zca=cell.zca) for cell in ceilings]
@@ -67,7 +67,7 @@ def _recorded(store: Store, at: Callable[[Cell], Sequence[int]], cell: Cell) -> 
     return [step for step in at(cell) if store.recorded(cell.data, cell.method.at(step), how)]
 
 
-def _measured(
+def _made(
     store: Store,
     data: ImageData,
     method: Method,
@@ -116,7 +116,7 @@ class _Set:
 
     def make(self, store: Store, data: ImageData) -> None:
         for how in self.evaluations:
-            _measured(store, data, self.method, self.at, *how)
+            _made(store, data, self.method, self.at, *how)
 
 
 @dataclass
