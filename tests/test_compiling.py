@@ -1,5 +1,9 @@
 """torch.compile: any number of steps in a process, and a record that says what really ran."""
 
+import os
+import subprocess
+import sys
+import time
 from functools import partial
 
 import pytest
@@ -150,6 +154,47 @@ def test_a_step_that_could_not_be_compiled_is_called_eager(backend):
     assert str(run) == "compiled float32 on cpu"
     step(torch.ones(3))
     assert str(run) == "eager float32 on cpu"
+
+
+COMPILED = """
+import sys, torch
+from atomlib.runtime import compiling
+if not compiling.works("cpu"):
+    sys.exit("works said no")
+step = compiling.Compiled(lambda x: x.sin().exp().sum(), "default", lambda: print("eager"))
+x = torch.arange(64.0, requires_grad=True)
+step(x).backward()
+print(x.grad.sum().item())
+"""
+
+
+def test_compiled_code_that_was_cut_short_is_made_again_or_done_without(tmp_path):
+    def said():
+        done = subprocess.run(
+            [sys.executable, "-c", COMPILED],
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.split(), done.stderr
+
+    whole, _ = said()
+    made = sorted(tmp_path.rglob("*.main.so"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(made) == 3  # of works, of the step forward and of it backward
+    # Empty, as a power cut leaves it: taken out and made again; not a lock, nor what is new.
+    (new := tmp_path / "new.so").touch()
+    (lock := tmp_path / "old.lock").touch()
+    hour_ago = time.time() - 3600
+    for path in made:
+        path.write_bytes(b"")
+    for path in (lock, *made):
+        os.utime(path, (hour_ago, hour_ago))
+    assert said()[0] == whole
+    assert all(path.stat().st_size for path in made) and new.exists() and lock.exists()
+    # Damaged otherwise, and of the backward: seen when the step is called, where it is caught.
+    made[-1].write_bytes(b"cut")
+    (eager, number), told = said()
+    assert eager == "eager" and float(number) == pytest.approx(float(whole[0]))
+    assert "a step cannot be compiled (" in told and "it runs eager" in told
 
 
 def test_bfloat16_warps_images_where_float32_does(make_data):

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple
 
 import torch
@@ -26,10 +28,18 @@ FORMS = 1 << 20
 and runs the ninth uncompiled, so that a result would depend on those made before it."""
 
 
+IN_THE_MAKING_S = 600
+"""No compiler writes one file for so long: one that is empty after it stays so."""
+
+
 class Compiled:
     """A compiled function; where compiling it fails, the function itself, with a line on stderr."""
 
     def __init__(self, function: Callable, mode: str, on_failure: Callable[[], None]):
+        # The backward too, at the first call: else it would be at the first backward, which is not
+        # called from here. torch 2.6 may not have the name.
+        if hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"):
+            torch._functorch.config.force_non_lazy_backward_lowering = True
         limits = torch._dynamo.config
         # By the names that torch 2.6 and 2.11 both have.
         for name in ("cache_size_limit", "accumulated_cache_size_limit"):
@@ -62,6 +72,7 @@ def works(kind: str) -> bool:
 
     Where it does not (no C++ compiler, no Python.h, an old GPU), one line on stderr says why.
     """
+    forget_what_was_cut_short()
     try:
         torch.compile(_small, dynamic=False)(torch.ones(16, device=kind))
     except Exception as error:
@@ -70,6 +81,20 @@ def works(kind: str) -> bool:
         )
         return False
     return True
+
+
+def forget_what_was_cut_short() -> None:
+    """Take empty files out of torch's cache of compiled code, but for locks and new ones.
+
+    A machine that loses power leaves them, and torch takes one for the code that it is named after.
+    """
+    with suppress(OSError):  # read only, or another process was first
+        kept = torch._inductor.runtime.runtime_utils.cache_dir()
+        for path in Path(kept).rglob("*"):
+            facts = path.lstat()
+            old = facts.st_mtime < time.time() - IN_THE_MAKING_S
+            if S_ISREG(facts.st_mode) and not facts.st_size and old and path.suffix != ".lock":
+                path.unlink()
 
 
 def _small(x: Tensor) -> Tensor:
