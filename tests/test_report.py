@@ -20,6 +20,7 @@ from atomlib.report.figures import (
     accuracy_figure,
     cost_figure,
     loss_figure,
+    style,
     write_figure,
 )
 from atomlib.report.findings import compare
@@ -594,6 +595,19 @@ def test_both_recipes_stand_side_by_side():  # the first above the second: y goe
     assert first.get_offsets()[:, 1].max() < second.get_offsets()[:, 1].min()
     assert axis.yaxis_inverted()
     assert len(second.get_facecolor()) == 0 < len(first.get_facecolor())
+
+
+def test_the_legend_of_accuracies_hides_no_dot():
+    records = [record(method=method, ipc=ipc) for method in ("random", "atom") for ipc in (1, 10)]
+    records.append(record(recipe="code", evaluation={"recipe": "code"}))
+    with plt.rc_context():
+        style()
+        figure = accuracy_figure(records, main_table(records))
+        figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert len(legend.texts) == 3
+    covered = legend.get_window_extent()
+    assert not any(covered.overlaps(axis.get_tightbbox()) for axis in figure.axes)
 
 
 def learned(data, method, ipc, losses, **settings):

@@ -86,7 +86,7 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
     recipes = sorted(set(dots.recipe), reverse=True)
     order = sorted(set(dots.method), key=methods.place)
     panels = list(dots.groupby(["dataset", "ipc"]))
-    height = 0.9 + 0.2 * len(order) * len(recipes)
+    height = 1.2 + 0.2 * len(order) * len(recipes)
     figure, axes = _panels(len(panels), 2.8, height, sharex=True, sharey=True)
     for axis, ((dataset, ipc), part) in zip(axes, panels, strict=True):
         for (method, recipe), mine in part.groupby(["method", "recipe"]):
@@ -112,8 +112,9 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
     for side, recipe in enumerate(recipes if len(recipes) > 1 else ()):
         fill = {"color": "0.5"} if side == 0 else {"edgecolor": "0.5", "facecolor": "none"}
         axes[-1].scatter([], [], s=16, label=f"by the {recipe}", **fill)
-    if axes[-1].get_legend_handles_labels()[1]:
-        axes[-1].legend(loc="best", frameon=True)
+    handles, labels = axes[-1].get_legend_handles_labels()
+    if labels:  # below all panels: in one of them it would hide dots
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
