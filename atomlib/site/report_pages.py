@@ -38,7 +38,7 @@ FIGURES = {
     "loss": "Matching loss over iterations, one line per distilled set. Each panel has a y axis of "
     "its own, since methods' losses are of different terms.",
     "main_table": "Every network's accuracy as a dot, the published mean as a bar across with its "
-    "±. All panels have one y axis.",
+    "±. All panels have one x axis.",
     "nas": "Rank on each proxy against rank when trained on the full data, a dot per network; the "
     "star is the one that the proxy chose.",
     "power": "Accuracy by spatial and channel power of attention.",
