@@ -9,7 +9,7 @@ import torch
 
 from atomlib import distill
 from atomlib.methods import METHODS
-from atomlib.runs.engine import Engine
+from atomlib.runs.engine import VARIABLES, Engine
 from atomlib.runs.grid import Cell, FullDataCell
 from atomlib.runs.store import Store
 from atomlib.runs.sweep import sweep
@@ -17,7 +17,7 @@ from atomlib.training import EvalConfig
 
 module = importlib.import_module("atomlib.runs.sweep")  # `atomlib.runs.sweep` is the function
 
-VARIABLES = ("ENGINE", "WORKERS", "RAY_ADDRESS", "CPUS_PER_CELL", "GPUS_PER_CELL")
+where = importlib.import_module("atomlib.runs.engine")
 
 
 @pytest.fixture(autouse=True)
@@ -74,11 +74,28 @@ def test_the_environment_is_read(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("processors", "gibibytes", "threads", "workers"),
+    [(2, 24, 1, 2), (8, 64, 2, 4), (64, 16, 1, 8), (2, 24, 4, 1), (4, 1, 1, 1)],
+)
+def test_auto_is_as_many_workers_as_the_machine_has_room_for(
+    monkeypatch, processors, gibibytes, threads, workers
+):
+    monkeypatch.setattr(where, "processors", lambda device: processors)
+    monkeypatch.setattr(where, "memory", lambda device: gibibytes << 30)
+    monkeypatch.setattr(where, "pick_device", lambda device: torch.device("cpu"))
+    monkeypatch.setenv("WORKERS", "auto")
+    monkeypatch.setenv("CPUS_PER_CELL", str(threads))
+    assert Engine.chosen().workers == workers
+    monkeypatch.setattr(where, "pick_device", lambda device: torch.device("cuda"))
+    assert Engine.chosen().workers == processors, "one per GPU"
+
+
+@pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
         ("ENGINE", "slurm", "processes, ray"),
         ("ENGINE", "rai", "did you mean 'ray'?"),
-        ("WORKERS", "0", "1 or more"),
+        ("WORKERS", "0", "1 or more, or auto"),
         ("WORKERS", "1.5", "1 or more"),
         ("CPUS_PER_CELL", "all", "1 to 1024"),
         ("CPUS_PER_CELL", "99999999999999999999", "1 to 1024"),
@@ -110,6 +127,31 @@ def test_processes_make_what_this_one_makes(monkeypatch, tmp_path, make_data):
     # Random has its start alone; the others three sets each, however many networks use them.
     assert len(records) == 4 * 3 + 1 + len(ceilings)
     assert same(*stores) == 3 * 3 + 1
+
+
+def test_no_worker_starts_where_all_is_made_and_only_what_is_missing_is_handed_out(
+    monkeypatch, tmp_path, make_data
+):
+    data = make_data()
+    grid, store = small_grid(data), Store(tmp_path / "report", progress=False)
+    ceilings = [FullDataCell(data, grid[0].evaluation.but(networks=1), False)]
+    made, _ = sweep(store, grid, checkpoints, ceilings)
+    asked = []
+
+    def side_by_side(engine, items, make, tensors, *rest):
+        asked.append([item.name for item in items])
+        work = make(tensors, *rest[0])
+        yield from ((item, work(item)) for item in items)
+
+    monkeypatch.setattr(Engine, "side_by_side", side_by_side)
+    monkeypatch.setenv("WORKERS", "2")
+    assert sweep(store, grid, checkpoints, ceilings)[0] == made
+    assert not asked
+    for name in ("toy-dm-ipc1-seed0-it1", "toy-whole"):
+        store.layout.record(name).unlink()
+    again, _ = sweep(store, grid, checkpoints, ceilings)
+    assert asked == [["toy-whole", "toy-dm-ipc1-seed0"]]
+    assert numbers(again) == numbers(made)
 
 
 def test_a_set_that_several_networks_are_trained_on_is_one_task(tmp_path, make_data):

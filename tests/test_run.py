@@ -153,6 +153,42 @@ def test_a_profile_that_is_none_is_refused_before_any_work(project, text, compla
     assert not (project / "reports").exists()
 
 
+def test_a_profile_says_where_cells_run_unless_the_caller_does(project, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # run_profile sets it; put back afterwards
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("WORKERS", "3")
+    path = project / "notebooks" / "00_one.ipynb"
+    notebook = nbformat.read(path, 4)
+    names = ("WORKERS", "OMP_NUM_THREADS")
+    notebook.cells[1].source = f"import os\nprint(*map(os.environ.get, {names}))"
+    nbformat.write(notebook, path)
+    profile({"environment": {"OMP_NUM_THREADS": 1, "WORKERS": "auto"}, "00_one": {"number": 4}})
+    assert read_profile("small") == {"00_one": {"number": 4}}
+    run_profile("small")
+    executed = nbformat.read(project / "reports/small/notebooks/00_one.ipynb", 4)
+    assert executed.cells[-1].outputs[0]["text"] == "3 1\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"WORKER": 2}, "variable of the environment in profile 'small' is 'WORKER'.*'WORKERS'"),
+        ({"PATH": "/"}, "is 'PATH'"),
+        ({"WORKERS": "many"}, "WORKERS is 'many'; allowed: 1 or more, or auto"),
+        ([], "environment in profile 'small' is"),
+    ],
+)
+def test_an_environment_that_is_none_is_refused_before_any_work(
+    project, monkeypatch, given, complaint
+):
+    monkeypatch.setenv("WORKERS", "1")
+    monkeypatch.delenv("WORKERS")
+    profile({"environment": given, "00_one": {"number": 4}})
+    with pytest.raises(SettingError, match=complaint):
+        run_profile("small")
+    assert not (project / "reports").exists()
+
+
 def test_a_folder_in_place_of_a_profile_is_told(project):
     (project / "notebooks/profiles/other.yaml").mkdir()
     with pytest.raises(SettingError, match="Is a directory"):

@@ -3,7 +3,8 @@
 Environment variables say which, so that notebooks need not:
 
     ENGINE          processes (the default) or ray
-    WORKERS         processes that cells run in; 1, the default, is this process only
+    WORKERS         processes that cells run in; 1, the default, is this process only; auto is one
+                    per GPU, or as many as processors, by the threads of a cell, and memory allow
     RAY_ADDRESS     auto (the default), or HOST:PORT of a Ray cluster
     CPUS_PER_CELL   threads of a cell; default: those that torch has here (on a cluster a cell with
                     a GPU then takes no more processors than leave some for the node's other GPUs)
@@ -27,14 +28,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from atomlib.errors import SettingError, check_choice
-from atomlib.runs.processes import as_tensor, in_processes, named, threads
+from atomlib.runs.processes import as_tensor, in_processes, named, processors, threads
 from atomlib.runs.ray_cluster import in_cluster, memory_of_a_task
 from atomlib.runtime.device import memory, pick_device
 
 ENGINES = ("processes", "ray")
 
+VARIABLES = ("ENGINE", "WORKERS", "RAY_ADDRESS", "CPUS_PER_CELL", "GPUS_PER_CELL")
+
 MOST_CPUS = 1024
 """Threads of a cell: far more than this, and the system starts none."""
+
+MEMORY_OF_A_WORKER = 2 << 30
+"""Bytes that "auto" leaves each worker: what a process holds on small data is half of it."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,13 @@ class Engine:
             lambda n: 0 <= n <= 1 or (n.is_integer() and n > 1),
             "0 to 1, or a whole number",
         )
-        return cls(
-            name,
-            _number("WORKERS", int, lambda n: n >= 1, "1 or more") or 1,
-            os.environ.get("RAY_ADDRESS") or "auto",
-            cpus or torch.get_num_threads(),
-            gpus,
-            cpus,
-        )
+        per_cell = cpus or torch.get_num_threads()
+        if os.environ.get("WORKERS") == "auto":
+            workers = _that_fit(per_cell)
+        else:
+            workers = _number("WORKERS", int, lambda n: n >= 1, "1 or more, or auto") or 1
+        address = os.environ.get("RAY_ADDRESS") or "auto"
+        return cls(name, workers, address, per_cell, gpus, cpus)
 
     @property
     def in_this_process(self) -> bool:
@@ -139,6 +144,14 @@ class Engine:
         """As many threads in this process as a cell has in another."""
         with threads(self.cpus):
             yield
+
+
+def _that_fit(threads: int) -> int:
+    """How many workers of so many threads this machine has room for."""
+    device = pick_device(None)
+    if device.type != "cpu":
+        return processors(device)
+    return max(1, min(processors(device) // threads, memory(device) // MEMORY_OF_A_WORKER))
 
 
 def _from_file(path: Path, make: Callable[..., Callable], arguments: tuple) -> Callable:

@@ -1,7 +1,8 @@
 """Runs the notebooks of a profile with papermill.
 
-A profile, notebooks/profiles/<name>.yaml, maps notebook names to parameters. papermill
-executes each notebook with its parameters; what it made lands in reports/<name>/.
+A profile, notebooks/profiles/<name>.yaml, maps notebook names to parameters, and may say under
+``environment`` where cells run. papermill executes each notebook with its parameters; what it made
+lands in reports/<name>/.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 
 from atomlib.errors import SettingError, check_choice, check_kind, shown
-from atomlib.runs.engine import Engine
+from atomlib.runs.engine import VARIABLES, Engine
 from atomlib.runtime.clone import data_folder, root
 from atomlib.runtime.files import as_path, atomic_write, check_writable, lock
 from atomlib.runtime.layout import Layout
@@ -29,6 +30,9 @@ NOTEBOOKS = Path("notebooks")
 
 PROFILES = NOTEBOOKS / "profiles"
 
+ENVIRONMENT = ("OMP_NUM_THREADS", *VARIABLES)
+"""What a profile may set, where the caller has not: threads of a kernel, and the engine."""
+
 
 def read_profile(name: str) -> dict[str, dict[str, Any]]:
     """Parameters by notebook.
@@ -36,16 +40,8 @@ def read_profile(name: str) -> dict[str, dict[str, Any]]:
     Raises SettingError for an unknown profile, notebook or parameter, and for a file that is no
     mapping of notebooks to parameters.
     """
-    check_choice("profile", name, sorted(path.stem for path in PROFILES.glob("*.yaml")))
-    path = PROFILES / f"{name}.yaml"
-    try:
-        profile = yaml.load(path.read_text("utf-8"), _Loader)
-    except (OSError, *NO_YAML) as error:
-        raise SettingError(
-            f"profile {path} is no YAML ({' '.join(str(error).split())}); allowed: notebooks, each "
-            "with its parameters"
-        ) from None
-    check_kind(f"profile {path}", profile, dict, "notebooks, each with its parameters")
+    profile = _read(name)
+    profile.pop("environment", None)
     for notebook, parameters in profile.items():
         check_choice(
             f"notebook of profile {name!r}",
@@ -57,6 +53,29 @@ def read_profile(name: str) -> dict[str, dict[str, Any]]:
         for parameter, value in parameters.items():
             check_choice(f"parameter of {notebook} in profile {name!r}", parameter, known)
             _check_plain(f"{parameter} of {notebook} in profile {name!r}", value)
+    return profile
+
+
+def environment(name: str) -> dict[str, str]:
+    """Variables that a profile sets for its notebooks. Raises SettingError for an unknown one."""
+    given = _read(name).get("environment", {})
+    check_kind(f"environment in profile {name!r}", given, dict, "variables by name")
+    for variable in given:
+        check_choice(f"variable of the environment in profile {name!r}", variable, ENVIRONMENT)
+    return {variable: str(value) for variable, value in given.items()}
+
+
+def _read(name: str) -> dict[str, Any]:
+    check_choice("profile", name, sorted(path.stem for path in PROFILES.glob("*.yaml")))
+    path = PROFILES / f"{name}.yaml"
+    try:
+        profile = yaml.load(path.read_text("utf-8"), _Loader)
+    except (OSError, *NO_YAML) as error:
+        raise SettingError(
+            f"profile {path} is no YAML ({' '.join(str(error).split())}); allowed: notebooks, each "
+            "with its parameters"
+        ) from None
+    check_kind(f"profile {path}", profile, dict, "notebooks, each with its parameters")
     return profile
 
 
@@ -128,8 +147,10 @@ def run_profile(
     them, an absolute path, is where executed notebooks go too. With ``reuse``,
     results that came with the clone are read too, where they are up to date.
     """
-    Engine.chosen()
     profile = {notebook: {} for notebook in _notebooks()} if name == LAB else read_profile(name)
+    for variable, value in ({} if name == LAB else environment(name)).items():
+        os.environ.setdefault(variable, value)
+    Engine.chosen()
     for notebook in only or []:
         check_choice("notebook", notebook, profile)
     for notebook in only or profile if changes else []:

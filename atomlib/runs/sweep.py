@@ -134,6 +134,14 @@ class _Whole:
             store.full_data(data, evaluation, zca=self.zca)
 
 
+def _held(store: Store, cell: Cell, at: Sequence[int]) -> bool:
+    """Whether nothing of a cell is left to do."""
+    steps = {*at} - {cell.method.length}
+    return store.holds(cell.data, cell.method, cell.evaluation) and all(
+        store.recorded(cell.data, cell.method.at(step), cell.of_checkpoints) for step in steps
+    )
+
+
 def _fill(
     store: Store,
     engine: Engine,
@@ -142,6 +150,14 @@ def _fill(
     ceilings: Sequence[FullDataCell],
 ) -> None:
     """Have the store hold it all."""
+    grid = [cell for cell in grid if not _held(store, cell, at(cell))]
+    ceilings = [
+        cell
+        for cell in ceilings
+        if not store.holds_full_data(cell.data, cell.evaluation, zca=cell.zca)
+    ]
+    if not grid and not ceilings:
+        return  # no worker need start
     data = list(dict.fromkeys(cell.data for cell in (*grid, *ceilings)))
     place = {each: number for number, each in enumerate(data)}
     # The ceilings first: they are long, and none should run by itself at the end.
