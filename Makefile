@@ -30,7 +30,7 @@ quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table,
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  settings: PROFILE=$$(cd notebooks/profiles && ls | sed 's/.yaml//' | paste -sd'|'), ATOM_DATA=folder with data, PYTHON=python3, TORCH_INDEX=index of another torch build"
-	@echo "  where cells run: WORKERS=processes, or ENGINE=ray RAY_ADDRESS=host:port (README)"
+	@echo "  where cells run: WORKERS=processes, or ENGINE=ray RAY_ADDRESS=host:port (notebooks/README.md)"
 
 reports: $(READY)  ## all notebooks of PROFILE=..., continuing where a run was cut
 	$(BIN)/python -m atomlib run --profile "$(PROFILE)"
@@ -107,7 +107,7 @@ verify: asked $(READY)  ## make RESULT=reports/.../results/....json again from i
 asked:
 	@test -n "$(RESULT)" || { echo "error: RESULT is not given; allowed: make verify RESULT=reports/quick/results/NAME.json" >&2; exit 1; }
 
-torture: $(READY)  ## kills, full disks, damaged files, random settings, lost cluster nodes: as many as the README counts
+torture: $(READY)  ## kills, full disks, damaged files, random settings, lost cluster nodes: as many as reports/README.md counts
 	ATOM_TORTURE=1 $(BIN)/python -m pytest -m torture
 
 gpu: $(READY)  ## on a machine with a GPU: its tests, a profiled step, bench, cifar10-gpu; one file to send back
