@@ -1,11 +1,13 @@
 """The READMEs, results.md and installation.md say what the repository holds: tables, links."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -139,3 +141,22 @@ def test_how_far_the_images_grew_is_what_the_committed_sets_say():
         for name in ("atom", "random")
     )
     assert f"{grown / real:.1f}" == times
+
+
+TOLD = " ".join(re.sub(r"<!-- reports/.*?<!-- end -->", "", EVERYWHERE, flags=re.DOTALL).split())
+"""What the pages say outside the tables, which are copies."""
+
+
+def test_each_accuracy_that_is_told_is_that_of_a_committed_record():
+    told = set(re.findall(r"\d+\.\d ± \d+\.\d", TOLD))
+    records = [json.loads(path.read_text()) for path in ROOT.glob("reports/*/results/*.json")]
+    measured = [record["accuracies"] for record in records if record.get("accuracies")]
+    assert len(told) > 5
+    assert told <= {f"{np.mean(each):.1f} ± {np.std(each):.1f}" for each in measured}
+
+
+def test_each_p_that_is_told_is_in_an_executed_notebook():
+    told = set(re.findall(r"\bp = ([\d.e-]*\d)", TOLD))
+    notebooks = "".join(path.read_text() for path in ROOT.glob("reports/*/notebooks/*.ipynb"))
+    assert len(told) > 5
+    assert not [p for p in told if not re.search(rf"(\| |p = ){re.escape(p)}\b", notebooks)]
