@@ -52,9 +52,11 @@ def readable_confirmed(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def sentences(table: pd.DataFrame, records: Iterable[dict[str, Any]]) -> list[str]:
+def sentences(
+    table: pd.DataFrame, records: Iterable[dict[str, Any]], missing: int = 0
+) -> list[str]:
     """What came first in ``ranked``, and how ``records`` of it on the test images stand to the
-    recipe's and to the published figure."""
+    recipe's and to the published figure; ``missing`` candidates are not made yet."""
     records = list(records)
     first = table.iloc[0]
     if first.variant == first.whole:
@@ -65,6 +67,8 @@ def sentences(table: pd.DataFrame, records: Iterable[dict[str, Any]]) -> list[st
             f"On held-out images {first.variant} comes first of {len(table) - 1} candidates: "
             f"{tenths(first['mean'])}, against {first.whole} {worth}."
         ]
+    if missing:
+        said.append(f"Candidates that are not made yet: {missing}. The choice may change with them.")
     for row in confirmed(records).itertuples():
         text = f"On the test images {row.settings} reaches {tenths(row.mean)}"
         if pd.isna(row.published):
