@@ -54,7 +54,7 @@ def test_the_recipe_itself_may_come_first():
 def test_candidates_that_are_missing_are_told():
     table = held_out(**{"": [50.0, 51.0, 52.5]}, worse=[20.0, 21.0, 22.0])
     tested = confirmed_at({"": [[54.0, 54.5, 55.0]]})
-    told = "Candidates that are not made yet: 2. The choice may change with them."
+    told = "Candidates not made yet: 2. The choice may change with them."
     assert choice.sentences(table, tested, missing=2)[1] == told
     assert told[:20] not in " ".join(choice.sentences(table, tested))
 

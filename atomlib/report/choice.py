@@ -68,7 +68,7 @@ def sentences(
             f"{tenths(first['mean'])}, against {first.whole} {worth}."
         ]
     if missing:
-        said.append(f"Candidates that are not made yet: {missing}. The choice may change with them.")
+        said.append(f"Candidates not made yet: {missing}. The choice may change with them.")
     for row in confirmed(records).itertuples():
         text = f"On the test images {row.settings} reaches {tenths(row.mean)}"
         if pd.isna(row.published):
