@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from atomlib.published.protocols import PROTOCOLS, in_words
+from atomlib.report.readable import made_on
 from atomlib.report.records import data_of
 from atomlib.runtime.layout import judged_name as stem
 
@@ -102,7 +103,6 @@ def findings(found: pd.DataFrame) -> list[str]:
 def note(records: list[dict[str, Any]]) -> str:
     """What stands below the table."""
     last = records[-1]
-    libraries = ", ".join(f"{k} {v}" for k, v in last["evaluation"]["versions"].items())
     ours = [in_words(r["evaluate"]) for r in records if r["protocol"] == "ours"]
     data = data_of(last)
     return (
@@ -111,5 +111,5 @@ def note(records: list[dict[str, Any]]) -> str:
         f"({last['evaluate']['model']}, width {last['evaluate']['width']}). Our protocol: "
         f"{ours[0] if ours else 'not run'}. Random: as many real images of each class. Claimed: "
         "what the file holds, measured by its authors. Made on "
-        f"{last['evaluation']['hardware']} with {libraries}. {data.note}".strip()
+        f"{made_on(records)}. {data.note}".strip()
     )

@@ -167,11 +167,24 @@ def provenance(records: Iterable[dict[str, Any]]) -> str:
         for text in _differences([r for r in records if r["method"] == "whole"])
     ]
     parts += dict.fromkeys(each.note for each in data if each.note)
-    made = records[-1]["evaluation"]
-    libraries = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
-    parts.append(f"Made on {made['hardware']} with {libraries}.")
+    parts.append(f"Made on {made_on(records)}.")
     parts.append("Measured: mean ± population standard deviation over networks.")
     return " ".join(parts)
+
+
+def made_on(records: Iterable[dict[str, Any]]) -> str:
+    """Every machine that distilled or evaluated one of them, by the versions that it had."""
+    machines: dict[str, dict[str, None]] = {}
+    for record in records:
+        for part in ("distillation", "evaluation"):
+            if made := record.get(part):
+                libraries = ", ".join(
+                    f"{name} {number}" for name, number in made["versions"].items()
+                )
+                machines.setdefault(libraries, {})[made["hardware"]] = None
+    return "; on ".join(
+        f"{' and on '.join(names)} with {libraries}" for libraries, names in machines.items()
+    )
 
 
 def _differences(records: list[dict[str, Any]]) -> list[str]:
