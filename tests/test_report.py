@@ -419,7 +419,9 @@ def test_the_note_names_every_machine_and_every_version():
         return {"hardware": hardware, "versions": {"torch": version}}
 
     here = record() | {"distillation": made("a slide rule", "9.9")}
-    assert "Made on a slide rule and on an abacus with torch 9.9." in provenance([here, record(seed=1)])
+    assert "Made on a slide rule and on an abacus with torch 9.9." in provenance(
+        [here, record(seed=1)]
+    )
     later = record(seed=2) | {"evaluation": made("a loom", "10.0")}
     text = provenance([here, later, record(seed=1)])
     assert (
