@@ -23,9 +23,11 @@ from atomlib.nas.search import Proxy, evaluate_candidates, halves
 from atomlib.nas.space import AXES, Candidate, sample, search_space
 from atomlib.preprocess import Preprocess
 from atomlib.randomness import stream
+from atomlib.report.readable import nas_note
 from atomlib.runs import lines as store_of_lines
 from atomlib.runtime.device import Execution
 from atomlib.runtime.files import sealed
+from atomlib.runtime.provenance import hardware
 from atomlib.training import EvalConfig, Trainer
 
 SPACE = search_space()
@@ -225,7 +227,8 @@ def test_early_stopping_sees_about_as_many_images_as_the_proxy(data, proxy, like
 def test_a_result_is_what_a_plain_training_reaches_on_either_half(search, data, proxy, seed):
     config = CONFIG.but(seed=seed, batch_size=4)
     frame = search(config=config)
-    assert list(frame.columns) == ["name", *AXES, "validation", "test", "seconds"]
+    assert list(frame.columns) == ["name", *AXES, "validation", "test", "seconds", "hardware"]
+    assert set(frame.hardware) == {hardware()}
     test = Preprocess.fit(data, zca=False)(data.test_images)
     for row, candidate in zip(frame.to_dict("records"), SMALL, strict=True):
         assert row["name"] == candidate.name
@@ -428,6 +431,25 @@ def test_a_changed_default_trains_anew(search, trained, new_default):
     new_default(EvalConfig, "lr", 0.5)
     search(config=EvalConfig()), search(config=EvalConfig())
     assert len(trained) == 2 * len(SMALL)
+
+
+def test_each_result_names_the_hardware_that_made_it(search, trained, data, tmp_path):
+    """Not the one that reads it."""
+    path = tmp_path / "nas.jsonl"
+    search()
+    first, second, *others = lines(path)
+    first["hardware"] = "an abacus"
+    del second["hardware"]  # as written before lines named it
+    path.write_text("".join(json.dumps(sealed(r)) + "\n" for r in (first, second, *others)))
+    frame = search()
+    assert len(trained) == len(SMALL)  # nothing anew
+    unknown = "a machine that is not on record"
+    told = dict(zip(frame.name, frame.hardware, strict=True))
+    assert (told.pop(first["name"]), told.pop(second["name"])) == ("an abacus", unknown)
+    assert list(told.values()) == [hardware()] * len(others)
+    note = nas_note(data, 3, 720, {"random": 7}, {}, {"random": frame})
+    made_on = note.partition("Made on ")[2].partition(". Each")[0]
+    assert set(made_on.split(" and on ")) == {"an abacus", unknown, hardware()}
 
 
 def test_a_setting_added_since_leaves_old_lines_as_they_are(search, trained, tmp_path):

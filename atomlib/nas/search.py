@@ -39,6 +39,7 @@ from atomlib.runtime.device import Execution, pick_device
 from atomlib.runtime.files import check_writable, lock
 from atomlib.runtime.layout import Layout
 from atomlib.runtime.progress import Bar
+from atomlib.runtime.provenance import hardware
 from atomlib.runtime.torch_state import under_torch_defaults
 from atomlib.training import (
     EnsembleTrainer,
@@ -127,11 +128,11 @@ def evaluate_candidates(
 
     Columns: name, depth, width, activation, norm, pooling; validation and test, the percent of
     each half of the test set (see ``halves``) given their label; seconds, by the clock of its
-    worker, for training and test: its part of those of a group. ``config`` says how to train;
-    the candidate's settings and the proxy's epochs stand in for its own. Each network draws from
-    the seed and from its place in the search space: its result is the same in any sample, order
-    or number of workers, and up to rounding in any group. ``config.together`` of one shape train
-    together at most; None leaves it to atomlib.nas.together.
+    worker, for training and test: its part of those of a group; hardware that did it. ``config``
+    says how to train; the candidate's settings and the proxy's epochs stand in for its own. Each
+    network draws from the seed and from its place in the search space: its result is the same in
+    any sample, order or number of workers, and up to rounding in any group. ``config.together`` of
+    one shape train together at most; None leaves it to atomlib.nas.together.
 
     ``keep`` is a .jsonl file. What it holds of the same facts (atomlib.runtime.provenance) is read
     (unless older than ATOM_MADE_SINCE, see atomlib.runs.store); everything else is trained and
@@ -295,8 +296,9 @@ class _Bench:
     run: str
     """What all trainings have in common."""
 
-    def measure(self, group: Group) -> list[dict[str, float]]:
-        """Of each: validation and test accuracy in percent, and its part of the seconds it took.
+    def measure(self, group: Group) -> list[dict[str, float | str]]:
+        """Of each: validation and test accuracy in percent, its part of the seconds it took, and
+        the hardware.
 
         A training that diverges is a result like any other: accuracy is what argmax says.
         """
@@ -313,7 +315,7 @@ class _Bench:
             return [one for part in parts for one in self.measure(Group(part))]
         return self._measured(group)
 
-    def _measured(self, group: Group) -> list[dict[str, float]]:
+    def _measured(self, group: Group) -> list[dict[str, float | str]]:
         run = " ".join([self.run, *(candidate.name for candidate in group.candidates)])
         name = f"{group.name}-{hashlib.sha256(run.encode()).hexdigest()[:8]}"
         kept = Bookmark.of(Bookmark(self.unfinished / f"{name}.safetensors"), run)
@@ -332,7 +334,8 @@ class _Bench:
         kept.end()
         seconds = round(kept.seconds / len(group.candidates), 3)
         return [
-            dict(zip(MEASURED, (*own, seconds), strict=True)) for own in zip(*halves, strict=True)
+            dict(zip(MEASURED, (*own, seconds), strict=True)) | {"hardware": hardware()}
+            for own in zip(*halves, strict=True)
         ]
 
     def _trainer(self, group: Group) -> Trainer:

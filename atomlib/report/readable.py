@@ -1,6 +1,6 @@
 """A report's tables for a reader: methods down, figures rounded, and the note that stands below."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -220,9 +220,10 @@ def nas_note(
     space: int,
     epochs: dict[str, int],
     restrict: dict[str, list],
-    hardware: str,
+    results: Mapping[str, pd.DataFrame],
 ) -> str:
-    """What a reader must know below the search's table."""
+    """What a reader must know below the search's table, whose ``results`` name their hardware."""
+    machines = dict.fromkeys(name for frame in results.values() for name in frame["hardware"])
     reduced = (
         f"Reduced: {tried} of the {space} networks" if tried < space else f"All {space} networks"
     )
@@ -230,7 +231,8 @@ def nas_note(
     trained = ", ".join(f"{label(name)} {count}" for name, count in epochs.items())
     return (
         f"Data: {data.label}. {reduced}{kept}. Epochs: {trained} (the DC "
-        f"family: 200 and 200). Made on {hardware}. Each network is trained once. Intervals: "
-        "bootstrap over networks, 1000 draws. Seconds are those of all networks together, each on "
-        "one thread; the last column is the chosen network's accuracy when trained on all images."
+        f"family: 200 and 200). Made on {' and on '.join(machines)}. Each network is trained once. "
+        "Intervals: bootstrap over networks, 1000 draws. Seconds are those of all networks "
+        "together, each on one thread; the last column is the chosen network's accuracy when "
+        "trained on all images."
     )

@@ -25,6 +25,9 @@ from atomlib.runtime.provenance import (
 )
 from atomlib.training import EvalConfig
 
+NOT_ON_RECORD = "a machine that is not on record"
+"""Of a line that was written before lines named theirs."""
+
 REVISION = 1
 """Of what the search gives: raised when, and only when, its numbers change (tests/golden/)."""
 
@@ -67,8 +70,9 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 def kept(
     path: Path, wanted: Mapping[str, Facts], measured: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """What was ``measured`` of the facts wanted, both by name; a damaged line is passed over.
+) -> dict[str, dict[str, float | str]]:
+    """What was ``measured`` of the facts wanted, by name, and on which hardware; a damaged line is
+    passed over.
 
     A file that came with a clone is none of this run's (see atomlib.runs.store), and goes.
     """
@@ -80,7 +84,9 @@ def kept(
         try:
             now = wanted.get(record["name"])
             if now and not differences(facts_of_line(record), now):
-                found[record["name"]] = {name: float(record[name]) for name in measured}
+                numbers = {name: float(record[name]) for name in measured}
+                hardware = str(record.get("hardware", NOT_ON_RECORD))
+                found[record["name"]] = numbers | {"hardware": hardware}
         except (AttributeError, KeyError, TypeError, ValueError):
             print(f"line {number} of {path} is damaged; it is passed over", file=sys.stderr)
     return found
