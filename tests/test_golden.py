@@ -32,6 +32,10 @@ WITHIN = 1e-3
 """Of the largest number of its list. One and two threads differ by 1e-4 at most, processors
 with and without AVX by 5e-5; ATOM and DataDAM by 0.3."""
 
+WAY_WITHIN = 1e-2
+"""Of a way, the change of the images: processors differ by 4e-3 in DSA's of whitened images,
+between whose steps networks are trained."""
+
 CPU = {"width": 16, "precision": "float32", "compile": "off"}
 DSA_OFF = {"strategies": []}
 
@@ -208,10 +212,14 @@ def complaint(of: str, golden: dict, now: dict[str, list[float]], revision: int)
     return f"{of}'s numbers have changed: undo it, or raise {name} and run `make golden`"
 
 
+def within(name: str) -> float:
+    return WAY_WITHIN if name.endswith(": way") else WITHIN
+
+
 def same(then: dict[str, list[float]], now: dict[str, list[float]]) -> bool:
     """Whether all numbers are there and each is near enough."""
     return then.keys() == now.keys() and all(
-        now[name] == pytest.approx(values, rel=0, abs=WITHIN * max(map(abs, values)))
+        now[name] == pytest.approx(values, rel=0, abs=within(name) * max(map(abs, values)))
         for name, values in then.items()
     )
 
@@ -244,7 +252,7 @@ def test_each_number_counts():
     for name, values in then.items():
         for place, value in enumerate(values):
             for far, near_enough in ((2.0, False), (0.1, True)):
-                moved = value + far * WITHIN * max(map(abs, values))
+                moved = value + far * within(name) * max(map(abs, values))
                 now = then | {name: [*values[:place], moved, *values[place + 1 :]]}
                 assert same(then, now) is near_enough
     assert not same(then, {name: then[name] for name in list(then)[1:]})
