@@ -651,6 +651,23 @@ def test_losses_of_other_terms_or_scale_are_in_panels_of_their_own(make_data):
     assert loss_figure([]).axes[0].get_title() == ""
 
 
+def test_losses_of_several_seeds_are_faint_below_their_mean(make_data):
+    data = make_data()
+    rows = [9.0, 4.0], [5.0, 2.0]
+    sets = [learned(data, "atom", 1, row, seed=seed) for seed, row in enumerate(rows)]
+    figure = loss_figure([*sets, learned(data, "atom", 2, [3.0, 1.0])])
+    (axis,) = figure.axes
+    *seeds, mean, alone = axis.lines
+    assert [list(line.get_ydata()) for line in seeds] == [*map(list, rows)]
+    assert list(mean.get_ydata()) == [7.0, 3.0] and list(alone.get_ydata()) == [3.0, 1.0]
+    assert {line.get_alpha() for line in seeds} == {0.25} and mean.get_alpha() is None
+    (legend,) = figure.legends  # of every IPC, whichever panel has it
+    assert [text.get_text() for text in legend.get_texts()] == ["IPC 1", "IPC 2"]
+
+    cut = loss_figure([sets[0], learned(data, "atom", 1, [5.0], seed=1)])
+    assert [len(line.get_ydata()) for line in cut.axes[0].lines] == [2, 1]  # no mean of unequals
+
+
 def test_the_bars_of_a_cost_are_the_fastest_and_the_slowest_step():
     row = {"ipc": 1, "step_s": 0.5, "step_low_s": 0.4, "step_high_s": 0.9, "bound_s": 0.1}
     row |= {"recipe": "text", "step_peak_mb": 2000.0}

@@ -1,8 +1,11 @@
 """Matching losses in panels: those of different terms or scale are never overlaid."""
 
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from atomlib import methods
@@ -26,19 +29,28 @@ def by_loss(sets: Iterable[DistilledSet]) -> list[tuple[str, list[DistilledSet]]
 
 
 def draw_losses(axes: Sequence[Axes], groups: list[tuple[str, list[DistilledSet]]]) -> None:
-    """One panel per group of ``by_loss``, a line per set, dashes by IPC."""
+    """One panel per group of ``by_loss``, dashes by IPC: a line per set, faint where several of one
+    IPC (distillation seeds) were recorded at the same iterations, with their mean upon them."""
     ipcs = sorted({made.ipc for _, mine in groups for made in mine})
+    dashes = dict(zip(ipcs, cycle(["-", "--", ":", "-."]), strict=False))
     for axis, (name, mine) in zip(axes, groups, strict=False):
-        for made in mine:
-            style = ("-", "--", ":", "-.")[ipcs.index(made.ipc) % 4]
-            colour = methods.colour(made.method.name)
-            steps, losses = zip(*made.history, strict=True)
-            axis.plot(steps, losses, color=colour, ls=style, lw=1.2, label=f"IPC {made.ipc}")
+        for ipc in sorted({made.ipc for made in mine}):
+            own = [made for made in mine if made.ipc == ipc]
+            look = {"color": methods.colour(own[0].method.name), "ls": dashes[ipc]}
+            histories = [tuple(zip(*made.history, strict=True)) for made in own]
+            together = len(own) > 1 and len({steps for steps, _ in histories}) == 1
+            each = {"lw": 0.6, "alpha": 0.25} if together else {"lw": 1.2}
+            for steps, losses in histories:
+                axis.plot(steps, losses, **each, **look)
+            if together:
+                mean = np.mean([losses for _, losses in histories], axis=0)
+                axis.plot(histories[0][0], mean, lw=1.2, **look)
         axis.set(title=name, xlabel="iteration")
         _readable_axis(axis, [loss for made in mine for _, loss in made.history])
     axes[0].set_ylabel("matching loss\n(each panel its own scale)")
     if len(ipcs) > 1:
-        legend_beside(axes[len(groups) - 1])
+        lines = [Line2D([], [], color="0.3", ls=dashes[ipc], label=f"IPC {ipc}") for ipc in ipcs]
+        axes[0].figure.legend(handles=lines, loc="outside right center", frameon=False)
 
 
 def _readable_axis(axis: Axes, values: Sequence[float]) -> None:
