@@ -15,7 +15,7 @@ from atomlib.distilled_set import DistilledSet
 from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, DM, METHODS
 from atomlib.runs import made_so_far, store, sweep
-from atomlib.runs.grid import Cell
+from atomlib.runs.grid import Cell, FullDataCell
 from atomlib.runs.store import Store
 from atomlib.runtime.files import read_record, read_tensors, write_record, write_tensors
 from atomlib.training import EvalConfig
@@ -497,6 +497,16 @@ def test_what_was_made_so_far_leaves_out_checkpoints_that_were_not(results, data
     (alone,), _ = run(results, only_made=True)
     assert not work and len(run(results)[0]) == 2
     assert run(results, only_made=True)[0][1] == alone
+
+
+def test_what_was_made_so_far_has_the_full_data_where_they_were_trained_on(results, data, run):
+    run(results)
+    ceilings = [FullDataCell(data, BRIEF, zca=False)]
+    assert len(run(results, ceilings=ceilings, only_made=True)[0]) == 2
+    made = results.full_data(data, BRIEF, zca=False)
+    assert run(results, ceilings=ceilings, only_made=True)[0][2:] == [made]
+    other = [FullDataCell(data, BRIEF.but(epochs=1), zca=False)]
+    assert len(run(results, ceilings=other, only_made=True)[0]) == 2
 
 
 def test_the_end_of_a_run_whose_set_is_gone_is_made_anew(results, run, work):

@@ -40,13 +40,18 @@ def sweep(
 
     A cell has one record for each of the iterations that ``at`` gives, in order, and one for its
     end, and one set, that of its end; records of ``ceilings`` come last. With ``only_made``, for
-    a grid of ``made_so_far``, iterations without a record are left out. Raises SettingError before
-    any work for an engine that is invalid, and RuntimeError, naming the cell, where one failed in
-    another process.
+    a grid of ``made_so_far``, iterations and ceilings without a record are left out. Raises
+    SettingError before any work for an engine that is invalid, and RuntimeError, naming the cell,
+    where one failed in another process.
     """
     engine = Engine.chosen()
     if only_made:
         at = partial(_recorded, store, at)
+        ceilings = [
+            cell
+            for cell in ceilings
+            if store.holds_full_data(cell.data, cell.evaluation, zca=cell.zca)
+        ]
     with engine.threads():
         foreseen.say(store, engine, grid, at, ceilings)
         if not engine.in_this_process:
