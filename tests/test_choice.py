@@ -7,7 +7,7 @@ import pytest
 
 from atomlib.datasets import known
 from atomlib.methods import ATOM
-from atomlib.report import choice
+from atomlib.report import choice, figures
 from atomlib.report.folder import ReportFolder
 from atomlib.report.records import named_by_recipe
 from atomlib.training import EvalConfig
@@ -42,6 +42,8 @@ def test_the_highest_mean_is_chosen_whatever_its_distance_from_the_whole():
     assert choice.chosen(table) == "better"
     assert table.worth.tolist()[0] == pytest.approx(3.0)
     assert "CIFAR-10 (held out)" in table.attrs["labels"].values()
+    (axis,) = figures.worth_figure(table).axes
+    assert "points of held-out accuracy" in axis.get_xlabel()
 
 
 def test_the_recipe_itself_may_come_first():

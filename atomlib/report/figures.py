@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from atomlib import methods
+from atomlib.datasets.known import HELD_OUT
 from atomlib.distilled_set import DistilledSet
 from atomlib.report.glyphs import fallback_fonts, plain_text
 from atomlib.report.losses import by_loss, draw_losses, legend_beside
@@ -302,7 +303,8 @@ def worth_figure(table: pd.DataFrame) -> Figure:
         axis.set_yticks(rows, part.variant)
         axis.set_ylim(len(part) - 0.5, -0.5)
         axis.set(title=f"{plain_text(data_label(table, dataset))}, IPC {ipc}")
-        axis.set_xlabel("worth, points of test accuracy\n(difference of means, 95 % interval)")
+        seen = "held-out" if dataset.endswith(HELD_OUT) else "test"
+        axis.set_xlabel(f"worth, points of {seen} accuracy\n(difference of means, 95 % interval)")
     return figure
 
 
