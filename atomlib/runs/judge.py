@@ -23,7 +23,7 @@ from atomlib.published.labels import KINDS
 from atomlib.published.looks import Looks
 from atomlib.published.pixels import SPACES
 from atomlib.published.protocols import PROTOCOLS, in_words, protocol
-from atomlib.runs.store import counts
+from atomlib.runs.store import asked, counts, same_facts
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import (
     DamagedError,
@@ -36,10 +36,13 @@ from atomlib.runtime.files import (
     write_record,
 )
 from atomlib.runtime.layout import Layout, judged_name
-from atomlib.runtime.provenance import hardware, versions
-from atomlib.training import EvalConfig
+from atomlib.runtime.provenance import given, ran
+from atomlib.training import REVISION, EvalConfig
 
 RANDOM = "Random"
+
+TOLD = ("name", "title", "dataset", "claimed_elsewhere")
+"""What a record says of its set without measuring it."""
 
 
 def judge(
@@ -56,9 +59,10 @@ def judge(
     """The record of a set's accuracies under a protocol, with ``changes``, such as ``networks=3``.
 
     ``claimed`` is an accuracy that is told of the set elsewhere than in its file. With ``folder``
-    the record is kept there, <name>-<protocol>.json, beside a thumbnail, and read where the set,
-    the data and the settings are the same; an evaluation that was killed resumes. Raises
-    SettingError for an unknown protocol, or a set that was not read with ``data``.
+    the record is kept there, <name>-<protocol>.json, beside a thumbnail, and read where the set
+    and all that decides an accuracy (runtime/provenance.py) are the same; an evaluation that was
+    killed resumes. Raises SettingError for an unknown protocol, or a set that was not read with
+    ``data``.
     """
     check_kind("set", made, PublishedSet, "what read_published returns")
     check_kind("name", name, str, "a name")
@@ -84,7 +88,8 @@ def judge(
         # Under another name for the same settings, too: the DSA protocol is ours.
         for path in layout.judgements(of):
             kept = _kept(path, layout)
-            if {**about, "protocol": kept.get("protocol")}.items() <= kept.items():
+            told = all(kept.get(key) == about[key] for key in TOLD)
+            if told and same_facts(kept, asked(config, data, made.digest())):
                 return {**kept, "protocol": protocol_name}
         measured = _measured(made, data, config, Bookmark(layout.bookmark(run)), progress)
         record = {**about, **_described(made), **measured}
@@ -163,11 +168,7 @@ def _measured(
     seconds = bookmark.seconds if bookmark else time.perf_counter() - start
     return {
         "accuracies": [round(value, 4) for value in found.tolist()],
-        "evaluation": {
-            "seconds": round(seconds, 1),
-            "hardware": hardware(),
-            "versions": versions(),
-        },
+        "evaluation": ran(seconds, REVISION, given(config)),
     }
 
 

@@ -242,6 +242,9 @@ def _keep(executed: Path, path: Path) -> None:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``atomlib run``; a notebook's parameters are options too (see ``take``)."""
+    parser.epilog = (
+        "A parameter of a notebook's first cell is an option too: --ipc 2, --seeds '[0, 1]'."
+    )
     parser.add_argument("notebooks", nargs="*", help="by name, 00_quickstart; all of the profile")
     parser.add_argument(
         "--profile",

@@ -39,7 +39,7 @@ class Line:
 
 
 def status(folder: str | Path, since: float = 0.0) -> list[Line]:
-    """A line for each set, each evaluation and each unfinished run in a report's folder.
+    """A line for each set, each evaluation, each unfinished run in a report's folder.
 
     ``since``, in seconds since 1970, is when this clone's first run began: a result older than
     that came with the clone. Raises SettingError where there is no such folder.
@@ -53,7 +53,8 @@ def status(folder: str | Path, since: float = 0.0) -> list[Line]:
     for path in layout.records():
         found += _of_record(path, since, sets)
     found += _of_candidates(layout.candidates, since)
-    found += _unfinished(layout.unfinished)
+    found += [_of_judgement(path, since) for path in layout.judged.all_judgements()]
+    found += [*_unfinished(layout.unfinished), *_unfinished(layout.judged.unfinished)]
     return sorted(found, key=lambda line: (STATES.index(line.state), line.name))
 
 
@@ -105,6 +106,21 @@ def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Itera
         yield Line(name, "damaged", f"{path} lacks {error}; the next run makes it again")
     else:
         yield _judged(name, path, since, reasons, what)
+
+
+def _of_judgement(path: Path, since: float) -> Line:
+    """The line of a published set under one protocol."""
+    name = f"judged {path.stem}"
+    try:
+        record = read_record(path)
+        then, given = facts_of_record(record), record["evaluation"]["given"]
+        what = f"{len(record['accuracies'])} networks"
+    except DamagedError as error:
+        return Line(name, "damaged", f"{error}; the next run sets it aside")
+    except (KeyError, AttributeError, TypeError) as error:
+        return Line(name, "stale", f"it lacks {error}; the next run makes it again")
+    now = then.today(revision=training.REVISION, defaults=EvalConfig(), given=given)
+    return _judged(name, path, since, differences(then, now), what)
 
 
 def _judged(name: str, path: Path, since: float, reasons: list[str], what: str) -> Line:

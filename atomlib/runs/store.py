@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from atomlib.datasets.image_data import ImageData
@@ -38,11 +37,10 @@ from atomlib.runtime.files import (
 from atomlib.runtime.layout import Layout, full_data_name, record_name
 from atomlib.runtime.provenance import (
     Facts,
-    commit,
     differences,
     flat,
     given,
-    hardware,
+    ran,
     settings_of,
     versions,
 )
@@ -131,11 +129,11 @@ class Store:
         """
         config = config.resolve(data)
         check_same_data(distilled, data)
-        now = _asked(config, data, distilled.digest())
+        now = asked(config, data, distilled.digest())
         name = record_name(distilled.stem, config.model, config.variant)
         with lock(self._unfinished(f"{name}-evaluation")):
             record = self._read(name)
-            if _same(record, now):
+            if same_facts(record, now):
                 return record
             kept = self._bookmark(f"{name}-evaluation")
             found = evaluate(distilled, data, config, progress=self.progress, resume=kept)
@@ -161,7 +159,7 @@ class Store:
             trained_on = "" if made is None else made.digest()
         else:
             trained_on = record.get("set", "") if _of_same_set(record, data, method) else ""
-        same = trained_on and _same(record, _asked(config, data, trained_on))
+        same = trained_on and same_facts(record, asked(config, data, trained_on))
         return record if same else None
 
     def has(self, data: ImageData, method: Method) -> bool:
@@ -176,16 +174,16 @@ class Store:
     def holds_full_data(self, data: ImageData, config: EvalConfig, *, zca: ZCA) -> bool:
         """Whether the record of ``full_data`` was made before, and would be read."""
         record = self._read(full_data_name(data.name))
-        return _same(record, _asked(config.resolve(data), data, zca=zca))
+        return same_facts(record, asked(config.resolve(data), data, zca=zca))
 
     def full_data(self, data: ImageData, config: EvalConfig, *, zca: ZCA) -> dict[str, Any]:
         """The record of networks trained on the full data: method and IPC "whole"."""
         config = config.resolve(data)
         name = full_data_name(data.name)
-        now = _asked(config, data, zca=zca)
+        now = asked(config, data, zca=zca)
         with lock(self._unfinished(name)):
             record = self._read(name)
-            if _same(record, now):
+            if same_facts(record, now):
                 return record
             start = time.perf_counter()
             found = full_data_accuracies(data, config, zca=zca, progress=self.progress)
@@ -278,20 +276,21 @@ def facts_of_record(record: Mapping[str, Any]) -> Facts:
     """
     run = record["evaluation"]
     settings = settings_of(EvalConfig()) | flat(record["evaluate"])
-    if record["method"] == "whole":
+    if record.get("method") == "whole":
         settings["zca"] = record["distill"]["zca"]
     trained_on = record.get("set", "")
     about = run["revision"], settings, record["data"], run["versions"], trained_on
     return Facts("training", *about)
 
 
-def _asked(config: EvalConfig, data: ImageData, trained_on: str = "", **more: Any) -> Facts:
+def asked(config: EvalConfig, data: ImageData, trained_on: str = "", **more: Any) -> Facts:
+    """The facts of an evaluation today, on the set of the digest ``trained_on``."""
     settings = settings_of(config) | more
     return Facts("training", REVISION, settings, data.fingerprint, versions(), trained_on)
 
 
-def _same(record: Mapping[str, Any], now: Facts) -> bool:
-    """Whether a record, if any, is the one that is asked for."""
+def same_facts(record: Mapping[str, Any], now: Facts) -> bool:
+    """Whether a record, if any, is of the evaluation that is asked for."""
     try:
         return not differences(facts_of_record(record), now)
     except (KeyError, TypeError, AttributeError):
@@ -302,21 +301,9 @@ def _measured(config: EvalConfig, accuracies: Tensor, seconds: float) -> dict[st
     return {
         "evaluate": config.model_dump(mode="json"),
         "accuracies": [round(value, 4) for value in accuracies.tolist()],
-        "evaluation": _run(seconds, REVISION, given(config)),
+        "evaluation": ran(seconds, REVISION, given(config)),
     }
 
 
 def _run_of(made: DistilledSet, seconds: float) -> dict[str, Any]:
-    return _run(seconds, made.revision, made.given)
-
-
-def _run(seconds: float, revision: int, given: list[str]) -> dict[str, Any]:
-    return {
-        "seconds": round(seconds, 1),
-        "hardware": hardware(),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        **commit(),
-        "revision": revision,
-        "given": given,
-    }
+    return ran(seconds, made.revision, made.given)

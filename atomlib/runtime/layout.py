@@ -117,6 +117,9 @@ class Layout:
         """Those of a published set, under every protocol."""
         return sorted(self.folder.glob(f"{name}-*.json"))
 
+    def all_judgements(self) -> list[Path]:
+        return sorted(self.folder.glob("*.json"))
+
     def thumbnail(self, name: str) -> Path:
         """The picture of a published set."""
         return self.folder / f"{name}.png"

@@ -156,3 +156,16 @@ def commit() -> dict[str, str]:
     except (OSError, subprocess.TimeoutExpired):  # no git here
         return {}
     return {"commit": found.stdout.strip()} if found.returncode == 0 else {}
+
+
+def ran(seconds: float, revision: int, given: list[str]) -> dict[str, Any]:
+    """What a record says of a run that ends now: how long, where, and by which code."""
+    return {
+        "seconds": round(seconds, 1),
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        **commit(),
+        "revision": revision,
+        "given": given,
+    }

@@ -17,6 +17,8 @@ from atomlib.published.protocols import PROTOCOLS, protocol
 from atomlib.report import published_sets
 from atomlib.runs import judge as judging
 from atomlib.runs.judge import judge, random_images
+from atomlib.runs.status import status
+from atomlib.runtime.files import write_record
 from atomlib.training import EvalConfig
 from tests.published.test_reading import LABELS, SIDE, TRAINED
 
@@ -162,6 +164,30 @@ def test_records_are_kept(tmp_path, data, monkeypatch):
         "a-set-ipc-2-dc.json",
         "a-set-ipc-2-ours.json",
     ]
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "why"),
+    [
+        ("revision", 0, "training is at revision 1, this is of 0"),
+        ("versions", {"torch": "3"}, "torch was 3, is"),
+    ],
+)
+def test_a_record_of_other_code_is_stale(tmp_path, data, monkeypatch, part, value, why):
+    """By the revision of training and the libraries, as every other result."""
+    made = published(tmp_path / "set", data)
+    kept = tmp_path / "judged"
+    monkeypatch.setattr(judging, "evaluate", lambda *_, **how: torch.tensor([50.0, 60.0]))
+    first = judge(made, data, "mine", folder=kept, progress=False, **SMALL)
+    (line,) = status(tmp_path)
+    assert (line.name, line.state, line.why) == ("judged mine-ours", "done", "2 networks")
+    evaluation = {**first["evaluation"], part: value}
+    write_record(kept / "mine-ours.json", {**first, "evaluation": evaluation})
+    (line,) = status(tmp_path)
+    assert line.state == "stale" and why in line.why
+    monkeypatch.setattr(judging, "evaluate", lambda *_, **how: torch.tensor([70.0, 80.0]))
+    again = judge(made, data, "mine", folder=kept, progress=False, **SMALL)
+    assert again["accuracies"] == [70.0, 80.0]
 
 
 def test_random_images(data, complains):
