@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from atomlib.models import MODELS
 from atomlib.published.protocols import PROTOCOLS, in_words
 from atomlib.report.readable import made_on
 from atomlib.report.records import data_of
@@ -13,12 +14,15 @@ from atomlib.runtime.layout import judged_name as stem
 
 __all__ = ["stem", "table"]
 
+NETWORKS = {name.rstrip("0123456789") for name in MODELS} | {"lenet", "mlp"}
+"""In lower case, what the names of networks have in them, ours and those of DC's code."""
+
 
 def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """One row per set: what its file claims, and what it reaches under each protocol."""
     rows: dict[str, dict[str, Any]] = {}
     for record in records:
-        claims = [value for of in record["claims"].values() for value in of]
+        claims = claimed(record)
         elsewhere = record["claimed_elsewhere"]
         row = rows.setdefault(
             record["name"],
@@ -49,6 +53,21 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
             how = in_words(record["evaluate"])
             row["protocol"] = f"{PROTOCOLS[record['protocol']].label}: {how}"
     return pd.DataFrame(list(rows.values()))
+
+
+def claimed(record: dict[str, Any]) -> list[float]:
+    """What a set's file claims of the network that was evaluated here; empty if nothing.
+
+    Files of DC's code have an entry for each of many networks. One that names none, the only one
+    of its file, is taken.
+    """
+    claims = {network.lower(): values for network, values in record["claims"].items()}
+    network, depth = record["evaluate"]["model"], record["evaluate"].get("depth")
+    for name in (f"{network}d{depth}", network):  # DC's code: ConvNetD4, ConvNet
+        if name in claims:
+            return claims[name]
+    unnamed = not any(known in name for name in claims for known in NETWORKS)
+    return next(iter(claims.values())) if len(claims) == 1 and unnamed else []
 
 
 def readable(found: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
@@ -21,6 +22,7 @@ from atomlib.runs.status import status
 from atomlib.runtime.files import write_record
 from atomlib.training import EvalConfig
 from tests.published.test_reading import LABELS, SIDE, TRAINED
+from tests.published.test_site_table import record
 
 SMALL = {"networks": 2, "epochs": 2, "width": 8, "depth": 2, "precision": "float32"}
 
@@ -226,6 +228,39 @@ def test_the_table(tmp_path, data):
     sentences = published_sets.findings(table)
     assert f"{sum(apart) / 2 - 45:+.1f} points" in sentences[0] and "elsewhere" in sentences[1]
     assert "all test images of cifar10;" in published_sets.note(records)
+
+
+OF_MANY = {"MLP": [20.0], "ConvNet": [40.0, 50.0], "ResNet18": [60.0], "VGG11": [70.0]}
+
+
+@pytest.mark.parametrize(
+    ("claims", "evaluated", "claimed"),
+    [
+        (OF_MANY, "convnet", 45.0),
+        (OF_MANY, "resnet18", 60.0),
+        (OF_MANY, "vgg11", 70.0),
+        (OF_MANY, "vit", None),
+        ({"CONVNET": [40.0]}, "convnet", 40.0),
+        ({"ConvNet": [40.0]}, "alexnet", None),
+        ({"LeNet": [40.0]}, "convnet", None),
+        ({"AlexNetBN": [40.0]}, "alexnet", None),  # with BatchNorm: another network
+        ({"ConvNetD3": [30.0], "ConvNetD4": [40.0]}, "convnet", 30.0),  # blocks
+        ({"ConvNetD4": [40.0], "ConvNet": [50.0]}, "convnet", 50.0),
+        ({"ConvNetD4": [40.0]}, "convnet", None),
+        ({"final": [40.0, 42.0]}, "convnet", 41.0),
+        ({"first": [40.0], "final": [42.0]}, "convnet", None),
+        ({}, "convnet", None),
+    ],
+)
+def test_a_claim_is_of_the_network_that_was_evaluated(claims, evaluated, claimed):
+    """Not a mean over the networks that DC's code evaluates one after another."""
+    one = record("dc", claims=claims)
+    one["evaluate"] |= {"model": evaluated, "depth": 3}
+    (found,) = published_sets.table([one]).claim
+    assert found == claimed if claimed else pd.isna(found)
+    one["claimed_elsewhere"] = 46.0
+    (row,) = published_sets.table([one]).itertuples()
+    assert (row.claim, row.claim_from) == ((claimed, "its file") if claimed else (46, "elsewhere"))
 
 
 def test_the_command(tmp_path, data, monkeypatch, capsys):

@@ -20,6 +20,7 @@ NAME = "DC's, IPC <1> & more"
 
 def record(protocol, **changes):
     settings = {"epochs": 300, "dsa": {"strategies": []}, "lr": 0.01, "batch_size": 256}
+    settings["model"] = "convnet"
     return {
         "name": NAME, "dataset": "cifar10", "ipc": 1, "images": 10, "labels": "hard",
         "space": "normalised", "lr": None, "claims": {"ConvNet": [28.0, 29.0]},
