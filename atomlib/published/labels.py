@@ -83,8 +83,23 @@ def _soft(
     if kind == "probabilities" or (kind is None and shares):
         soft = values.clamp_min(0)
         return (soft / soft.sum(1, keepdim=True)).float(), f"probabilities{told}"
+    if kind is None and _of_two_values(values):
+        return values.argmax(1), "hard labels, one-hot but for a factor and a constant"
     soft = values.softmax(1).float()
     return soft, f"logits{told}; the largest probability is {soft.amax(1).mean():.2f} on average"
+
+
+def _of_two_values(values: Float[Tensor, "n k"]) -> bool:
+    """Whether one entry of each row has one value, and all others another.
+
+    KIP and FRePo store one-hot less 1/k so, FRePo divided by the root of k/10. Learned labels have
+    many values.
+    """
+    low, high = values.min(), values.max()
+    near = 1e-4 * (high - low)
+    of_class, of_others = (values - high).abs() <= near, (values - low).abs() <= near
+    rows = (of_class ^ of_others).all(1) & (of_class.sum(1) == 1)
+    return bool(rows.all()) and values.numel() > 2  # a single row of two entries tells nothing
 
 
 def check_classes(labels: Tensor, classes: int, name: str, data_name: str) -> None:

@@ -162,13 +162,13 @@ def test_kip_and_frepo(tmp_path, data):
     kip = tmp_path / "kip"
     kip.mkdir()
     np.save(kip / "images.npy", last)
-    np.save(kip / "labels.npy", targets * 50 - 20)
-    np.savez(tmp_path / "frepo.npz", image=last.astype(np.float64), label=targets)
+    np.save(kip / "labels.npy", targets - 1 / 3)
+    scaled = (targets - 1 / 3) / (3 / 10) ** 0.5
+    np.savez(tmp_path / "frepo.npz", image=last.astype(np.float64), label=scaled)
     np.savez_compressed(tmp_path / "packed.npz", image=last, label=LABELS.numpy().astype(np.uint8))
     for path in (kip, kip / "images.npy", tmp_path / "frepo.npz", tmp_path / "packed.npz"):
         read = read_published(path, data)
-        assert torch.allclose(read.trained, TRAINED) and torch.equal(read.classes, LABELS)
-        assert read.soft == (path.name in ("kip", "images.npy"))
+        assert torch.allclose(read.trained, TRAINED) and torch.equal(read.labels, LABELS)
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "float16", "float32", "float64"])
@@ -197,6 +197,55 @@ def test_soft_labels(tmp_path, data, rows, kind, expected):
     torch.save([TRAINED, rows], tmp_path / "s.pt")
     first = read_published(tmp_path / "s.pt", data, labels=kind).labels[0]
     assert torch.allclose(first, torch.tensor(expected[0]))
+
+
+ROWS = F.one_hot(LABELS, 3).float()
+LOGITS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("factor", [0.1, 1, 2, 50])
+@pytest.mark.parametrize("constant", [1 / 3, 0.5, 20])
+@pytest.mark.parametrize("kind", [torch.float16, torch.float32, torch.float64])
+def test_one_hot_less_a_constant_is_hard(tmp_path, data, factor, constant, kind):
+    """As logits most of them would be nearly equal; who means that says so."""
+    rows = (factor * (ROWS - constant)).to(kind)
+    torch.save([TRAINED, rows], tmp_path / "s.pt")
+    read = read_published(tmp_path / "s.pt", data)
+    assert read.labels.dtype == torch.long and torch.equal(read.labels, LABELS)
+    assert any("hard labels, one-hot but for" in note for note in read.notes)
+    read = read_published(tmp_path / "s.pt", data, labels="logits")
+    assert torch.allclose(read.labels, rows.double().softmax(1).float())
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        LOGITS,
+        ROWS - 1 / 3 + 0.001 * LOGITS,  # FRePo's labels, where they are learned too
+        1e-5 * LOGITS,
+        (ROWS - 1 / 3) * torch.linspace(1, 2, 6)[:, None],
+        ROWS - torch.linspace(1, 2, 6)[:, None],
+        torch.tensor([1.0, -1.0, 1.0]).repeat(6, 1),
+        torch.cat([ROWS[:5], torch.zeros(1, 3)]) - 1 / 3,
+        -ROWS,
+        torch.full((6, 3), -1.0),
+    ],
+)
+def test_rows_of_more_than_two_values_are_logits(tmp_path, data, rows):
+    torch.save([TRAINED, rows], tmp_path / "s.pt")
+    read = read_published(tmp_path / "s.pt", data)
+    assert torch.allclose(read.labels, rows.softmax(1))
+
+
+def test_one_row_of_two_values_says_nothing(tmp_path):
+    torch.save([TRAINED[:1], torch.tensor([[2.0, -1.0]])], tmp_path / "s.pt")
+    assert read_published(tmp_path / "s.pt").soft
+
+
+def test_smoothed_labels_are_probabilities(tmp_path, data):
+    rows = 0.7 * ROWS + 0.1
+    torch.save([TRAINED, rows], tmp_path / "s.pt")
+    assert torch.allclose(read_published(tmp_path / "s.pt", data).labels, rows)
 
 
 def test_labels_are_not_what_was_said(tmp_path, data, complains):
