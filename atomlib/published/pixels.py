@@ -35,15 +35,23 @@ def guess(images: Float[Tensor, "n c s s"]) -> tuple[Space, str]:
     spread = f"values from {least:.3g} to {most:.3g}"
     if least >= 0 and most <= 1:
         return "pixels", spread
-    if least >= 0 and most <= 255 and bool((images == images.round()).all()):
-        return "pixels", f"whole numbers, {spread}"
-    if least >= 0 and MOST_NORMALISED < most <= 255:
-        return "pixels", spread
+    if are_bytes(images) and most <= 255:
+        return "pixels", f"whole numbers, {spread}" if _whole(images) else spread
     colours, low = colour_correlation(images), low_frequencies(images)
     if images.shape[1] == 1:  # whitening is used on CIFAR, TinyImageNet and the like
         return "normalised", spread
     told = f"{spread}, correlation of colours {colours:.2f}, low frequencies {100 * low:.0f} %"
     return ("whitened" if colours < CORRELATION and low < LOW else "normalised"), told
+
+
+def are_bytes(images: Float[Tensor, "n c s s"]) -> bool:
+    """Whether pixels are from 0 to 255: whole numbers, or beyond what normalised ones reach."""
+    least, most = float(images.min()), float(images.max())
+    return least >= 0 and most > 1 and (most > MOST_NORMALISED or _whole(images))
+
+
+def _whole(images: Tensor) -> bool:
+    return bool((images == images.round()).all())
 
 
 def colour_correlation(images: Float[Tensor, "n c s s"]) -> float:

@@ -288,14 +288,8 @@ def _as_inputs(
 ) -> tuple[Tensor, Tensor, preprocess.ZCA]:
     """Network inputs, the same to look at, and the pre-processing that they are in."""
     images = found.images
-    if space == "pixels" and images.max() > 2:
-        least, most = float(images.min()), float(images.max())
-        if least < -0.5 and most <= pixels.MOST_NORMALISED:
-            raise SettingError(
-                f"space is 'pixels', but values go from {least:.3g} to {most:.3g}; allowed: "
-                "'normalised', 'whitened', or values from 0 to 1 or 0 to 255"
-            )
-        images = images / 255
+    if space == "pixels":
+        images = _in_parts_of_1(images, found.notes)
     if data is None:
         return images, _seen_alone(images, space, found.notes), ZCA_OF[space]
     device = torch.device("cpu")
@@ -306,6 +300,21 @@ def _as_inputs(
         mean, std = statistics_of(statistics)
         images = fitted(images * std + mean)
     return images, fitted.inverse(images).clamp(0, 1), ZCA_OF[space]
+
+
+def _in_parts_of_1(images: Tensor, notes: list[str]) -> Tensor:
+    """Pixels of which 1 is white; learned ones may lie beyond. Raises SettingError for others."""
+    if pixels.are_bytes(images):
+        return images / 255
+    least, most = float(images.min()), float(images.max())
+    if most > pixels.MOST_NORMALISED or (most > 2 and least < -0.5):
+        raise SettingError(
+            f"space is 'pixels', but values go from {least:.3g} to {most:.3g}; allowed: "
+            "'normalised', 'whitened', or values from 0 to 1 or 0 to 255"
+        )
+    if most > 2:
+        notes.append(f"pixels go from {least:.3g} to {most:.3g}: 1 is taken for white, not 255")
+    return images
 
 
 ZCA_OF: dict[Space, preprocess.ZCA] = {

@@ -16,7 +16,7 @@ from atomlib.methods import RandomImages
 from atomlib.preprocess import STATISTICS
 from atomlib.published import read_published
 from atomlib.runtime.files import DamagedError
-from tests.published.test_reading import IPC, LABELS, TRAINED, smooth
+from tests.published.test_reading import IPC, LABELS, TRAINED, normalised, smooth
 
 BACKWARDS = LABELS.flip(0)
 
@@ -115,6 +115,38 @@ def test_floats_from_0_to_255_are_pixels(tmp_path, data):
 def test_values_that_are_no_pixels_are_not_called_so(tmp_path, data, complains):
     torch.save([TRAINED.clamp(-2, 2.5), LABELS], tmp_path / "s.pt")
     with complains("space is 'pixels'", "'normalised'"):
+        read_published(tmp_path / "s.pt", data, space="pixels")
+
+
+@pytest.mark.parametrize(("least", "most"), [(-0.45, 2.6), (0, 2.6), (0, 15.5), (-0.5, 2.01)])
+def test_learned_pixels_are_not_divided_by_255(tmp_path, data, least, most):
+    """Beyond black and white, as they are where nothing clips them; and that is said."""
+    images = smooth(1)
+    images = (images - images.min()) / (images.max() - images.min()) * (most - least) + least
+    torch.save([images, LABELS], tmp_path / "s.pt")
+    read = read_published(tmp_path / "s.pt", data, space="pixels")
+    assert torch.allclose(read.trained, normalised(images), atol=1e-5)
+    assert torch.equal(read.images, images.clamp(0, 1))
+    assert any("1 is taken for white" in note for note in read.notes)
+
+
+@pytest.mark.parametrize("space", [None, "pixels"])
+@pytest.mark.parametrize("most", [2, 3, 16, 255])
+def test_dark_bytes_are_divided_by_255(tmp_path, data, space, most):
+    images = (smooth(1) * most).round()
+    images[0, 0, 0, 0] = most
+    torch.save([images, LABELS], tmp_path / "s.pt")
+    read = read_published(tmp_path / "s.pt", data, space=space)
+    assert read.space == "pixels" and torch.allclose(read.images, images / 255)
+    assert not any("white" in note for note in read.notes)
+
+
+@pytest.mark.parametrize(("least", "most"), [(-3, 258), (-0.1, 17), (-0.6, 2.1)])
+def test_what_is_neither_pixels_nor_bytes_is_refused(tmp_path, data, complains, least, most):
+    images = smooth(1)
+    images = (images - images.min()) / (images.max() - images.min()) * (most - least) + least
+    torch.save([images, LABELS], tmp_path / "s.pt")
+    with complains("space is 'pixels'", "0 to 1 or 0 to 255"):
         read_published(tmp_path / "s.pt", data, space="pixels")
 
 
