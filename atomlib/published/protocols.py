@@ -54,8 +54,8 @@ def protocol(name: str, made: PublishedSet, **changes: Any) -> EvalConfig:
     check_choice("protocol", name, PROTOCOLS)
     chosen = PROTOCOLS[name]
     settings = {**changes, **chosen.settings}
-    # What was given goes before what the authors chose, but their not augmenting stays.
-    settings |= {key: value for key, value in changes.items() if key != "dsa"}
     if chosen.learned_rate and made.lr is not None:
         settings["lr"] = made.lr
+    # What was given goes before what the authors chose, but their not augmenting stays.
+    settings |= {key: value for key, value in changes.items() if key != "dsa"}
     return EvalConfig(**settings)

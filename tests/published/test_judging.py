@@ -146,6 +146,19 @@ def test_protocols(tmp_path, data, complains):
         protocol("datms", made)
 
 
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize(
+    "given", [{"lr": 0.02}, {"epochs": 7}, {"recipe": "text"}, {"lr": 0.02, "epochs": 7}]
+)
+def test_what_is_given_goes_before_what_the_authors_chose(tmp_path, data, name, given):
+    made = published(tmp_path, data)
+    made.lr = 0.0184
+    chosen = protocol(name, made, **given)
+    assert {key: getattr(chosen, key) for key in given} == given
+    if "recipe" not in given:
+        assert chosen == protocol(name, made).but(**given)
+
+
 def test_records_are_kept(tmp_path, data, monkeypatch):
     """What was measured is read while the set and the settings are the same, and only then."""
     made = published(tmp_path / "set", data)
