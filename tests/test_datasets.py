@@ -68,6 +68,12 @@ def test_fingerprint_changes_with_class_names_but_not_with_the_name(make_data):
     assert renamed.fingerprint != data.fingerprint
 
 
+def test_two_classes_of_one_name_are_refused(make_data, complains):
+    """Counts, files and tables go by name."""
+    with complains("two classes of toy are called 'ant'", kind=DataError):
+        replace(make_data(), class_names=("ant", "bee", "ant"))
+
+
 @pytest.mark.parametrize(("name", "nearest"), [("cifr10", "cifar10"), ("digit", "digits")])
 def test_an_unknown_name_is_answered_with_the_nearest(complains, name, nearest):
     with complains(f"dataset is {name!r}", f"did you mean {nearest!r}", "tinyimagenet", "folder:"):

@@ -201,6 +201,15 @@ def official(folder):
     return images, answers
 
 
+def test_classes_that_share_a_word_are_told_apart_by_their_number(tmp_path):
+    """As ImageNet's two kinds of crane."""
+    folder = tmp_path / "tiny-imagenet-200"
+    official(folder)
+    (folder / "words.txt").write_text("n01\tcrane, bird\nn02\tbee\nn03\tcrane, machine\n")
+    data = load_dataset("tinyimagenet", root=tmp_path)
+    assert data.class_names == ("crane (n01)", "bee", "crane (n03)")
+
+
 @pytest.mark.parametrize("kind", ["", ".zip", ".tar.xz", "official"])
 def test_tinyimagenets_layout_is_read_with_names_and_labels(tmp_path, monkeypatch, kind):
     folder = tmp_path / "tiny-imagenet-200"

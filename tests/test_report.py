@@ -1,5 +1,6 @@
 """Tables and figures: numbers as numpy has them, pixels as they are, daggers where due."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -28,9 +29,10 @@ from atomlib.report.pictures import distilled_grid, image_grid, methods_grids
 from atomlib.report.published import TABLES, published, readable_published
 from atomlib.report.readable import main as readable
 from atomlib.report.readable import provenance
-from atomlib.report.records import changes, is_reduced, lasts, plain
+from atomlib.report.records import changes, data_of, is_reduced, lasts, plain
 from atomlib.report.tables import main_table
 from atomlib.report.writing import write_table
+from atomlib.runs import Store
 from atomlib.training import EvalConfig
 from tests.test_environment import ROOT
 
@@ -407,6 +409,41 @@ def test_a_default_that_depends_on_ipc_or_data_is_that_of_the_record():
     assert changed("a folder", "f" * 64, zca="unit", student_steps=10) == {}  # not known
 
 
+@pytest.mark.parametrize(("distilled", "evaluated", "change", "reduced"), [
+    (16, 256, {"width": (16, 128), "width of evaluation": (256, 128)}, True),
+    (128, 64, {"width of evaluation": (64, 128)}, True),
+    (64, 64, {"width": (64, 128)}, True),
+    (256, 256, {"width": (256, 128)}, False),
+])  # fmt: skip
+def test_a_setting_of_both_parts_is_told_of_each(distilled, evaluated, change, reduced):
+    made = record(width=distilled, evaluation={"width": evaluated})
+    assert changes(made) == change and is_reduced(made) is reduced
+
+
+def test_a_record_tells_what_its_data_bring(make_data, tmp_path):
+    """As TinyImageNet, which no fingerprint tells: it is known by its archive."""
+    toy = make_data("tinyimagenet", counts=(6, 5, 6))
+    data = replace(toy, label="TinyImageNet", note="Blurred.", published_as="tinyimagenet")
+    store = Store(tmp_path, progress=False)
+    small = {"networks": 1, "epochs": 1, "width": 4, "depth": 2}
+    made = store.distilled(data, METHODS["random"](ipc=1))
+    ours = store.accuracies(made, data, EvalConfig(**small))
+    whole = store.full_data(data, EvalConfig(**small), zca=False)
+    for found in (ours, whole):
+        told = data_of(json.loads(json.dumps(found)))
+        assert (told.label, told.note, told.published_as) == (
+            "TinyImageNet", "Blurred.", "tinyimagenet",
+        )  # fmt: skip
+        assert (told.shape, told.classes, told.smallest_class) == ((17, 6, 3, 8), 3, 5)
+    table = main_table([ours])
+    theirs = row(published(), dataset="tinyimagenet", method="random", ipc="1")
+    assert table.published[0] == theirs.accuracy
+    assert "Blurred." in provenance([ours])
+    assert findings.at_chance(ours | {"accuracies": [34.0]})
+    dm = METHODS["dm"](ipc=1).resolve(data)  # a real batch is no larger than the smallest class
+    assert "real_batch" not in changes({**ours, "method": "dm", "distill": dm.recorded()})
+
+
 def test_the_note_names_data_hardware_and_versions():
     text = provenance([record(), record("cifar10-jpeg")])
     for part in ("CIFAR-10 (JPEG)", "re-encoded", "an abacus", "torch 9.9"):
@@ -464,6 +501,24 @@ def test_a_network_at_chance_is_not_tested(dataset, least, tested):
     sentence = str(compare(ours, theirs))
     assert ("p =" in sentence) == tested
     assert sentence.endswith("not tested: networks on DM are at chance.") != tested
+
+
+def test_only_records_of_one_seed_are_compared_over_their_networks():
+    """Whatever their order: where a run is not whole yet, methods may lack each other's seeds."""
+    atom = [record(seed=s, accuracies=(m - 1, m, m + 1)) for s, m in ((0, 40), (1, 30))]
+    dm = record(method="dm", seed=1, accuracies=(34, 35, 36))
+    for ours in (atom, atom[::-1]):
+        (found,) = findings.findings([*ours, dm])
+        assert str(found) == str(compare(atom[1], dm, "CIFAR-10, IPC 1"))
+    (found,) = findings.findings([atom[0], dm])
+    assert str(found) == (
+        "CIFAR-10, IPC 1: ATOM and DM are +5.0 points apart; not tested: they have no "
+        "distillation seed in common."
+    )
+
+
+def test_a_curve_of_one_point_brings_nothing_to_tell():
+    assert findings.curve_findings([record(method="random")]) == []
 
 
 def test_tests_are_rows_of_a_table():

@@ -121,7 +121,7 @@ def test_other_accuracies_and_versions_are_told(data, record):
     edit(record, accuracies=[99.0, 99.5, 100.0], evaluation=made)
     found = verify(record, data, progress=False)
     assert not found.same_accuracies and found.accuracies == before["accuracies"]
-    assert "now is below then" in found.verdict
+    assert "-60.6 points apart" in found.verdict and "are at chance" in found.verdict
     assert found.changed == [
         f"torch was 9, is {before['evaluation']['versions']['torch']}",
         "training is at revision 1, this is of 0",

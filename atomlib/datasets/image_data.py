@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, UInt8
@@ -84,6 +85,19 @@ class ImageData:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a reader of its results must know and its name and fingerprint do not tell: fields
+        of ``known.Known`` by name."""
+        images = len(self.train_labels), len(self.test_labels)
+        facts = {name: getattr(self, name) for name in BROUGHT if name != "statistics"} | {
+            "shape": (*images, self.channels, self.image_size),
+            "classes": self.num_classes,
+            "smallest_class": min(self.class_counts.values()),
+        }
+        brings = known.of(self.name, self.fingerprint)
+        return {name: value for name, value in facts.items() if value != getattr(brings, name)}
+
     @cached_property
     def class_counts(self) -> dict[str, int]:
         """Training images by class name."""
@@ -163,6 +177,12 @@ def _check(data: ImageData) -> None:
                 f"{split}_labels of {data.name} go from {labels.min()} to {labels.max()}; "
                 f"allowed: 0 to {classes - 1}, of the {classes} class names"
             )
+    twice = [name for name, count in Counter(data.class_names).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"two classes of {data.name} are called {shown(twice[0])}; allowed: names that tell "
+            "them apart"
+        )
     absent = torch.bincount(data.train_labels, minlength=classes) == 0
     if absent.any():
         name = data.class_names[int(absent.nonzero()[0])]

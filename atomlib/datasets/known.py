@@ -56,6 +56,8 @@ class Known(NamedTuple):
     """Training images, test images, channels, side."""
     classes: int = 0
     """How many."""
+    smallest_class: int = 0
+    """Training images of the smallest class."""
 
 
 CIFAR10_CLASSES = (
@@ -102,6 +104,7 @@ OFFICIAL = (
         class_names=CIFAR10_CLASSES,
         shape=(50_000, 10_000, 3, 32),
         classes=10,
+        smallest_class=5_000,
     ),
     Known(
         "cifar100",
@@ -113,6 +116,7 @@ OFFICIAL = (
         class_names=CIFAR100_CLASSES,
         shape=(50_000, 10_000, 3, 32),
         classes=100,
+        smallest_class=500,
     ),
 )
 """Known by their pixels, in any order; brought into the canonical one."""
@@ -126,6 +130,7 @@ AS_LOADED = (
         augmentations=NO_FLIPS,
         shape=(1_442, 355, 1, 8),
         classes=10,
+        smallest_class=140,
     ),
     Known(
         "digits32",
@@ -135,6 +140,7 @@ AS_LOADED = (
         augmentations=NO_FLIPS,
         shape=(1_442, 355, 1, 32),
         classes=10,
+        smallest_class=140,
     ),
     Known(
         "cifar10-jpeg",
@@ -146,6 +152,7 @@ AS_LOADED = (
         zca=True,
         shape=(50_000, 10_000, 3, 32),
         classes=10,
+        smallest_class=5_000,
     ),
 )
 """Known by the fingerprint of their rows in the order in which they are loaded."""
@@ -158,6 +165,7 @@ TINYIMAGENET = Known(
     statistics=TINYIMAGENET_STATISTICS,
     shape=(100_000, 10_000, 3, 64),
     classes=200,
+    smallest_class=500,
 )
 
 

@@ -263,7 +263,12 @@ def _official(listing: Listing, root: PurePosixPath, path: Path) -> Layout:
                 f"class {shown(wnids[absent[0]])} of {path} has no images in {split}/; "
                 "allowed: every class of wnids.txt in both splits"
             )
-    class_names = tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids)
+    called = [words.get(wnid, wnid).split(",")[0] for wnid in wnids]
+    # Two kinds of crane are told apart by their numbers.
+    class_names = tuple(
+        name if called.count(name) == 1 else f"{name} ({wnid})"
+        for name, wnid in zip(called, wnids, strict=True)
+    )
     used = {name for _, name in (*train, *test)}
     unlabelled = f"{root / 'test'}/"
     left_out = [

@@ -61,7 +61,8 @@ def load_dataset(
     if not isinstance(name, str):
         raise DataError(f"dataset is {shown(name)}; allowed: a name, one of {', '.join(DATASETS)}")
     if name.endswith(known.HELD_OUT) and not _is_folder(name, root):
-        whole = name.removesuffix(known.HELD_OUT)
+        # Of "a|b-held-out" and "a-held-out|b-held-out", whichever is there is held out, once.
+        whole = "|".join(part.removesuffix(known.HELD_OUT) for part in name.split("|"))
         return held_out(load_dataset(whole, root=root, resize=resize, download=download))
     first, _, others = name.partition("|")
     if others and not _is_folder(name, root):

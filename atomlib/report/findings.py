@@ -224,10 +224,15 @@ def _compare_seeds(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], whe
         {r["seed"]: float(np.mean(r["accuracies"])) for r in records} for records in (ours, theirs)
     ]
     seeds = sorted(set(means[0]) & set(means[1]))
-    if len(seeds) < 2:
-        return compare(ours[0], theirs[0], where)
-    a, b = ([mean[seed] for seed in seeds] for mean in means)
     names = label(ours[0]["method"]), label(theirs[0]["method"])
+    if not seeds:
+        gap = float(np.mean([*means[0].values()]) - np.mean([*means[1].values()]))
+        why = "they have no distillation seed in common"
+        return Finding(where, *names, gap, Verdict("not tested", None), why)
+    if len(seeds) == 1:
+        of_seed = (next(r for r in side if r["seed"] == seeds[0]) for side in (ours, theirs))
+        return compare(*of_seed, where)
+    a, b = ([mean[seed] for seed in seeds] for mean in means)
     gap = float(np.mean(a) - np.mean(b))
     why = ""
     if len(seeds) < FEWEST:
@@ -277,9 +282,12 @@ def _cell(record: dict[str, Any]) -> tuple:
 
 
 def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
-    """One sentence per distillation: what the iterations brought, and best against last."""
+    """One sentence per distillation of several checkpoints: what the iterations brought, and best
+    against last."""
     sentences = []
     for (_, ipc, method, seed, recipe, _), run in by_run(records).items():
+        if len(run) == 1:
+            continue
         first, last = min(run, key=iterations_of), max(run, key=iterations_of)
         best = max(run, key=lambda r: float(np.mean(r["accuracies"])))
         gain, gap = (
@@ -322,12 +330,17 @@ def nas_findings(table: pd.DataFrame) -> list[str]:
     sentences = []
     for cell in rivals.itertuples():
         gap = points(cell.accuracy - cell.best_accuracy)
+        found = f"{cell.correlation:.2f} ({cell.low:.2f} to {cell.high:.2f})"
+        found = "no correlation" if pd.isna(cell.correlation) else f"Spearman {found}"
         sentences.append(
-            f"{label(cell.proxy)}: Spearman {cell.correlation:.2f} "
-            f"({cell.low:.2f} to {cell.high:.2f}) with training on all images, in "
+            f"{label(cell.proxy)}: {found} with training on all images, in "
             f"{100 * cell.seconds / whole.seconds:.0f} % of its time; it chose a network that "
             f"reaches {tenths(cell.accuracy)} %, {gap} points from the best there is."
         )
+    rivals = rivals.dropna(subset=["correlation", "low", "high"])
+    if len(rivals) < 2:
+        few = "Fewer than two proxies have a correlation: too few candidates, or equal accuracies."
+        return [*sentences, few]
     first, last = rivals.iloc[0], rivals.iloc[-1]
     if rivals.low.max() <= rivals.high.min():
         verdict = "All proxies' intervals overlap: this sample does not tell them apart."

@@ -9,11 +9,11 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.report.findings import SIGNS, against_published
 from atomlib.report.published import published_text
 from atomlib.report.records import (
-    SIZES,
     by_recipe,
     changes,
     data_label,
     data_of,
+    is_size,
     iterations_of,
     label,
     lasts,
@@ -198,7 +198,7 @@ def _differences(records: list[dict[str, Any]]) -> list[str]:
             own = [found.get(key) for name, found in changed if name == method]
             if None in own or any(ours != own[0][0] for ours, _ in own):
                 continue  # differs from variant to variant, whose names say how
-            smaller = key in SIZES and any(ours < papers for ours, papers in own)
+            smaller = is_size(key) and any(ours < papers for ours, papers in own)
             defaults = " or ".join(dict.fromkeys(plain(papers) for _, papers in own))
             what = "Reduced" if smaller else "Changed", plain(own[0][0]), defaults
             alike.setdefault(what, []).append(method)

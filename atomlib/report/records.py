@@ -48,8 +48,12 @@ def is_whole(record: dict[str, Any]) -> bool:
 
 
 def data_of(record: dict[str, Any]) -> Known:
-    """Label, note and published figures of a record's data set: its own, or by fingerprint."""
-    own = {name: record[name] for name in ("label", "note", "published_as") if name in record}
+    """Label, note, published figures, shape of a record's data set: its own, or by fingerprint."""
+    own = {
+        name: tuple(record[name]) if isinstance(record[name], list) else record[name]
+        for name in Known._fields
+        if name in record and name not in ("name", "fingerprint")
+    }
     return known.of(record["dataset"], record.get("data"))._replace(**own)
 
 
@@ -74,22 +78,33 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings of a record that differ from the defaults, which are the paper's: (ours, paper's).
 
     A default that depends on data or IPC is that of the record's, where its data are known. Method,
-    network, seed and IPC are no change, nor is how the arithmetic ran.
+    network, seed and IPC are no change, nor is how the arithmetic ran. A setting of distillation
+    and evaluation that is not the same in both is "width" of the one, "width of evaluation" of the
+    other.
     """
     ignored = {"method", "ipc", "seed", "variant", "model", *HOW}
-    found = {}
-    for part, papers in defaults(record, recipe_of(record)).items():
+    found, distilled = {}, {}
+    for part, papers in defaults(record, recipe_of(record), data_of(record)).items():
         ours = flat(record[part])
         for key, default in papers.items():
             own = default if ours.get(key) is None else ours[key]
+            alike = distilled.setdefault(key, own) == own
             if key not in ignored and default is not None and own != default:
-                found[key] = (own, default)
+                found[key if alike else f"{key}{OF_EVALUATION}"] = (own, default)
     return found
+
+
+OF_EVALUATION = " of evaluation"
+
+
+def is_size(setting: str) -> bool:
+    """Whether a setting, as ``changes`` names it, costs time."""
+    return setting.removesuffix(OF_EVALUATION) in SIZES
 
 
 def is_reduced(record: dict[str, Any]) -> bool:
     """Whether any setting that costs time is below the paper's."""
-    return any(ours < papers for key, (ours, papers) in changes(record).items() if key in SIZES)
+    return any(ours < papers for key, (ours, papers) in changes(record).items() if is_size(key))
 
 
 def lasts(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -87,7 +87,8 @@ class Store:
             if old is not None and old.digest() == distilled.digest():
                 continue  # as it was, with what was measured on it
             distilled.save(self.layout.distilled(distilled.stem))
-            self._record(distilled, distilled.stem, distillation=_run_of(distilled, kept.seconds))
+            run_here = _run_of(distilled, kept.seconds)
+            self._record(distilled, data, distilled.stem, distillation=run_here)
             found[step] = distilled
         return list(found.values())
 
@@ -141,7 +142,7 @@ class Store:
             variant = ".".join(filter(None, (config.variant, distilled.method.variant)))
             entries = {"set": distilled.digest(), "variant": variant}
             entries |= _measured(config, found, kept.seconds)
-            return self._record(distilled, name, **entries)
+            return self._record(distilled, data, name, **entries)
 
     def recorded(
         self, data: ImageData, method: Method, config: EvalConfig
@@ -189,8 +190,7 @@ class Store:
             found = full_data_accuracies(data, config, zca=zca, progress=self.progress)
             about = {
                 "name": name,
-                "dataset": data.name,
-                "data": data.fingerprint,
+                **_of_data(data),
                 "method": "whole",
                 "ipc": "whole",
                 "seed": config.seed,
@@ -210,14 +210,15 @@ class Store:
             self._set_aside(path, error)
             return {}
 
-    def _record(self, distilled: DistilledSet, name: str, **entries: Any) -> dict[str, Any]:
+    def _record(
+        self, distilled: DistilledSet, data: ImageData, name: str, **entries: Any
+    ) -> dict[str, Any]:
         before = self._read(name)
         if "set" not in entries and before.get("set") != distilled.digest():
             before = {}  # a new set drops what was measured on the old one
         about = {
             "name": name,
-            "dataset": distilled.data_name,
-            "data": distilled.data_fingerprint,
+            **_of_data(data),
             "method": distilled.method.name,
             "ipc": distilled.ipc,
             "seed": distilled.method.seed,
@@ -229,6 +230,12 @@ class Store:
     def _write(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
         write_record(self.layout.record(name), record)
         return record
+
+
+def _of_data(data: ImageData) -> dict[str, Any]:
+    """What a record says of its data, as JSON has it: see ``report.records.data_of``."""
+    told = {name: [*v] if isinstance(v, tuple) else v for name, v in data.told.items()}
+    return {"dataset": data.name, "data": data.fingerprint, **told}
 
 
 def counts(path: Path) -> bool:

@@ -165,7 +165,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Make results again and compare; status 1 where accuracies are told apart."""
+    """Make results again and compare; status 0 where accuracies are the same or not told apart."""
     failed = False
     data = load_dataset(given.dataset) if given.dataset else None
     for path in given.records:
