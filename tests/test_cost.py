@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from atomlib.methods import ATOM, DM
+from atomlib.methods import ATOM, DM, RandomImages
 from atomlib.recipes import RECIPES
 from atomlib.report import readable
 from atomlib.report.figures import cost_figure
@@ -101,6 +101,11 @@ def test_every_method_is_measured_in_a_process_of_its_own(make_data):
     assert f"{ratio:.2f} times one of DM" in sentence
     assert readable.costs(table).method.tolist() == ["DM", "ATOM"]
     assert table.recipe.tolist() == ["text", "text"]
+
+
+def test_a_method_without_steps_has_no_cost(make_data, complains):
+    with complains("methods has 'random'", "methods that learn"):
+        costs(make_data(), [RandomImages(ipc=1)], progress=False)
 
 
 def test_costs_by_two_recipes_are_told_apart(make_data):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from atomlib.runs.grid import cells, full_data_cells
+from atomlib.runs.grid import candidates, cells, full_data_cells
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +19,48 @@ def test_one_cell_a_data_set_trained_as_its_networks_are(grid):
     assert cell.evaluation == grid[0].evaluation.but(networks=2, epochs=200)
     (cell,) = full_data_cells(grid, {"epochs": 5})
     assert cell.evaluation.epochs == 5
+
+
+def test_one_ceiling_whatever_the_methods_whiten():
+    """By the data set's own ZCA where a method has it: two would share a file and a row."""
+
+    def whole(**zcas):
+        made = cells(
+            ["digits"], list(zcas), settings={"width": 8}, evaluation={"width": 8},
+            method_settings={name: {"zca": zca} for name, zca in zcas.items()},
+        )  # fmt: skip
+        return [cell.zca for cell in full_data_cells(made, {})]
+
+    assert whole(random=True, dc=False, atom=True) == [False]
+    assert whole(random=True, mtt="unit") == [True]
+
+
+@pytest.mark.parametrize("given", [
+    {"evaluation": {"recipe": "code"}},
+    {"evaluation": {"variant": "x"}},
+    {"method_settings": {"atom": {"seed": 7}}},
+    {"method_settings": {"atom": {"recipe": "code"}}},
+    {"variants": {"x": {"evaluation": {"variant": "y"}}}},
+], ids=str)  # fmt: skip
+def test_what_the_grid_gives_itself_is_refused_elsewhere(given, complains):
+    with complains("is given in", "allowed: "):
+        cells(["digits"], ["atom"], [1], **given)
+
+
+def test_a_variant_is_not_called_as_a_recipe(complains):
+    """Its files would be those of the recipe's own set."""
+    with complains("'code', a recipe's name"):
+        cells(["digits"], ["atom"], [1], variants={"code": {}})
+
+
+def test_a_small_rate_has_a_name(complains):
+    tried = [{"rate_lr": [1e-6, 2.5e-5]}, {"loss_scale": [10.0, 1e6]}, {"norm": ["batch"]}]
+    assert list(candidates(tried)) == [
+        "", "rate_lr.0.000001", "rate_lr.0.000025", "loss_scale.10", "loss_scale.1000000",
+        "norm.batch",
+    ]  # fmt: skip
+    with complains("layers of tried has [1, 2]", "allowed: numbers"):
+        candidates([{"layers": [[1, 2]]}])
 
 
 def test_none_is_none(grid):

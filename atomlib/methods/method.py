@@ -27,7 +27,7 @@ from atomlib.settings import VARIANT, Positive, VariantName
 NAME = r"[a-z0-9_]{1,40}"
 """Of a method: it is part of a file's name."""
 
-CHECKPOINT = re.compile(r"\.?it\d+$")
+CHECKPOINT = re.compile(r"(^|\.)it\d+$")
 """The end of the name of a checkpoint's variant, which ``Method.at`` gives it."""
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from atomlib.datasets.image_data import ImageData
+from atomlib.errors import SettingError
 from atomlib.methods import Method
 from atomlib.runtime.device import pick_device
 from atomlib.runtime.device import tf32 as number_type
@@ -42,6 +43,11 @@ def costs(
     """
     device = pick_device(device)
     methods = [method.resolve(data) for method in methods]
+    for method in methods:
+        if not method.length:
+            raise SettingError(
+                f"methods has {method.name!r}, which takes no steps; allowed: methods that learn"
+            )
     rows = []
     for method in Bar(methods, desc=f"cost {data.name}", unit="cell", shown=progress):
         with ProcessPoolExecutor(1, torch.multiprocessing.get_context("spawn")) as process:

@@ -5,10 +5,13 @@ variants of ablation, power grid and disagreements are made here. One that chang
 only is of the set of the variant that changes nothing, which is distilled once.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
+
+import numpy as np
 
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
@@ -18,6 +21,7 @@ from atomlib.methods import METHODS, Method, find
 from atomlib.models.build import NetworkConfig, operations
 from atomlib.preprocess import ZCA
 from atomlib.recipes import DISAGREEMENTS, RECIPES, Change
+from atomlib.settings import VARIANT
 from atomlib.training import EvalConfig
 
 OWN = {"ipc", "seed", "variant", "recipe"}
@@ -89,6 +93,7 @@ def cells(
     method_settings = {find(name).name: values for name, values in method_settings.items()}
     variants = variants or {"": {}}
     _check_settings(methods, settings, variants)
+    _check_own(method_settings, evaluation, variants)
     made = []
     loaded = [load_dataset(name, resize=resize) for name in datasets]
     _check_same_names(loaded, datasets)
@@ -143,6 +148,11 @@ def _check_maps(
         for name, values in nested.items():
             _check_names(f"{outer}[{shown(name)}]", values)
     for name, change in variants.items():
+        if name in RECIPES:  # whose files it would share
+            raise SettingError(
+                f"variants has {shown(name)}, a recipe's name; allowed: others than "
+                f"{' and '.join(RECIPES)}"
+            )
         for part, values in change.items():
             check_choice(f"part of variant {shown(name)}", part, PARTS)
             _check_names(f"{part} of variant {shown(name)}", values)
@@ -169,23 +179,45 @@ def _check_settings(
             )
 
 
-def full_data_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> list[FullDataCell]:
-    """One for each data set and ZCA of ``grid``; none where ``changes`` is None.
+def _check_own(
+    method_settings: Mapping[str, Mapping[str, Any]],
+    evaluation: Mapping[str, Any],
+    variants: Mapping[str, Change],
+) -> None:
+    """Raise SettingError for a setting that the grid gives by an argument of its own."""
+    places = {f"method_settings[{shown(name)}]": (v, OWN) for name, v in method_settings.items()}
+    of_evaluation = {"variant", "recipe"}
+    places["evaluation"] = evaluation, of_evaluation
+    places |= {
+        f"evaluation of variant {shown(name)}": (change.get("evaluation", {}), of_evaluation)
+        for name, change in variants.items()
+    }
+    for place, (values, own) in places.items():
+        for name in own & values.keys():
+            raise SettingError(
+                f"{name} is given in {place}; allowed: {name} where all cells have it, beside "
+                "datasets and methods"
+            )
 
-    ``changes`` are to the evaluation settings of the grid's cells; epochs are 200 unless they
-    say otherwise (FULL_DATA_EPOCHS). Raises SettingError for a setting that there is none of.
+
+def full_data_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> list[FullDataCell]:
+    """One for each data set of ``grid``; none where ``changes`` is None.
+
+    Its ZCA is the data set's own, where some cell has it, else that of the first cell. ``changes``
+    are to the evaluation settings of the first cell; epochs are 200 unless they say otherwise
+    (FULL_DATA_EPOCHS). Raises SettingError for a setting that there is none of.
     """
     if changes is None:
         return []
     if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
         raise SettingError(f"whole is {shown(changes)}; allowed: settings by name, or None")
-    made = {}
-    for cell in grid:
-        evaluation = cell.evaluation.but(**{"epochs": FULL_DATA_EPOCHS, **changes})
-        made.setdefault(
-            (cell.data, cell.method.zca), FullDataCell(cell.data, evaluation, cell.method.zca)
-        )
-    return list(made.values())
+    made = []
+    for data in dict.fromkeys(cell.data for cell in grid):
+        own = [cell for cell in grid if cell.data == data]
+        zcas = [cell.method.zca for cell in own]
+        evaluation = own[0].evaluation.but(**{"epochs": FULL_DATA_EPOCHS, **changes})
+        made.append(FullDataCell(data, evaluation, data.zca if data.zca in zcas else zcas[0]))
+    return made
 
 
 TERMS = ("output", "spatial", "channel")
@@ -228,7 +260,7 @@ def candidates(tried: Sequence[Mapping[str, Sequence[Any]]], base: str = "") -> 
             of_set = {k: v for k, v in change.items() if not _of_evaluation_alone(k)}
             of_networks = {k: v for k, v in change.items() if k in NetworkConfig.model_fields}
             of_evaluation = {k: v for k, v in change.items() if _of_evaluation_alone(k)}
-            name = "+".join(f"{key}.{_in_a_name(value)}" for key, value in change.items())
+            name = "+".join(f"{key}.{_in_a_name(key, value)}" for key, value in change.items())
             made[name] = {"settings": of_set, "evaluation": of_networks | of_evaluation}
     return made
 
@@ -239,9 +271,16 @@ def _of_evaluation_alone(setting: str) -> bool:
     )
 
 
-def _in_a_name(value: Any) -> str:
-    """A value as a variant's name may bear it."""
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+def _in_a_name(setting: str, value: Any) -> str:
+    """A value as a variant's name may bear it. Raises SettingError for one that no name can."""
+    if isinstance(value, float):
+        value = np.format_float_positional(value, trim="-")  # 0.000001, where str has 1e-06
+    name = str(value).lower()
+    if not re.fullmatch(VARIANT, name):
+        raise SettingError(
+            f"{setting} of tried has {shown(value)}; allowed: numbers from 0, words, true and false"
+        )
+    return name
 
 
 def disagreements(
