@@ -68,6 +68,19 @@ def test_a_report_is_found_from_its_files():
     assert Layout.of_profile("quick").folder == layout.folder
 
 
+def test_where_a_report_began_is_the_same_from_every_folder(tmp_path, monkeypatch):
+    """And of two reports of one name outside the clone, each has its own."""
+    here = Layout(tmp_path / "a" / "out").started.absolute()
+    assert here != Layout(tmp_path / "b" / "out").started.absolute()
+    assert here.parent.name.startswith("out-") and here.is_relative_to(ROOT)
+    quick = Layout(ROOT / "reports" / "quick").started.absolute()
+    assert quick == ROOT / "build/quick/started"
+    (tmp_path / "a" / "out").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    assert Layout("out").started == Layout(tmp_path / "a" / "out").started == here
+    assert Layout(ROOT / "reports" / "quick").started == quick
+
+
 def test_reports_without_an_executed_notebook_or_a_table_are_none(tmp_path):
     assert Layout.all_within(tmp_path) == []
     for name in ("c", "b", "a", "empty"):

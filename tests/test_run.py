@@ -66,6 +66,19 @@ def test_an_output_that_is_asked_for_takes_the_executed_notebook_too(project):
     assert not (project / "reports").exists()
 
 
+@pytest.mark.parametrize("given", [{}, {"sets": "x"}])
+def test_a_notebook_that_shows_a_reports_sets_shows_those_of_the_output(project, given):
+    path = project / "notebooks" / "00_one.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells[0].source += "\nsets = ''"
+    nbformat.write(notebook, path)
+    profile({"00_one": {"sets": "../reports/small/distilled"}})
+    mine = project / "mine"
+    run_profile("small", changes={"output": str(mine), **given})
+    shown = nbformat.read(mine / "notebooks/00_one.ipynb", 4).metadata.atomlib.parameters.sets
+    assert shown == (given.get("sets") or str(mine / "distilled"))
+
+
 def test_the_command_says_where_it_is_and_where_results_went(project, monkeypatch, capfd):
     (project / "reports" / "small").mkdir(parents=True)
     (project / "reports" / "small" / "main_table.md").write_text("| the main table |")

@@ -21,6 +21,7 @@ from atomlib.runs.store import Store
 from atomlib.runtime import bookmark as resume
 from atomlib.runtime import provenance
 from atomlib.runtime.files import read_record, write_record
+from atomlib.runtime.layout import Layout
 from atomlib.training import EvalConfig
 
 SMALL = ATOM(iterations=3, width=16, real_batch=4, compile="off")
@@ -205,9 +206,10 @@ def test_a_run_at_work_is_told_until_it_is_killed(results, data, tmp_path):
 
 def test_the_command_lists_and_counts(results, monkeypatch, capsys, complains):
     monkeypatch.chdir(results.folder.parent)
+    (results.folder.parent / "notebooks" / "profiles").mkdir(parents=True)  # as a clone has
     assert main(["status", "report"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "report: 2 from the clone"
-    started = results.folder.parent / "build" / "report" / "started"
+    started = Layout("report").started
     started.parent.mkdir(parents=True)
     started.touch()
     os.utime(started, (0, 0))

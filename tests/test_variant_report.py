@@ -281,6 +281,13 @@ def test_the_figure_of_worths_has_each_change_at_its_own():
     np.testing.assert_allclose(np.concatenate(drawn), [[-11, 0], [0, 1], [10, 2]], atol=1e-9)
 
 
+def test_a_figure_of_no_changes_says_so():
+    """As while the whole is all that was made, or is not."""
+    for records in (RECORDS[:1], [record("text+norm", [60.0, 61.0, 59.5])]):
+        (axis,) = figures.worth_figure(worth_table(records)).axes
+        assert [text.get_text() for text in axis.texts] == ["nothing to compare yet"]
+
+
 def test_the_search_figure_shows_ranks():
     whole = pd.DataFrame({"name": ["a", "b", "c"], "validation": [1, 2, 3], "test": [9, 8, 8]})
     proxy = whole.assign(validation=[50, 70, 60])
@@ -315,3 +322,7 @@ def test_the_search_is_told_in_sentences_by_correlation():
     assert shown["trained on"].tolist() == ["Random", "ATOM", "full data"]
     table.loc[0, "high"] = 0.75
     assert nas_findings(table)[-1].startswith("All proxies' intervals overlap")
+    table.loc[0, ["correlation", "low", "high"]] = np.nan  # its accuracies are all the same
+    first, second, last = nas_findings(table)
+    assert first.startswith("ATOM") and second.startswith("Random: no correlation with training")
+    assert last.startswith("Fewer than two proxies have a correlation")

@@ -62,7 +62,8 @@ def sentences(
     if first.variant == first.whole:
         said = [f"On held-out images no candidate of {len(table) - 1} comes before {first.whole}."]
     else:
-        worth = f"{points(first.worth)} {SIGNS[first.verdict]}" if first.verdict else "not compared"
+        compared = isinstance(first.verdict, str)
+        worth = f"{points(first.worth)} {SIGNS[first.verdict]}" if compared else "not compared"
         said = [
             f"On held-out images {first.variant} comes first of {len(table) - 1} candidates: "
             f"{tenths(first['mean'])}, against {first.whole} {worth}."

@@ -284,6 +284,11 @@ def worth_figure(table: pd.DataFrame) -> Figure:
     """What each change is worth, in points, with its 95 % interval: a panel per data set and IPC,
     a colour per whole, the largest of each first."""
     changes = table.dropna(subset="worth")
+    if changes.empty:
+        figure, axis = plt.subplots(figsize=(3.2, 1.0))
+        axis.text(0.5, 0.5, "nothing to compare yet", ha="center", va="center")
+        axis.set_axis_off()
+        return figure
     panels = list(changes.groupby(["dataset", "ipc"], sort=False))
     colours = dict(zip(changes.whole.unique(), sns.color_palette(), strict=False))
     high = 0.22 * max(len(part) for _, part in panels) + 1.0

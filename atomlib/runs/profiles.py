@@ -171,6 +171,8 @@ def run_profile(
         print("the quickstart runs first: a first picture and table", file=sys.stderr)
     for number, notebook in enumerate(wanted, start=1):
         parameters = {"output": f"../{reports.as_posix()}", **profile[notebook]}
+        if asked and parameters.get("sets") == f"../{Layout.of_profile(name).sets.as_posix()}":
+            parameters["sets"] = str(layout.sets)  # of this output, as the rest
         for key, value in (changes or {}).items():
             old = parameters.get(key)
             both = isinstance(old, dict) and isinstance(value, dict)

@@ -23,6 +23,8 @@ import re
 from pathlib import Path
 from typing import Self
 
+from atomlib.runtime.clone import root
+
 FIGURE_KINDS = ("svg", "pdf", "png")
 
 TABLE_KINDS = ("csv", "md", "tex")
@@ -87,12 +89,17 @@ class Layout:
 
     # Results
 
+    @property
+    def sets(self) -> Path:
+        """The folder of distilled sets."""
+        return self.folder / "distilled"
+
     def distilled(self, stem: str) -> Path:
         """The file of a distilled set."""
-        return self.folder / "distilled" / f"{stem}.safetensors"
+        return self.sets / f"{stem}.safetensors"
 
     def all_distilled(self) -> list[Path]:
-        return sorted((self.folder / "distilled").glob("*.safetensors"))
+        return sorted(self.sets.glob("*.safetensors"))
 
     def record(self, name: str) -> Path:
         return self.folder / "results" / f"{name}.json"
@@ -142,8 +149,12 @@ class Layout:
 
     @property
     def build(self) -> Path:
-        """The folder of what is no result."""
-        return Path("build") / self.folder.name
+        """The folder of what is no result: in the clone, whatever the current folder is."""
+        clone, folder = root(), self.folder.resolve()
+        name = folder.name
+        if folder.parent != (clone / "reports").resolve():  # others may have its name
+            name += f"-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+        return (Path() if clone == Path.cwd() else clone) / "build" / name
 
     @property
     def started(self) -> Path:
