@@ -150,15 +150,16 @@ def _accuracies(tree: Any) -> dict[str, list[float]]:
     """Accuracies by network, in percent; fractions are what the DC family stores."""
     if not isinstance(tree, Mapping):
         return {}
-    claims = {}
+    claims: dict[str, list[float]] = {}
     for network, values in tree.items():
         values = values.flatten().tolist() if isinstance(values, Tensor) else values
         if not (isinstance(values, list | tuple) and values and isinstance(network, str)):
             continue
         if all(_is_number(value) and 0 <= value <= 100 for value in values):
-            scale = 100 if max(values) <= 1 else 1
-            claims[network[:40]] = [scale * float(value) for value in values[:100_000]]
-    return claims
+            claims[network[:40]] = [float(value) for value in values[:100_000]]
+    # Of the file, not of each network: one that failed may be below 1 %.
+    scale = 100 if claims and max(map(max, claims.values())) <= 1 else 1
+    return {network: [scale * value for value in values] for network, values in claims.items()}
 
 
 def _beside(images: Tensor, path: Path) -> Found:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.utils import save_image
 
 from atomlib.preprocess import STATISTICS
-from atomlib.published import read_published
+from atomlib.published import layouts, read_published
 from atomlib.published.hand_on import write_dc, write_mtt
 from atomlib.published.published_set import unfolded
 from atomlib.runtime.files import DamagedError
@@ -462,3 +462,13 @@ def test_items(tmp_path, data):
     image, label = read[5]
     assert len(read) == 6 and label == 2 and torch.equal(image, read.images[5])
     assert json.dumps(read.claims) == "{}" and io.StringIO(read.describe()).readline()
+
+
+@pytest.mark.parametrize(("kept", "percent"), [
+    ({"ConvNet": [50.0, 51.0], "MLP": [0.9]}, {"ConvNet": [50.0, 51.0], "MLP": [0.9]}),
+    ({"ConvNet": [0.5, 0.51], "MLP": [0.009]}, {"ConvNet": [50.0, 51.0], "MLP": [0.9]}),
+])  # fmt: skip
+def test_claims_are_fractions_or_percent_through_a_whole_file(kept, percent):
+    """A network that learned nothing may be below 1 %."""
+    found = layouts._accuracies(kept)
+    assert found == {network: pytest.approx(values) for network, values in percent.items()}
