@@ -155,6 +155,8 @@ def read_published(
     if factor > max(1, most):
         raise SettingError(f"factor is {factor}; allowed: 1 to {most}, or parts have one pixel")
     if factor > 1:
+        if space in (None, "pixels") and pixels.are_bytes(found.images):
+            found.images = found.images / 255  # what the side is filled up with is grey, in [0, 1]
         found.images, known = unfolded(found.images, known, factor)
         found.notes.append(f"each image holds {factor} x {factor} (IDC), decoded to {len(known)}")
     space = _space(found, space)

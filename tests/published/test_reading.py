@@ -147,6 +147,19 @@ def test_idc(tmp_path, data):
     assert torch.equal(read.labels[12:18], LABELS)
 
 
+@pytest.mark.parametrize("space", [None, "pixels"])
+def test_bytes_are_unfolded_as_the_fractions_that_they_are(tmp_path, data, space):
+    """A side of 8 is filled up for a factor of 3, with grey and not with half a step of black."""
+    pixels = (smooth(1) * 255).round()
+    torch.save([pixels, LABELS], tmp_path / "bytes.pt")
+    torch.save([pixels / 255, LABELS], tmp_path / "fractions.pt")
+    read, wanted = (
+        read_published(tmp_path / f"{name}.pt", data, factor=3, space=space)
+        for name in ("bytes", "fractions")
+    )
+    assert torch.equal(read.images, wanted.images) and read.space == "pixels"
+
+
 def test_unfolding_fills_up():
     """A side that the factor does not divide is filled up with 0.5 to the right and below."""
     images, labels = unfolded(torch.zeros(1, 1, 3, 3), torch.tensor([7]), 2)
