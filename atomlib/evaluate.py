@@ -117,7 +117,8 @@ def evaluate(
             del trainer
             trainer_of.cache_clear()
             torch.cuda.empty_cache()
-    kept.end()
+    if kept is not resume:  # whoever gave a Bookmark ends it, when what it led to is kept
+        kept.end()
     return torch.tensor(accuracies)
 
 

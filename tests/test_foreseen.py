@@ -132,3 +132,10 @@ def test_long_work_says_so_before_it_begins(tmp_path, cell, monkeypatch, capsys)
 def test_a_time_is_said_as_far_as_it_can_be_foreseen():
     assert foreseen.about(40 * 60 + 20) == "about 40 minutes"
     assert foreseen.about(5.2 * 3600) == "about 5 hours"
+
+
+def test_checkpoints_that_are_added_take_the_whole_run_again(store, cell):
+    sweep(store, [cell])
+    assert missing(store, [cell], lambda cell: (1, 3)) == Missing(1, 3 * STEP + NETWORK)
+    sweep(store, [cell], lambda cell: (1, 3))
+    assert missing(store, [cell], lambda cell: (1, 3)) == Missing(0, 0)

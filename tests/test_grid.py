@@ -72,3 +72,27 @@ def test_bad_settings_are_refused(grid, complains):
         full_data_cells(grid, [1])
     with complains("'epoch'", "did you mean 'epochs'"):
         full_data_cells(grid, {"epoch": 5})
+
+
+@pytest.mark.parametrize(("name", "values"), [
+    ("datasets", ["digits", "digits"]), ("methods", ["dm", "dm"]), ("ipcs", [1, 2, 1]),
+    ("seeds", [0, 0]), ("recipes", ["text", "text"]),
+])  # fmt: skip
+def test_what_is_asked_twice_is_refused(name, values, complains):
+    asked = {"datasets": ["digits"], "methods": ["atom"], "ipcs": [1], name: values}
+    with complains(f"{name} is [", "each of them once"):
+        cells(**asked)
+
+
+def test_no_variants_at_all_are_refused(complains):
+    with complains("variants is {}", "one or more, or None"):
+        cells(["digits"], ["atom"], [1], variants={})
+
+
+def test_a_variant_of_a_setting_that_no_method_of_the_grid_has_is_refused(complains):
+    """It would change nothing, and be tested as if it did."""
+    variants = candidates([{"spatial_power": [2.0]}])
+    with complains("unknown setting 'spatial_power'", "allowed: "):
+        cells(["digits"], ["dm"], [1], variants=variants)
+    assert len(cells(["digits"], ["dm", "atom"], [1], variants=variants)) == 4
+    assert len(cells(["digits"], ["dm"], [1], settings={"spatial_power": 2.0})) == 1

@@ -601,6 +601,12 @@ def frame(validation, test=None, candidates=SPACE):
     return made.assign(validation=validation, test=test, seconds=[2.0] * len(made))
 
 
+@pytest.mark.parametrize("tops", [[0], [5, -1], [1], [2.0]])
+def test_a_correlation_of_less_than_two_is_refused(tops, complains):
+    with complains("tops is [", "2 or more"):
+        rank_table({"whole": frame([1, 2, 3])}, {"whole": 1}, tops=tops)
+
+
 def test_the_table_of_an_example_by_hand():
     """Five candidates; the proxy turns the best two round, and misses the best one."""
     results = {

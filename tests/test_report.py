@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.stats import ttest_ind, ttest_rel
 
 from atomlib.augmentation import DSAConfig
+from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet
 from atomlib.methods import ATOM, DM, METHODS
 from atomlib.report import findings, tables
@@ -588,6 +589,13 @@ def test_distilled_grid_shows_the_first_images_of_each_class(make_data):
     shown = canvas(distilled_grid(made, columns=2, classes=2))
     expected = canvas(image_grid(images[[0, 1, 3, 4]], ["ant", "bee"], 2))
     np.testing.assert_array_equal(shown, expected)
+
+
+@pytest.mark.parametrize("given", [{"columns": 0}, {"classes": 0}, {"columns": True}])
+def test_a_picture_of_nothing_is_refused(make_data, complains, given):
+    made = distill(make_data(), METHODS["random"](ipc=1), progress=False)
+    with complains(f"{next(iter(given))} is", "1 or more"):
+        distilled_grid(made, **given)
 
 
 def test_methods_stand_beside_each_other_one_row_each_with_their_first_images(make_data):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +21,7 @@ from scipy.stats import ttest_1samp, ttest_ind
 
 from atomlib.datasets import known
 from atomlib.distilled_set import DistilledSet
-from atomlib.methods import ATOM, METHODS
+from atomlib.methods import ATOM, METHODS, UnknownMethod
 from atomlib.report import findings
 from atomlib.report.findings import SIGNS, against_published
 from atomlib.report.folder import ReportFolder
@@ -312,6 +313,16 @@ def test_a_sheet_of_images_holds_every_pixel_in_its_place(small):
         row, column = divmod(index, 2)
         tile = sheet[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         np.testing.assert_array_equal(tile, (255 * image).round().permute(1, 2, 0).numpy())
+
+
+def test_a_set_of_somebody_elses_method_is_shown(small):
+    """Nothing but its settings is known of it."""
+    path = Path("reports/small/distilled/toy-atom-ipc2-seed0.safetensors")
+    made = DistilledSet.load(path)
+    theirs = replace(made, method=UnknownMethod("mine", made.method.recorded()))
+    theirs.save(path.with_name("toy-mine-ipc2-seed0.safetensors"))
+    site = build()
+    assert (site / "small/images/toy-mine-ipc2-seed0.png").exists() and not faults(site)
 
 
 # What is refused

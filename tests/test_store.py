@@ -17,6 +17,7 @@ from atomlib.methods import ATOM, DM, METHODS
 from atomlib.runs import made_so_far, store, sweep
 from atomlib.runs.grid import Cell, FullDataCell
 from atomlib.runs.store import Store
+from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import read_record, read_tensors, write_record, write_tensors
 from atomlib.training import EvalConfig
 
@@ -530,3 +531,44 @@ def test_a_table_of_what_was_made_so_far_makes_nothing(results, data, work, comp
     work.clear()
     assert made_so_far(results, grid) == grid[1:]
     assert not work
+
+
+@pytest.mark.parametrize("before", [None, 1])
+def test_a_kill_between_a_sets_record_and_the_set_leaves_no_wrong_record(
+    results, data, monkeypatch, before
+):
+    """Neither a set without its distillation nor one with another's."""
+    if before:
+        results.accuracies(results.distilled(data, SMALL.but(iterations=before)), data, BRIEF)
+    with monkeypatch.context() as patch:
+        patch.setattr(DistilledSet, "save", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            results.distilled(data, SMALL)
+    made = results.distilled(data, SMALL)
+    record = results.accuracies(made, data, BRIEF)
+    assert record["set"] == made.digest()
+    assert record["distillation"]["revision"] == SMALL.revision
+    assert record["distill"]["iterations"] == 2 and len(record["accuracies"]) == 2
+
+
+@pytest.mark.usefixtures("bookmarks_always")
+def test_networks_are_kept_until_their_record_is(results, data, monkeypatch):
+    made = results.distilled(data, SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_record", lambda *_: 1 / 0)  # a full disk, say
+        with pytest.raises(ZeroDivisionError):
+            results.accuracies(made, data, BRIEF)
+    kept = results.layout.bookmark(f"{made.stem}-evaluation")
+    assert kept.exists()
+    results.accuracies(made, data, BRIEF)
+    assert not kept.exists()
+
+
+def test_a_bookmark_of_a_run_that_was_through_goes_and_another_stays(results, data):
+    made = results.distilled(data, SMALL)
+    path = results.layout.bookmark(made.stem)
+    for done, stays in ((2, False), (1, True)):
+        kept = Bookmark.of(path, "killed before its end")
+        kept.write({"x": torch.zeros(1)}, done, 2)
+        results.distilled(data, SMALL)
+        assert path.exists() is stays  # a longer run's may be 1 of 2

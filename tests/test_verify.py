@@ -178,3 +178,22 @@ def test_a_record_of_another_form_is_refused_before_any_work(
     edit(record, **{part: value})
     with complains("no record of an evaluation"):
         verify(record, data, progress=False)
+
+
+@pytest.mark.parametrize(
+    "how", [{"model": "vit"}, {"variant": "longer", "epochs": 3}], ids=["network", "evaluation"]
+)
+def test_a_record_of_another_network_or_evaluation_can_be_made_again(data, report, how):
+    """It leaves the distillation to the record of the set."""
+    results = Store(report, progress=False)
+    made = results.distilled(data, SMALL)
+    then = results.accuracies(made, data, BRIEF.but(**how))
+    assert "distillation" not in then
+    assert verify(results.layout.record(then["name"]), data, progress=False).identical
+
+
+def test_every_committed_record_can_be_made_again():
+    paths = sorted(ROOT.glob("reports/*/results/*.json"))
+    assert len(paths) > 200
+    for path in paths:
+        assert module._read(path)["accuracies"]

@@ -9,8 +9,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata, spearmanr
 
-from atomlib.errors import SettingError, check_choice
+from atomlib.errors import SettingError, check_choice, shown
 from atomlib.nas.space import search_space
+
+
+def check_tops(tops: Sequence[int]) -> None:
+    """Raise SettingError unless each is a number of candidates that a correlation can be of."""
+    for top in tops:
+        if type(top) is not int or top < 2:
+            raise SettingError(f"tops is {shown(tops)}; allowed: numbers of candidates, 2 or more")
 
 
 def rank_table(
@@ -32,6 +39,7 @@ def rank_table(
     search space of several. accuracy: its test accuracy when trained on the reference. best and
     best_accuracy: the highest that there is on the reference.
     """
+    check_tops(tops)
     check_choice("reference", reference, results)
     for name in results:
         check_choice("proxy in results", name, storage)

@@ -17,6 +17,7 @@ from atomlib import methods
 from atomlib.datasets import known
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet
+from atomlib.errors import SettingError, shown
 from atomlib.methods import Method
 from atomlib.preprocess import fitted
 from atomlib.report.glyphs import plain_text
@@ -82,6 +83,9 @@ def distilled_grid(
     distilled: DistilledSet, *, columns: int = 10, classes: int = 20, title: str | None = None
 ) -> Figure:
     """The distilled images after the inverse transform, the first ``columns`` of each class."""
+    for name, most in (("columns", columns), ("classes", classes)):
+        if type(most) is not int or most < 1:
+            raise SettingError(f"{name} is {shown(most)}; allowed: 1 or more")
     columns = min(columns, distilled.ipc)
     names = distilled.class_names[:classes]
     images = distilled.images.unflatten(0, (-1, distilled.ipc))[: len(names), :columns]

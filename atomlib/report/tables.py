@@ -57,7 +57,7 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
                 "seed_std": means.std() if len(seeds) > 1 else np.nan,
                 "networks": sum(networks),
                 "seeds": len(seeds),
-                "best": np.mean([seed["best"] for seed in seeds]),
+                "best": np.average([seed["best"] for seed in seeds], weights=networks),
                 "best_at": "/".join(str(seed["best_at"]) for seed in seeds),
                 "checkpoints": max(seed["checkpoints"] for seed in seeds),
                 "reduced": any(seed["reduced"] for seed in seeds),

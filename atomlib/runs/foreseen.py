@@ -45,16 +45,22 @@ def missing(
     cells, sets, total = 0, {}, 0.0
     for cell in grid:
         data, method, config = cell.data, cell.method, cell.evaluation
-        if store.holds(data, method, config):
+        missed = [
+            step
+            for step in {*at(cell)} - {method.length}
+            if not store.recorded(data, method.at(step), cell.of_checkpoints)
+        ]
+        evaluated = store.holds(data, method, config)
+        if evaluated and not missed:
             continue
         cells += 1
-        if not store.has(data, method):
+        if not all(store.has(data, method.at(step)) for step in (*missed, method.length)):
             name = stem(data.name, method)
             sets[name] = _left(store, name) * method.work(data)
         images = data.num_classes * method.ipc
         one = operations(config, data) * _passes(config.epochs, images, len(data.test_labels))
-        earlier = len({*at(cell)} - {method.length})
-        total += one * (config.networks + earlier * cell.of_checkpoints.networks)
+        networks = 0 if evaluated else config.networks
+        total += one * (networks + len(missed) * cell.of_checkpoints.networks)
     for cell in ceilings:
         data, config = cell.data, cell.evaluation
         if store.holds_full_data(data, config, zca=cell.zca):
@@ -99,7 +105,8 @@ def say(
     if not cells or work < cells * PAYS_ON_A_CPU:
         return
     dtype = Execution(grid[0].evaluation, device, work).dtype
-    workers = max(1, min(engine.workers, (os.cpu_count() or 1) // engine.cpus))
+    # A cell is of one worker; two of one set are as well, which is passed over.
+    workers = max(1, min(engine.workers, (os.cpu_count() or 1) // engine.cpus, cells))
     seconds = TIMES_BOUND * work / (workers * matrix_rate(dtype, device))
     if seconds >= WORTH_SAYING:
         total = len(grid) + len(ceilings)

@@ -84,14 +84,15 @@ def cells(
     for name, values in {**lists, "recipes": recipes, "networks": networks}.items():
         if not isinstance(values, list | tuple) or not values:
             raise SettingError(f"{name} is {shown(values)}; allowed: a list of at least one")
-    settings, method_settings, evaluation, variants = (
-        {} if values is None else values
-        for values in (settings, method_settings, evaluation, variants)
+        if any(value in values[:index] for index, value in enumerate(values)):
+            raise SettingError(f"{name} is {shown(values)}; allowed: each of them once")
+    settings, method_settings, evaluation = (
+        {} if values is None else values for values in (settings, method_settings, evaluation)
     )
+    variants = {"": {}} if variants is None else variants
     _check_maps(settings, method_settings, evaluation, variants)
     methods = [find(method) for method in methods]
     method_settings = {find(name).name: values for name, values in method_settings.items()}
-    variants = variants or {"": {}}
     _check_settings(methods, settings, variants)
     _check_own(method_settings, evaluation, variants)
     made = []
@@ -143,6 +144,8 @@ def _check_maps(
     """Raise SettingError unless each maps names to something, and the nested ones do too."""
     _check_names("settings", settings)
     _check_names("evaluation", evaluation)
+    if not variants:
+        raise SettingError(f"variants is {shown(variants)}; allowed: one or more, or None")
     for outer, nested in (("method_settings", method_settings), ("variants", variants)):
         _check_names(outer, nested)
         for name, values in nested.items():
@@ -168,15 +171,18 @@ def _check_settings(
     methods: Sequence[type[Method]], settings: Mapping[str, Any], variants: Mapping[str, Change]
 ) -> None:
     """Raise SettingError for a setting that no method has, neither ours nor the grid's."""
-    changes = [settings, *(change.get("settings", {}) for change in variants.values())]
     # Settings of the cell itself are given by their own arguments.
-    known = {key for m in (*METHODS.values(), *methods) for key in m.model_fields} - OWN
-    for name in dict.fromkeys(name for values in changes for name in values):
-        if name not in known:
-            raise SettingError(
-                f"unknown setting {shown(name)}{did_you_mean(name, known)}; allowed: "
-                f"{', '.join(sorted(known))}"
-            )
+    everywhere = {key for m in (*METHODS.values(), *methods) for key in m.model_fields} - OWN
+    here = {key for m in methods for key in m.model_fields} - OWN
+    # A variant that changes nothing would be tested as if it did.
+    varied = [change.get("settings", {}) for change in variants.values()]
+    for values, known in ((settings, everywhere), *((values, here) for values in varied)):
+        for name in values:
+            if name not in known:
+                raise SettingError(
+                    f"unknown setting {shown(name)}{did_you_mean(name, known)}; allowed: "
+                    f"{', '.join(sorted(known))}"
+                )
 
 
 def _check_own(

@@ -5,6 +5,7 @@
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 from atomlib import preprocess
 from atomlib.datasets import ImageData, load_dataset
 from atomlib.datasets.png_folder import as_bytes
-from atomlib.errors import check_choice, check_kind
+from atomlib.errors import SettingError, check_choice, check_kind, shown
 from atomlib.evaluate import evaluate
 from atomlib.methods import RandomImages
 from atomlib.published import PublishedSet, read_published
@@ -43,6 +44,18 @@ RANDOM = "Random"
 
 TOLD = ("name", "title", "dataset", "claimed_elsewhere")
 """What a record says of its set without measuring it."""
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise SettingError for two names whose files would be one."""
+    taken: dict[str, str] = {}
+    for name in names:
+        if judged_name(name) in taken:
+            raise SettingError(
+                f"sets has {shown(taken[judged_name(name)])} and {shown(name)}, whose files would "
+                "have one name; allowed: names that differ in letters or digits, case aside"
+            )
+        taken[judged_name(name)] = name
 
 
 def judge(
@@ -91,9 +104,11 @@ def judge(
             told = all(kept.get(key) == about[key] for key in TOLD)
             if told and same_facts(kept, asked(config, data, made.digest())):
                 return {**kept, "protocol": protocol_name}
-        measured = _measured(made, data, config, Bookmark(layout.bookmark(run)), progress)
+        bookmark = Bookmark(layout.bookmark(run))
+        measured = _measured(made, data, config, bookmark, progress)
         record = {**about, **_described(made), **measured}
         write_record(layout.judgement(run), record)
+        bookmark.end()
         return record
 
 

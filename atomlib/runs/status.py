@@ -96,7 +96,10 @@ def _of_record(path: Path, since: float, sets: dict[str, DistilledSet]) -> Itera
             there = Layout.of_record(path).distilled(stem).exists()
             if CHECKPOINT.search(record["variant"]) and not there:
                 what += "; a checkpoint, whose set was not kept"
-                kind, run = METHODS.get(record["method"]), record["distillation"]
+                kind = METHODS.get(record["method"])
+                if "distillation" not in record:  # of another network: the set's own has it
+                    record = read_record(Layout.of_record(path).record(stem))
+                run = record["distillation"]
                 reasons += _since_distilled(facts_of_distillation(record), kind, run["given"])
             else:
                 reasons.append(f"its set, {stem}, is not there or damaged")

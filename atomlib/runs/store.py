@@ -78,17 +78,19 @@ class Store:
         steps = [*sorted({*at} - {method.length}), method.length]
         found = {step: self._find(data, method.at(step)) for step in steps}
         missing = [step for step, old in found.items() if old is None]
-        if not missing:
-            return list(found.values())
         kept = self._bookmark(stem(data.name, method))
+        if not missing:
+            kept.end_if_through()
+            return list(found.values())
         run = trajectory(data, method, missing, progress=self.progress, resume=kept)
         for step, distilled in zip(sorted({*missing, method.length}), run, strict=True):
             old = found[step]
             if old is not None and old.digest() == distilled.digest():
                 continue  # as it was, with what was measured on it
-            distilled.save(self.layout.distilled(distilled.stem))
+            # The record first: what is killed in between leaves no set without its distillation.
             run_here = _run_of(distilled, kept.seconds)
             self._record(distilled, data, distilled.stem, distillation=run_here)
+            distilled.save(self.layout.distilled(distilled.stem))
             found[step] = distilled
         return list(found.values())
 
@@ -140,9 +142,10 @@ class Store:
             found = evaluate(distilled, data, config, progress=self.progress, resume=kept)
             # A variant of the evaluation is named first: the set's may end in its iterations.
             variant = ".".join(filter(None, (config.variant, distilled.method.variant)))
-            entries = {"set": distilled.digest(), "variant": variant}
-            entries |= _measured(config, found, kept.seconds)
-            return self._record(distilled, data, name, **entries)
+            entries = {"variant": variant, **_measured(config, found, kept.seconds)}
+            record = self._record(distilled, data, name, **entries)
+            kept.end()
+            return record
 
     def recorded(
         self, data: ImageData, method: Method, config: EvalConfig
@@ -214,8 +217,8 @@ class Store:
         self, distilled: DistilledSet, data: ImageData, name: str, **entries: Any
     ) -> dict[str, Any]:
         before = self._read(name)
-        if "set" not in entries and before.get("set") != distilled.digest():
-            before = {}  # a new set drops what was measured on the old one
+        if before.get("set", "") != distilled.digest():
+            before = {}  # a new set drops what was told of the old one
         about = {
             "name": name,
             **_of_data(data),
@@ -224,6 +227,7 @@ class Store:
             "seed": distilled.method.seed,
             "variant": distilled.method.variant,
             "distill": distilled.method.recorded(),
+            "set": distilled.digest(),
         }
         return self._write(name, {**before, **about, **entries})
 

@@ -80,7 +80,8 @@ def verify(
             )
     else:
         method = find(then["method"]).from_json(json.dumps(then["distill"]))
-        with threads(_threads(then["distillation"])):
+        # A record of another network, or another evaluation, leaves the distillation to the set's.
+        with threads(_threads(then.get("distillation", then["evaluation"]))):
             made = distill(data, method, progress=progress)
         beside = Layout.of_record(path).distilled(stem(data.name, method))
         if beside.is_file():
@@ -148,7 +149,7 @@ def _changed(then: dict[str, Any]) -> list[str]:
         found.append("a GPU draws other random numbers than a CPU: networks and batches differ too")
     evaluation = facts_of_record(then)
     found += differences(evaluation, evaluation.today(revision=REVISION))
-    if then["method"] != "whole":
+    if "distillation" in then:
         made = replace(evaluation, of=then["method"], revision=then["distillation"]["revision"])
         found += differences(made, made.today(revision=find(then["method"]).revision))
     if on_a_cpu(then["evaluation"]["hardware"]) and "threads" not in then["evaluation"]:

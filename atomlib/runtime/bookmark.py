@@ -101,6 +101,15 @@ class Bookmark:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
+    def end_if_through(self) -> None:
+        """As ``end`` where the run was through when it was killed."""
+        try:
+            about = read_about(self.path) if self.path is not None and self.path.is_file() else {}
+        except DamagedError:
+            return
+        if about.get("done", 0) == about.get("total"):
+            self.end()
+
 
 def _own(path: Path) -> Path:
     """A path at which nothing is, or a bookmark. Raises SettingError otherwise."""

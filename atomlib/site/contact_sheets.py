@@ -81,7 +81,7 @@ def draw(made: DistilledSet, path: Path) -> Sheet:
         seed=made.method.seed,
         variant=made.method.variant,
         recipe=made.method.recipe,
-        distill=made.method.model_dump(mode="json"),
+        distill=made.method.recorded(),
         classes=made.class_names[:rows],
         all_classes=len(made.class_names),
         columns=columns,

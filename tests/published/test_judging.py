@@ -17,7 +17,7 @@ from atomlib.published.hand_on import write_mtt
 from atomlib.published.protocols import PROTOCOLS, protocol
 from atomlib.report import published_sets
 from atomlib.runs import judge as judging
-from atomlib.runs.judge import judge, random_images
+from atomlib.runs.judge import check_names, judge, random_images
 from atomlib.runs.status import status
 from atomlib.runtime.files import write_record
 from atomlib.training import EvalConfig
@@ -309,3 +309,10 @@ def test_what_is_no_name_or_claim_is_told(tmp_path, data, complains, part, value
     given = {"name": "a set", "claimed": None, part: value}
     with complains(f"{part} is", "allowed"):
         judge(published(tmp_path, data), data, **given)
+
+
+def test_names_whose_files_would_be_one_are_refused(complains):
+    check_names(["A, IPC 1", "A, IPC 2", "B"])
+    for other in ("A, IPC 1", "a ipc 1", "A/IPC/1"):
+        with complains("sets has 'A, IPC 1' and", "one name"):
+            check_names(["A, IPC 1", "B", other])
