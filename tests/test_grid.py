@@ -1,8 +1,15 @@
 """Networks on the whole set, one for each data set of a grid."""
 
+from dataclasses import replace
+
 import pytest
 
+from atomlib.datasets import load_dataset
+from atomlib.runs import grid as module
 from atomlib.runs.grid import candidates, cells, full_data_cells
+from atomlib.runs.store import Store
+from atomlib.runs.sweep import sweep
+from atomlib.runtime import bookmark
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +58,35 @@ def test_a_variant_is_not_called_as_a_recipe(complains):
     """Its files would be those of the recipe's own set."""
     with complains("'code', a recipe's name"):
         cells(["digits"], ["atom"], [1], variants={"code": {}})
+
+
+@pytest.mark.parametrize("part", ["settings", "evaluation"])
+def test_names_too_long_for_files_are_refused_before_any_work(
+    tmp_path, monkeypatch, complains, part
+):
+    """At the first bookmark of the evaluation, hours after the distillation, it was."""
+    data = replace(load_dataset("digits"), name="d" * 100)
+    monkeypatch.setattr(module, "load_dataset", lambda name, resize=None: data)
+    monkeypatch.setattr(bookmark, "EVERY_SECONDS", 0.0)
+
+    def named(length):
+        changes = {"settings": {"depth": 2}, "evaluation": {"lr": 0.02}}
+        variants = {"": {}, "v" * length: {part: changes[part]}}
+        few = {"width": 4, "compile": "off"}
+        return cells(
+            ["digits"], ["atom"], [1], variants=variants, settings={"iterations": 1, **few},
+            evaluation={"networks": 1, "epochs": 2, **few},
+        )  # fmt: skip
+
+    # digits-atom-ipc1-seed0-<variant>, or ...-by-<variant>, and ".", "-evaluation.safetensors",
+    # ".0123abcd.partial".
+    fits = 155 - len("-atom-ipc1-seed0-") - 3 * (part == "evaluation") - 1 - 23 - 17
+    with complains("variant 'vv", "data set 'dd", "256 bytes; allowed: 255 (shorten the two by 1)"):
+        named(fits + 1)
+    store = Store(tmp_path, progress=False)
+    assert len(sweep(store, named(fits))[0]) == 2
+    with complains("variant ", "vv", "allowed: "):  # of a checkpoint
+        sweep(store, named(fits), lambda cell: [0])
 
 
 def test_a_small_rate_has_a_name(complains):

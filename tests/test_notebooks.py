@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import nbformat
 import pytest
 
 from tests.test_environment import ROOT
@@ -44,3 +46,13 @@ def test_a_broken_loss_makes_nbval_fail(slip, tmp_path):
     assert run.returncode == 1, run.stdout[-2000:]
     assert "loss starts at" in run.stdout  # the cell that says so is the one that differs
     assert "unexpected exception" not in run.stdout.lower()
+
+
+def test_your_data_may_lie_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    notebook = nbformat.read(ROOT / "notebooks" / "10_your_data.ipynb", as_version=4)
+    lines = [line for cell in notebook.cells for line in cell.source.splitlines()]
+    (line,) = [line for line in lines if line.startswith("images = ")]
+    given = {"folder": "~/pets", "Path": Path}
+    exec(line, given)
+    assert given["images"] == tmp_path / "pets"

@@ -185,6 +185,17 @@ def test_the_site_is_whole_and_every_link_leads_somewhere(small):
     assert [p.name for p in (small / "build").iterdir()] == ["site"]
 
 
+def test_links_to_a_report_of_any_name_lead_there(small):
+    """From the front page too, whose figures and files of a table are of every kind."""
+    report = (small / "reports/small").rename(small / "reports/my report & #1?")
+    for name in ("cost", "learning_curve"):
+        shutil.copy(report / "figures/main_table.png", report / f"figures/{name}.png")
+    (report / "main_table.tex").write_text("")
+    site = build()
+    assert faults(site) == []
+    assert 'href="my%20report%20%26%20%231%3F/main_table.csv"' in (site / "index.html").read_text()
+
+
 def test_a_report_of_other_authors_sets_alone_has_no_empty_pages(small):
     other = small / "reports/other"
     shutil.copytree(small / "reports/small/notebooks", other / "notebooks")

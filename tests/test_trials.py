@@ -741,26 +741,53 @@ def test_a_type_that_no_decoder_has_is_told_by_its_reason(tmp_path, complains):
         load(root)
 
 
+def png_of_16_bits(values, colours, *key):
+    """A PNG file, as PIL writes none; ``key`` is the value, or the colour, that is transparent."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colours, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    if key:
+        parts.insert(1, (b"tRNS", struct.pack(f">{len(key)}H", *key)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in parts
+    )
+
+
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 @pytest.mark.parametrize(("colours", "channels"), [(2, 3), (4, 2), (6, 4)], ids=str)
 def test_colours_of_16_bits_use_them_or_are_refused(tmp_path, complains, bits, colours, channels):
     values = np.repeat((RAMP << bits >> 6)[..., None], channels, 2)
     if channels != 3:
         values[..., -1] = 0xFFFF  # opaque
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     root = pets(tmp_path / "x")
-    head = struct.pack(">IIBBBBB", 8, 8, 16, colours, 0, 0, 0)
-    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    png = b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in parts
-    )
-    (root / "train/ant/0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    (root / "train/ant/0.png").write_bytes(png_of_16_bits(values, colours))
     if bits == 16:
         assert first(root)[0].tolist() == (RAMP * 4).tolist()
     else:
         with complains("train/ant/0.png", "16 bits", f"than {bits};", kind=DataError):
             load(root)
+
+
+@pytest.mark.parametrize("key", [0, 65535])
+def test_the_transparent_value_of_16_bits_lies_on_white(tmp_path, capsys, key):
+    """Nor does it count among the bits that grey images use: the others have 12 of them."""
+    values = RAMP << 6
+    values[0, 0] = key
+    root = pets(tmp_path / "x")
+    (root / "train/ant/0.png").write_bytes(png_of_16_bits(values, 0, key))
+    expected = RAMP * 4
+    expected[values == key] = 255
+    assert first(root)[0].tolist() == expected.tolist()
+    assert "transparent" in capsys.readouterr().err
+
+
+def test_a_transparent_colour_of_16_bits_is_refused(tmp_path, complains):
+    root = pets(tmp_path / "x")
+    values = np.repeat((RAMP << 10)[..., None], 3, 2)
+    (root / "train/ant/0.png").write_bytes(png_of_16_bits(values, 2, 117, 0, 0))
+    with complains("train/ant/0.png", "a transparent colour", "an alpha channel", kind=DataError):
+        load(root)
 
 
 @pytest.mark.parametrize("most", [4095, 65535])

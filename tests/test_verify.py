@@ -3,12 +3,14 @@
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from atomlib.cli import main
 from atomlib.distilled_set import DistilledSet
-from atomlib.methods import DM
+from atomlib.methods import DM, RandomImages
 from atomlib.runs import verify as module
 from atomlib.runs.store import Store
 from atomlib.runs.verify import verify
@@ -150,6 +152,27 @@ def test_the_exit_status_says_whether_accuracies_hold(data, record, monkeypatch,
     assert main(["verify", str(record)]) == 1
     assert main(["verify", str(record.parent / "missing.json")]) == 1
     assert "missing.json is no record" in capsys.readouterr().err
+
+
+def test_results_of_a_resized_folder_are_verified_at_their_size(tmp_path, monkeypatch, capsys):
+    """Its fingerprint is that of the resized images."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    generator = np.random.default_rng(0)
+    for place in ("train/ant", "train/bee", "test/ant", "test/bee"):
+        (folder := tmp_path / "pets" / place).mkdir(parents=True)
+        image = Image.fromarray(generator.integers(0, 255, (16, 16, 3), np.uint8))
+        image.save(folder / "0.png")
+    folder, few = f"folder:{tmp_path / 'pets'}", {"width": 4, "compile": "off"}
+    resized = module.load_dataset(folder, resize=8)
+    results = Store(tmp_path / "report", progress=False)
+    made = results.distilled(resized, RandomImages(ipc=1, **few))
+    name = results.accuracies(made, resized, EvalConfig(networks=1, epochs=1, **few))["name"]
+    record = str(tmp_path / "report" / "results" / f"{name}.json")
+    assert main(["verify", record, "--dataset", folder, "--resize", "8"]) == 0
+    assert main(["verify", record, "--dataset", folder]) == 1
+    assert "allowed: the data it was made from" in capsys.readouterr().err
+    assert main(["verify", record, "--resize", "8"]) == 1
+    assert "resize is 8 without a dataset; allowed: " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")

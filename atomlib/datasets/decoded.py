@@ -10,7 +10,7 @@ from atomlib.datasets.image_data import BROUGHT, ImageData
 from atomlib.runtime.cache import keep_tensors, kept_tensors
 from atomlib.runtime.files import cache_folder
 
-CACHE_FORMAT = 4  # raise it when decoding changes, so that old caches are not read
+CACHE_FORMAT = 5  # raise it when decoding changes, so that old caches are not read
 
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 

@@ -119,14 +119,22 @@ def _read(content: bytes, resize: int | None, bits: int, name: str, path: Path) 
         is_zero_white = tags.get(PHOTOMETRIC) == 0
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
             values = np.asarray(image).astype(np.uint16)
-            deepest = int(values.max())
-            values = values >> (bits - 8)
+            # The clear value marks pixels, and is none of the brightnesses.
+            clear = values == image.info.get("transparency", -1)
+            is_transparent = bool(clear.any())
+            deepest = int(values[~clear].max(initial=0))
+            values = np.where(clear, 255, values >> (bits - 8))
             # Of other types PIL has turned them round already.
             image = Image.fromarray((255 - values if is_zero_white else values).astype(np.uint8))
         elif image.mode in ("I", "F"):
             values = _scaled(image, name, path)
             image = Image.fromarray(255 - values if is_zero_white else values)
         elif ";16" in raw:
+            if "transparency" in image.info:  # of which PIL, which keeps 8 bits, cannot tell
+                raise DataError(
+                    f"image {name} of {path} has 16 bits a channel and a transparent colour; "
+                    "allowed: an alpha channel instead, or 8 bits a channel"
+                )
             brightest = max(high for _, high in image.getextrema()[:3])
         is_grey = image.mode in ("1", "L", "LA", "La") or raw == "LA;16B"
         if image.has_transparency_data:

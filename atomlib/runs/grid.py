@@ -15,12 +15,15 @@ import numpy as np
 
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
+from atomlib.distilled_set import stem
 from atomlib.errors import SettingError, check_choice, did_you_mean, shown
 from atomlib.full_data import FULL_DATA_EPOCHS
 from atomlib.methods import METHODS, Method, find
 from atomlib.models.build import NetworkConfig, operations
 from atomlib.preprocess import ZCA
 from atomlib.recipes import DISAGREEMENTS, RECIPES, Change
+from atomlib.runtime.files import LONGEST_NAME, name_bytes
+from atomlib.runtime.layout import Layout, evaluation_run, record_name
 from atomlib.settings import VARIANT
 from atomlib.training import EvalConfig
 
@@ -121,9 +124,24 @@ def cells(
         evaluated = evaluated.resolve(data)
         fewer = evaluated.but(networks=checkpoint_networks or evaluated.networks)
         cell = Cell(data, asked.resolve(data), evaluated, fewer)
+        check_file_names(data, cell.method, evaluated)
         operations(cell.method, data), operations(cell.evaluation, data)  # both can be built
         made.append(cell)
     return made
+
+
+def check_file_names(data: ImageData, method: Method, evaluation: EvalConfig) -> None:
+    """Raise SettingError where a file of this set or evaluation would have too long a name."""
+    layout, name = Layout(""), stem(data.name, method)
+    record = record_name(name, evaluation.model, evaluation.variant)
+    runs = (layout.bookmark(name), layout.bookmark(evaluation_run(record)))
+    longest = max(map(name_bytes, (layout.distilled(name), layout.record(record), *runs)))
+    if longest > LONGEST_NAME:
+        raise SettingError(
+            f"variant {shown(evaluation.variant or method.variant)} of the data set "
+            f"{shown(data.name)} makes a file's name of {longest} bytes; allowed: {LONGEST_NAME} "
+            f"(shorten the two by {longest - LONGEST_NAME})"
+        )
 
 
 def _check_same_names(loaded: Sequence[ImageData], asked: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ from atomlib.runtime.files import (
     set_aside,
     write_record,
 )
-from atomlib.runtime.layout import Layout, full_data_name, record_name
+from atomlib.runtime.layout import Layout, evaluation_run, full_data_name, record_name
 from atomlib.runtime.provenance import (
     Facts,
     differences,
@@ -134,11 +134,11 @@ class Store:
         check_same_data(distilled, data)
         now = asked(config, data, distilled.digest())
         name = record_name(distilled.stem, config.model, config.variant)
-        with lock(self._unfinished(f"{name}-evaluation")):
+        with lock(self._unfinished(evaluation_run(name))):
             record = self._read(name)
             if same_facts(record, now):
                 return record
-            kept = self._bookmark(f"{name}-evaluation")
+            kept = self._bookmark(evaluation_run(name))
             found = evaluate(distilled, data, config, progress=self.progress, resume=kept)
             # A variant of the evaluation is named first: the set's may end in its iterations.
             variant = ".".join(filter(None, (config.variant, distilled.method.variant)))

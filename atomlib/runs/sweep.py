@@ -21,7 +21,7 @@ from atomlib.methods import Method
 from atomlib.preprocess import ZCA
 from atomlib.runs import foreseen
 from atomlib.runs.engine import Engine
-from atomlib.runs.grid import Cell, FullDataCell
+from atomlib.runs.grid import Cell, FullDataCell, check_file_names
 from atomlib.runs.store import Store
 from atomlib.runtime.layout import full_data_name
 from atomlib.runtime.progress import Bar
@@ -41,8 +41,8 @@ def sweep(
     A cell has one record for each of the iterations that ``at`` gives, in order, and one for its
     end, and one set, that of its end; records of ``ceilings`` come last. With ``only_made``, for
     a grid of ``made_so_far``, iterations and ceilings without a record are left out. Raises
-    SettingError before any work for an engine that is invalid, and RuntimeError, naming the cell,
-    where one failed in another process.
+    SettingError before any work for an engine that is invalid, or where files of a checkpoint would
+    have too long a name, and RuntimeError, naming the cell, where one failed in another process.
     """
     engine = Engine.chosen()
     if only_made:
@@ -52,6 +52,9 @@ def sweep(
             for cell in ceilings
             if store.holds_full_data(cell.data, cell.evaluation, zca=cell.zca)
         ]
+    for cell in grid:
+        for step in at(cell):
+            check_file_names(cell.data, cell.method.at(step), cell.of_checkpoints)
     with engine.threads():
         foreseen.say(store, engine, grid, at, ceilings)
         if not engine.in_this_process:

@@ -163,12 +163,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``atomlib verify``."""
     parser.add_argument("records", nargs="+", help="files of <report>/results/")
     parser.add_argument("--dataset", help="if the data set has another name here")
+    parser.add_argument("--resize", type=int, help="with --dataset: the side its images had then")
 
 
 def run(given: argparse.Namespace) -> int:
     """Make results again and compare; status 0 where accuracies are the same or not told apart."""
     failed = False
-    data = load_dataset(given.dataset) if given.dataset else None
+    if given.resize is not None and not given.dataset:
+        raise SettingError(
+            f"resize is {given.resize} without a dataset; allowed: --resize with --dataset, the "
+            "folder whose images were brought to this side"
+        )
+    data = load_dataset(given.dataset, resize=given.resize) if given.dataset else None
     for path in given.records:
         found, then = verify(path, data), _read(Path(path))
         means = (float(np.mean(values)) for values in (then["accuracies"], found.accuracies))

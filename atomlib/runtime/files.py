@@ -27,6 +27,9 @@ from torch import Tensor
 
 from atomlib.errors import SettingError, check_kind, shown
 
+LONGEST_NAME = 255
+"""In bytes: what file systems allow."""
+
 
 def as_path(setting: str, value: object) -> Path:
     """A path that somebody gave. Raises SettingError for what can be none."""
@@ -35,7 +38,7 @@ def as_path(setting: str, value: object) -> Path:
         longest = max((len(os.fsencode(part)) for part in Path(value).parts), default=1)
     except UnicodeEncodeError:  # half of a letter
         longest = 0
-    if not str(value) or "\0" in str(value) or not 1 <= longest <= 255:
+    if not str(value) or "\0" in str(value) or not 1 <= longest <= LONGEST_NAME:
         raise SettingError(f"{setting} is {shown(value)}; allowed: the path of a file or folder")
     return Path(value)
 
@@ -47,8 +50,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Whatever goes wrong, ``path`` is either as it was or whole. A full disk or a read-only
     folder is a SettingError.
     """
-    # Not by the process's number: machines that share the folder may have the same.
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
@@ -67,6 +69,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # its folder is a file, say: then there is nothing to remove
             partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    # Not by the process's number: machines that share the folder may have the same.
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
 @contextmanager
@@ -154,6 +161,12 @@ def lock_file(path: Path) -> FileLock:
     """The lock on making ``path``, not held yet: a file beside it, which all may take who share
     the folder."""
     return FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)
+
+
+def name_bytes(path: Path) -> int:
+    """Of the longest name that making ``path`` takes: the file's, the partial's, or the lock's."""
+    paths = (path, _partial(path), lock_file(path).lock_file)
+    return max(len(os.fsencode(Path(each).name)) for each in paths)
 
 
 def check_writable(folder: Path) -> Path:

@@ -172,6 +172,11 @@ def record_name(stem: str, model: str, variant: str = "") -> str:
     return f"{name}-by-{variant}" if variant else name
 
 
+def evaluation_run(record: str) -> str:
+    """The name of the run that ends with this record, for its bookmark."""
+    return f"{record}-evaluation"
+
+
 def set_of(record: str, model: str, variant: str = "") -> str:
     """The set that a record is of: "digits-atom-ipc1-seed0" of "...-seed0-on-vit" and "vit"."""
     return record.removesuffix(f"-by-{variant}").removesuffix(f"-on-{model}")

@@ -28,7 +28,7 @@ def front(pages: "ReportPages") -> dict[str, Any]:
     main = [r for r in lasts(report.evaluated) if not r["variant"]]
     main = [r for r in main if r["evaluate"]["model"] == "convnet" and r["dataset"] in known]
     drawn = {
-        name: pages.figure(name, f"{report.name}/")
+        name: pages.figure(name, pages.root)
         for name in ("learning_curve", "main_table", "cost")
         if name in report.figures
     }
@@ -38,7 +38,7 @@ def front(pages: "ReportPages") -> dict[str, Any]:
         "main_tables": _main_tables(pages),
         "published_sets": published_sets.rows(pages),
         "published_sets_note": report.note("published_sets"),
-        "published_sets_links": pages.origin("published_sets", f"{report.name}/", ""),
+        "published_sets_links": pages.origin("published_sets", pages.root, ""),
         "gallery": first_images(pages, known),
         "beside": drawn.get("learning_curve") or drawn.get("main_table"),
         "cost": drawn.get("cost"),
@@ -68,7 +68,7 @@ def _main_tables(pages: "ReportPages") -> list[dict[str, Any]]:
 
 def _main_table(pages: "ReportPages", dataset: str, part: pd.DataFrame) -> dict[str, Any]:
     report = pages.report
-    root, ipcs = f"{report.name}/", [i for i in part.ipc.unique() if str(i) != "whole"]
+    root, ipcs = pages.root, [i for i in part.ipc.unique() if str(i) != "whole"]
     compared = [i for i in ipcs if part[part.ipc.isin([i, "whole"])].published.notna().any()]
     rows = []
     for (method, recipe), cells in part.groupby(["method", "recipe"], sort=False):

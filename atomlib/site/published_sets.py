@@ -22,7 +22,7 @@ def rows(pages: "ReportPages") -> list[dict[str, Any]]:
         thumbnail = quote(report.layout.within(picture)) if picture.exists() else ""
         found.append(
             {
-                "thumbnail": thumbnail and f"{quote(report.name)}/{thumbnail}",
+                "thumbnail": thumbnail and f"{pages.root}{thumbnail}",
                 "alt": f"The first image of each class of {values['set']}",
                 "cells": {name: str(cell) for name, cell in cells.items()},
             }

@@ -73,6 +73,8 @@ class ReportPages:
         self.site = site
         self.report = report
         self.out = site.out / report.name
+        self.root = f"{quote(report.name)}/"
+        """What leads from the front page to the report's pages."""
         (self.menu,) = (m for m in site.templates.globals["site"] if m["name"] == report.name)
         self.made_in: dict[str, str] = {}
         """Where a table or figure was made: its place on a notebook's page, by file's name."""
