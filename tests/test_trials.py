@@ -443,7 +443,8 @@ def test_two_data_sets_of_one_name_are_refused_in_one_grid(tmp_path, complains):
     names = [f"folder:{tmp_path}/{n}/images" for n in (1, 2)]
     with complains("'images'", "/1/", "/2/"):
         cells(names, ["random"], [1])
-    assert len(cells([names[0], names[0]], ["random"], [1])) == 2
+    with complains("each of them once"):
+        cells([names[0], names[0]], ["random"], [1])
 
 
 def test_files_of_equal_size_and_time_in_another_folder_are_another_data_set(tmp_path):
