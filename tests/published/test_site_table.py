@@ -48,9 +48,9 @@ def test_rows(tmp_path):
     assert stem == "dc-s-ipc-1-more"
     (tmp_path / "judged").mkdir()
     (tmp_path / "judged" / f"{stem}.png").touch()
-    first, second = on_site.rows(SimpleNamespace(report=report))
+    first, second = on_site.rows(SimpleNamespace(report=report, root="a%20b/"))
     assert first["thumbnail"] == f"a%20b/judged/{stem}.png" and second["thumbnail"] == ""
     assert first["cells"]["claimed"] == "28.5 ± 0.5"
     assert first["cells"]["its authors' protocol"].startswith("27.5 ± 0.5 (DC: 300 epochs, no aug")
     report.tables = {"main_table": pd.DataFrame()}
-    assert on_site.rows(SimpleNamespace(report=report)) == []
+    assert on_site.rows(SimpleNamespace(report=report, root="a%20b/")) == []
