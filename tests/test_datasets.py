@@ -11,6 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from atomlib.cli import main
+from atomlib.datasets import known
 from atomlib.datasets.load import load_dataset
 from atomlib.errors import DataError
 
@@ -66,6 +67,43 @@ def test_fingerprint_changes_with_class_names_but_not_with_the_name(make_data):
     assert replace(data, fingerprint="", name="other").fingerprint == data.fingerprint
     renamed = replace(data, fingerprint="", class_names=("ant", "bee", "cow"))
     assert renamed.fingerprint != data.fingerprint
+
+
+OWN = ((0.5,) * 3, (0.25,) * 3)
+
+
+def test_fingerprint_changes_with_statistics_that_the_content_does_not_bring(make_data):
+    """Pixels that are normalised otherwise train other networks."""
+    plain = make_data()
+    own, again = (replace(plain, statistics=OWN) for _ in range(2))
+    other = replace(own, statistics=((0.5,) * 3, (0.2,) * 3))
+    assert len({plain.fingerprint, own.fingerprint, other.fingerprint}) == 3
+    assert replace(own).fingerprint == again.fingerprint == own.fingerprint
+    assert replace(own, statistics=None).fingerprint == plain.fingerprint
+    assert replace(plain, statistics=[[0.5] * 3, [0.25] * 3]) == own
+
+
+def test_fingerprint_of_a_known_set_is_its_own_with_the_statistics_that_it_brings(make_data):
+    cifar10 = known.official("cifar10")
+    for name, print_ in (("cifar10", cifar10.fingerprint), ("cifar10-held-out", "")):
+        data = replace(make_data(), name=name, fingerprint=print_, statistics=None)
+        brought = replace(data, statistics=cifar10.statistics)
+        own = replace(brought, statistics=OWN)
+        assert brought.fingerprint == data.fingerprint and ":" not in data.fingerprint
+        assert own.fingerprint.endswith(f":{data.fingerprint}")
+        # What a reader must know is told of it all the same.
+        assert (own.label, own.note) == (data.label, data.note)
+
+
+@pytest.mark.parametrize(
+    "statistics",
+    [0.5, "mean", (), ((0.5,) * 3,), ((0.5,) * 2, (0.2,) * 2), (("a",) * 3, (0.2,) * 3),
+     ((0.5,) * 3, (0.2, 0.2, 0.0)), ((0.5, 0.5, float("nan")), (0.2,) * 3)],
+    ids=str,
+)  # fmt: skip
+def test_statistics_that_are_none_are_refused(make_data, complains, statistics):
+    with complains("statistics of toy are", "one per channel", kind=DataError):
+        replace(make_data(), statistics=statistics)
 
 
 def test_two_classes_of_one_name_are_refused(make_data, complains):

@@ -136,6 +136,14 @@ def test_other_data_is_another_set(results, data, work):
     assert work == ["trajectory", "trajectory"]
 
 
+def test_the_same_pixels_under_other_statistics_are_another_set(results, data, work):
+    results.accuracies(results.distilled(data, SMALL), data, BRIEF)
+    other = replace(data, statistics=((0.5,) * data.channels, (0.25,) * data.channels))
+    made = results.distilled(other, SMALL)
+    results.accuracies(made, other, BRIEF)
+    assert work == ["trajectory", "evaluate"] * 2
+
+
 def test_other_methods_ipc_and_seeds_rest_beside_each_other(results, data, work):
     configs = [SMALL, DM(**QUICK, iterations=2, real_batch=4), SMALL.but(ipc=2), SMALL.but(seed=1)]
     for config in [*configs, *configs]:

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import torch
@@ -39,7 +40,8 @@ class ImageData:
     class_names: tuple[str, ...]
     fingerprint: str = field(default="")
     """SHA-256 of all pixels, labels and class names, or an official data set's content digest;
-    computed where not given."""
+    computed where not given. Statistics other than those that the content brings begin it
+    ("digest:..."), for results depend on them."""
     label: str | None = None
     """How it is written in tables and figures."""
     note: str | None = None
@@ -56,12 +58,17 @@ class ImageData:
     def __post_init__(self):
         check_name(self.name)
         _check(self)
-        if not self.fingerprint:
-            object.__setattr__(self, "fingerprint", _fingerprint(self))
-        brings = known.of(self.name, self.fingerprint)
+        content = self.fingerprint.rpartition(":")[2] or _fingerprint(self)
+        brings = known.of(self.name, content)
         for field_name in BROUGHT:
             if getattr(self, field_name) is None:
                 object.__setattr__(self, field_name, getattr(brings, field_name))
+        if self.statistics is not None:
+            object.__setattr__(self, "statistics", _checked_statistics(self))
+        if self.statistics not in (None, known.usual_statistics(self.name, content)):
+            own = hashlib.sha256(repr(self.statistics).encode()).hexdigest()[:8]
+            content = f"{own}:{content}"
+        object.__setattr__(self, "fingerprint", content)
 
     def __eq__(self, other: object) -> bool:
         """Whether all is equal that a result depends on: content, and what it brings."""
@@ -189,6 +196,21 @@ def _check(data: ImageData) -> None:
         raise DataError(
             f"class {name!r} of {data.name} has no training images; allowed: one or more"
         )
+
+
+def _checked_statistics(data: ImageData) -> Statistics:
+    """Those of ``data`` as tuples. Raises DataError unless they are what ImageData documents."""
+    try:
+        mean, std = (tuple(map(float, part)) for part in data.statistics)
+        right = len(mean) == len(std) == data.channels and all(map(isfinite, mean + std))
+    except (TypeError, ValueError):
+        right = False
+    if not right or min(std) <= 0:
+        raise DataError(
+            f"statistics of {data.name} are {shown(data.statistics)}; allowed: means and standard "
+            f"deviations above 0, of each {data.channels} finite numbers, one per channel"
+        )
+    return mean, std
 
 
 def _fingerprint(data: ImageData) -> str:
