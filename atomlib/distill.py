@@ -17,7 +17,7 @@ from atomlib.distilled_set import DistilledSet, by_class, summarise
 from atomlib.errors import DivergedError, SettingError, check_kind, shown
 from atomlib.methods import Learner, Method, find
 from atomlib.runtime.bookmark import Bookmark
-from atomlib.runtime.device import pick_device
+from atomlib.runtime.device import free_memory, pick_device
 from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import given, versions
 from atomlib.runtime.torch_state import under_torch_defaults
@@ -72,6 +72,7 @@ def trajectory(
                 "run"
             )
     device = pick_device(device)
+    free_memory(device)
     method.check_room(data, device)
     return _run(data, method, {*at} - {method.length}, device, progress, resume)
 
@@ -108,15 +109,16 @@ def _run(
     with Bar(total=method.length, initial=len(losses), desc=name, unit="it", shown=progress) as bar:
         for iteration in steps:
             recent.append(learner.iterate())
-            if iteration % every == 0 or iteration in {*at, method.length}:
+            due = kept.due()  # a network's life can take as long as many iterations
+            if due or iteration % every == 0 or iteration in {*at, method.length}:
                 losses += torch.stack(recent).tolist()
+                _check_finite(losses, len(recent), method)
                 recent.clear()
-                _check_finite(losses, every, method)
                 bar.set_postfix(loss=f"{losses[-1]:.4g}", refresh=False)
             bar.update()
             if iteration in at:
                 yield made(iteration)
-            if not recent and kept.due():
+            if due:
                 kept.write(_state(learner, losses), iteration, method.length)
     yield made(method.length)
     kept.end()  # after the set is taken, and kept by whoever took it

@@ -21,7 +21,7 @@ from atomlib.models.build import check_room, network_for, operations
 from atomlib.models.ensemble import Ensemble
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
-from atomlib.runtime.device import Execution, pick_device
+from atomlib.runtime.device import Execution, free_memory, pick_device
 from atomlib.runtime.progress import Bar
 from atomlib.runtime.torch_state import under_torch_defaults
 from atomlib.training import (
@@ -59,6 +59,7 @@ def evaluate(
     check_kind("config", config, EvalConfig, "an EvalConfig, or None for the defaults")
     config = config.resolve(data)
     device = pick_device(device)
+    free_memory(device)
     images = distilled.trained.to(device)
     if config.rescale:
         images = _rescaled(images, preprocess.training_images(data, distilled.zca, device))
@@ -116,7 +117,7 @@ def evaluate(
             say_smaller(len(group), size, device)
             del trainer
             trainer_of.cache_clear()
-            torch.cuda.empty_cache()
+            free_memory(device)
     if kept is not resume:  # whoever gave a Bookmark ends it, when what it led to is kept
         kept.end()
     return torch.tensor(accuracies)

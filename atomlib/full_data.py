@@ -77,7 +77,7 @@ def features_of(
     if key not in _features:
         network = trained_network(data, config, zca=zca, device=device, progress=progress)
         images = preprocess.training_images(data, zca, device)
-        with torch.no_grad():
+        with torch.no_grad(), Execution(config, device, 0).step():
             parts = [network.features(part)[1].cpu() for part in images.split(TEST_BATCH)]
         _features.clear()
         _features[key] = torch.cat(parts)

@@ -13,7 +13,6 @@ import argparse
 import re
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict
@@ -48,7 +47,7 @@ from atomlib.nas.together import MixedEnsemble, pack
 from atomlib.randomness import stream
 from atomlib.report.figures import style, write_figure
 from atomlib.runs.cost import costs, matrix_rate, seconds
-from atomlib.runs.processes import in_processes
+from atomlib.runs.processes import alone, in_processes
 from atomlib.runs.ray_cluster import in_cluster
 from atomlib.runtime import provenance
 from atomlib.runtime.device import Execution, memory, pick_device
@@ -71,12 +70,6 @@ def random_data(classes: int = 10, side: int = 32, images: int = 512) -> ImageDa
     labels = torch.arange(classes).repeat_interleave(images)
     names = tuple(str(k) for k in range(classes))
     return ImageData("random", pixels, labels, pixels[::images], labels[::images], names)
-
-
-def alone(function: Callable, *arguments: Any) -> Any:
-    """The function's value, from a process that does nothing else."""
-    with ProcessPoolExecutor(1, torch.multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
 
 
 def speed(device: torch.device) -> pd.DataFrame:
@@ -335,7 +328,7 @@ def cluster(device: torch.device) -> pd.DataFrame:
     with ray_nodes(1) as nodes:
         engines = {
             "processes": lambda workers, *work: in_processes(work[0], workers, *work[1:]),
-            "ray": lambda _, *work: in_cluster(*work, address=nodes.address),
+            "ray": lambda _, *work: in_cluster(*work, address=nodes.address, gpus=0),
         }
         for workers in (1, 2):
             if workers == 2:

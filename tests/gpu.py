@@ -278,6 +278,7 @@ def pretend_gpu(gigabytes=80, count=1):
         "get_device_capability": lambda device=None: (9, 0),
         "get_device_name": lambda device=None: card.name,
         "get_device_properties": lambda device=None: card,
+        "is_current_stream_capturing": lambda: False,
         "is_bf16_supported": lambda including_emulation=True: True,
         "max_memory_allocated": lambda device=None: 0,
         "reset_peak_memory_stats": lambda device=None: None,

@@ -165,7 +165,7 @@ def command(*arguments: str) -> str:
 
 def smoke() -> str:
     """The profile cifar10-gpu, and its main table beside that of cifar10-cpu."""
-    command("-m", "atomlib", "run", "cifar10-gpu")
+    command("-m", "atomlib", "run", "--profile", EXPECTED[0])
     return compared(*(pd.read_csv(f"reports/{p}/main_table.csv") for p in EXPECTED))
 
 

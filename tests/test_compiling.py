@@ -1,9 +1,11 @@
 """torch.compile: any number of steps in a process, and a record that says what really ran."""
 
+import math
 import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -12,6 +14,7 @@ from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_inductor_cache
 
 from atomlib.distill import distill
+from atomlib.errors import SettingError
 from atomlib.methods import ATOM
 from atomlib.models.build import network_for
 from atomlib.randomness import stream
@@ -250,6 +253,45 @@ def test_a_gpu_is_tried_once(tried, tmp_path):
     write_record(path, {"pays_from": "12"})
     assert compiling.pays_from(device) == first
     assert tried == [device, device]
+
+
+def test_a_trial_that_fails_gains_nothing_and_is_told_once(tried, monkeypatch, capsys, tmp_path):
+    def fails(device):
+        tried.append(device)
+        raise RuntimeError("CUDA out of memory")
+
+    device = torch.device("cuda")
+    monkeypatch.setattr(compiling, "trial", fails)
+    monkeypatch.setattr(compiling, "_failed", {})
+    assert not compiling.pays(1e18, device) and not compiling.replays(device)
+    assert compiling.pays_from(device) == math.inf and len(tried) == 1
+    assert "neither could be tried (CUDA out of memory)" in capsys.readouterr().err
+    assert not list(tmp_path.glob("compiling/*.json"))  # the next run tries again
+
+
+def test_a_trial_that_cannot_be_kept_is_used_all_the_same(tried, monkeypatch, capsys):
+    def full(path, record):
+        raise SettingError("folder cannot be written")
+
+    monkeypatch.setattr(compiling, "write_record", full)
+    assert compiling.replays(torch.device("cuda"))
+    assert "it is not kept" in capsys.readouterr().err
+
+
+def test_processes_that_start_together_try_a_gpu_once(tried, monkeypatch):
+    """The second waits, and reads what the first measured: else each would measure the other."""
+    held, device = [], torch.device("cuda")
+
+    @contextmanager
+    def lock(path):
+        if not held:  # another process had it first, and is through now
+            held.append(path)
+            compiling.tried_on(device)
+        yield
+
+    monkeypatch.setattr(compiling, "lock", lock)
+    assert compiling.tried_on(device) == TRIED
+    assert tried == [device] and held
 
 
 @pytest.mark.parametrize(

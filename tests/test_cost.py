@@ -14,7 +14,10 @@ from atomlib.recipes import RECIPES
 from atomlib.report import readable
 from atomlib.report.figures import cost_figure
 from atomlib.report.findings import cost_findings
+from atomlib.runs import cost
 from atomlib.runs.cost import costs, matrix_rate, peak_memory, seconds, step_cost
+from atomlib.runs.processes import alone
+from atomlib.runtime.device import Execution
 
 CPU = torch.device("cpu")
 SMALL = {"width": 16, "real_batch": 4, "compile": "off", "depth": 2}
@@ -87,6 +90,28 @@ def test_a_peak_that_is_forgotten_counts_no_more():
 
 def test_the_matrix_rate_is_one_a_processor_can_have():
     assert 1e9 < matrix_rate(torch.float32, CPU) < 1e14
+
+
+def test_data_go_to_a_process_of_its_own_without_shared_memory(make_data):
+    """A container's /dev/shm is often 64 MB."""
+    data = make_data()
+    assert alone(len, data.train_labels) == len(data.train_labels)
+    assert alone(torch.add, torch.ones(2), 1).tolist() == [2, 2]
+    assert not data.train_labels.is_shared()
+
+
+def test_a_replayed_step_tells_the_memory_that_its_recording_took(make_data, monkeypatch):
+    peaks = iter([5e6, 1e6])  # allocations while replaying: none of the step's
+    monkeypatch.setattr(cost, "peak_memory", lambda device: next(peaks))
+    real = Execution.__init__
+
+    def replayed(self, *arguments):
+        real(self, *arguments)
+        self.graphs = True
+
+    monkeypatch.setattr(Execution, "__init__", replayed)
+    method = DM(**SMALL).resolve(make_data())
+    assert step_cost(make_data(), method, CPU, 1)["step_peak_mb"] == 5
 
 
 def test_every_method_is_measured_in_a_process_of_its_own(make_data):

@@ -38,6 +38,47 @@ def test_long_runs_are_compiled_and_narrow_where_the_processor_is(narrow):
     assert short.dtype == torch.float32
 
 
+def test_the_number_type_on_a_gpu_does_not_hang_on_what_a_trial_measured(monkeypatch):
+    """Times differ from run to run; results must not."""
+    for pays in (True, False):
+        monkeypatch.setattr(compiling, "pays", lambda operations, device, pays=pays: pays)
+        monkeypatch.setattr(compiling, "replays", lambda device: False)
+        with pretend_gpu():
+            long, short = Execution(ATOM(), CUDA, LONG), Execution(ATOM(), CUDA, SHORT)
+            other = Execution(ATOM().but(precision="float32"), CUDA, LONG)
+        assert long.compile is pays and not short.compile
+        assert long.dtype == torch.bfloat16
+        assert short.dtype == other.dtype == torch.float32 and short.tf32 and not other.tf32
+
+
+def test_a_gpu_that_torch_cannot_use_is_told_of_once(monkeypatch, capsys, tmp_path):
+    execution._tell.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device(None) == CPU and not capsys.readouterr().err  # a machine without one
+    driver = tmp_path / "version"
+    driver.touch()
+    monkeypatch.setattr(execution, "DRIVER", driver)
+    assert [pick_device(None), pick_device(None)] == [CPU, CPU]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "a driver older than CUDA" in said
+
+
+@pytest.mark.parametrize(
+    ("capability", "used"), [((7, 0), "cpu"), ((7, 5), "cuda"), ((8, 9), "cuda"), ((12, 1), "cuda")]
+)
+def test_a_gpu_of_before_what_torch_has_code_for_is_left_alone(
+    monkeypatch, capsys, capability, used
+):
+    execution._tell.cache_clear()
+    with pretend_gpu():
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
+        assert pick_device(None).type == used
+    assert ("compute capability, 7.0: the CPU is used" in capsys.readouterr().err) is (
+        used == "cpu"
+    )
+
+
 def test_each_choice_can_be_made_by_hand(narrow):
     assert not Execution(ATOM(compile="off"), CPU, LONG).compile
     assert Execution(ATOM(compile="on"), CPU, 0).compile

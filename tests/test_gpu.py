@@ -7,16 +7,19 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from atomlib import augmentation, preprocess, randomness
 from atomlib.distill import distill
 from atomlib.evaluate import evaluate
-from atomlib.full_data import full_data_accuracies
-from atomlib.methods import ATOM, DM, METHODS, RandomImages, feature_matching
+from atomlib.full_data import features_of, full_data_accuracies
+from atomlib.methods import ATOM, DM, METHODS, GLaD, RandomImages, feature_matching
+from atomlib.methods.decoder import Autoencoder, Decoder
 from atomlib.methods.feature_matching import FeatureMatcher, RealSampler, class_chunks
 from atomlib.models.architectures import Dropout
 from atomlib.models.build import MODELS
-from atomlib.models.convnet import NORMS, make_norm
+from atomlib.models.convnet import NORMS, ConvNet, make_norm
+from atomlib.models.ensemble import Ensemble
 from atomlib.nas import Proxy, evaluate_candidates, search_space
 from atomlib.runs.cost import step_cost
 from atomlib.runtime import bookmark
@@ -199,6 +202,24 @@ def test_an_evaluation_goes_on_as_if_never_cut(
         torch.testing.assert_close(ends[0][name], ends[1][name], rtol=0, atol=0, msg=name)
 
 
+def test_a_bookmark_comes_when_it_is_due_and_not_after_fifty_lives(
+    make_data, watch, tmp_path, monkeypatch
+):
+    """A network's life can take minutes; between bookmarks losses are read now and then."""
+    written, write = [], bookmark.Bookmark.write
+
+    def keep(self, tensors, done, total):
+        written.append((done, len(tensors["losses"])))
+        write(self, tensors, done, total)
+
+    monkeypatch.setattr(bookmark.Bookmark, "write", keep)
+    monkeypatch.setattr(bookmark.Bookmark, "due", lambda self: next(due))
+    due = iter([False, True, False, False, True, False])
+    method = DM(iterations=6, **LEARN)
+    distill(make_data(), method, device="cuda", progress=False, resume=tmp_path / "x.safetensors")
+    assert written == [(2, 2), (5, 5)]
+
+
 # The stand-in finds what it is there to find: faults sown into a step that is sound
 
 
@@ -297,6 +318,43 @@ def test_a_norm_gives_out_the_number_type_that_it_takes(norm):
         assert make_norm(norm, 8, 4)(maps).dtype == torch.bfloat16
 
 
+class NumberTypes(TorchDispatchMode):
+    """Of each operator that a layer comes down to: its first input's, and its output's."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.__name__.partition(".")[0]
+        if name in ("convolution", "relu", "avg_pool2d") or name.endswith("norm"):
+            first = out[0] if isinstance(out, tuple) else out
+            self.seen.append((name, args[0].dtype, first.dtype))
+        return out
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("train", [True, False])
+def test_networks_side_by_side_have_the_number_types_of_one_alone(norm, train):
+    """By the rules of CUDA under vmap: else how many train together would decide a result."""
+    seen = []
+    with FakeTensorMode(), cuda_autocast(), torch.device("cuda"), torch.no_grad():
+        network = ConvNet(3, 16, 10, depth=2, width=8, norm=norm)
+        for one in (network, Ensemble(network, 2)):
+            (one.train if train else one.eval)()
+            with NumberTypes() as types:
+                one(torch.empty(4, 3, 16, 16))
+            seen.append([t for t in types.seen if not t[0].endswith("batch_norm")])
+            norms = [t for t in types.seen if t[0].endswith("norm")]
+            assert len(norms) == (0 if norm == "none" else 2)
+            assert {t[1] for t in norms} <= {torch.float32}
+    assert seen[0] == seen[1]
+    narrow = ("convolution", torch.bfloat16, torch.bfloat16)
+    assert seen[0].count(narrow) == 2 and seen[0][-1][0] == "avg_pool2d"
+    assert all(t[2] == torch.bfloat16 for t in seen[0] if t[0] in ("relu", "avg_pool2d"))
+
+
 def tf32():
     return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
@@ -338,9 +396,29 @@ def test_each_step_and_each_test_runs_in_the_chosen_number_type(make_data, watch
     assert seen == expected
 
 
+def test_what_runs_outside_of_steps_has_the_chosen_number_type_too(
+    make_data, watch, monkeypatch, tmp_path
+):
+    """Features by which images are chosen, and decoders: torch's own default is TF32."""
+    monkeypatch.setenv("ATOM_CACHE", str(tmp_path))
+    seen = set()
+    for owner, name in ((ConvNet, "features"), (Autoencoder, "encode"), (Decoder, "forward")):
+        what = f"{owner.__name__}.{name}"
+        monkeypatch.setattr(owner, name, _noting(getattr(owner, name), seen, what))
+    data, exact = make_data(), {"precision": "float32", **SMALL}
+    features_of(data, EvalConfig(epochs=1, **exact), False, CUDA, progress=False)
+    small = {"decoder_width": 8, "decoder_epochs": 1, "fit_steps": 1, "iterations": 1}
+    for prior in ("trained", "random"):
+        method = GLaD(prior=prior, **small, **LEARN | exact)
+        distill(data, method, device="cuda", progress=False)
+    names = ("ConvNet.features", "Autoencoder.encode", "Decoder.forward")
+    assert seen == {(name, False, False) for name in names}
+
+
 def _noting(method, seen, name):
     def noted(self, *arguments):
-        seen.add((name, *tf32()))
+        if not any(getattr(one, "is_meta", False) for one in arguments):  # which only counts
+            seen.add((name, *tf32()))
         return method(self, *arguments)
 
     return noted

@@ -4,9 +4,31 @@ import pandas as pd
 import pytest
 import torch
 
+from atomlib.cli import main
 from atomlib.methods import ATOM
+from atomlib.runs import profiles
 from atomlib.runs.profiles import read_profile
 from tests import gpu_report
+
+
+def test_the_profile_is_run_by_a_command_that_atomlib_takes(monkeypatch, tmp_path):
+    asked = []
+
+    def run_profile(profile, notebooks, changes, *, reuse):
+        asked.append((profile, notebooks, changes, reuse))
+        return tmp_path
+
+    def command(dash, module, *words):
+        assert (dash, module) == ("-m", "atomlib") and main(words) == 0
+
+    monkeypatch.setattr(profiles, "run_profile", run_profile)
+    monkeypatch.setattr(gpu_report, "command", command)
+    monkeypatch.setattr(gpu_report, "compared", lambda here, there: "compared")
+    monkeypatch.setattr(pd, "read_csv", lambda path: path)
+    monkeypatch.setenv("ATOM_DATA", "")  # run sets it; put back afterwards
+    assert gpu_report.smoke() == "compared"
+    assert asked == [("cifar10-gpu", None, {}, False)]
+    assert read_profile("cifar10-gpu")
 
 
 def test_work_is_counted_from_the_settings():

@@ -207,6 +207,19 @@ def test_experts_are_others_and_read_again_as_they_were(data, cache, monkeypatch
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
 
 
+@pytest.mark.parametrize(("memory", "reads"), [(1 << 40, 2), (0, 4)], ids=["room", "none"])
+def test_an_expert_is_read_once_where_memory_holds_it(data, cache, monkeypatch, memory, reads):
+    for index in range(2):
+        experts_of(data).weights(index)
+    asked, kept = [], experts.kept_tensors
+    monkeypatch.setattr(experts, "kept_tensors", lambda path: asked.append(path) or kept(path))
+    monkeypatch.setattr(experts, "memory", lambda device: memory)
+    found = experts_of(data)
+    twice = [[found.weights(index) for index in range(2)] for _ in range(2)]
+    assert all(torch.equal(*pair) for pair in zip(*twice, strict=True))
+    assert len(asked) == reads
+
+
 @pytest.mark.parametrize(("value", "read"), [(EvalConfig().rescale, True), (True, False)])
 def test_experts_from_before_a_setting_was_added_are_read(data, cache, monkeypatch, value, read):
     """Their file's name is a hash without it; where it has another value they are others."""

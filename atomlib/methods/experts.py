@@ -20,7 +20,7 @@ from atomlib.models.build import network_for, operations, reset_parameters
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import EVERY_SECONDS
 from atomlib.runtime.cache import check_cache, kept_place, kept_tensors, place
-from atomlib.runtime.device import Execution
+from atomlib.runtime.device import Execution, memory
 from atomlib.runtime.files import lock, write_tensors
 from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import Facts, libraries, settings_of
@@ -60,6 +60,7 @@ class Experts:
         network = network_for(config, data).to(device)
         passes = config.but(epochs=max(1, epochs - 1))  # one more is made
         self.trainer = Trainer(network, passes, self.execution)
+        self._held: dict[int, Tensor] = {}
 
     def train(self, *, progress: bool = True) -> None:
         """Train those that the cache has not."""
@@ -69,7 +70,10 @@ class Experts:
 
     def weights(self, index: int) -> Float[Tensor, "epochs+1 p"]:
         """All weights of an expert, each time in one row, on the CPU: before its first epoch and
-        after each. Trained where the cache has it not."""
+        after each. Trained where the cache has it not; held in memory, as far as an eighth of it
+        goes, for a student's life on a GPU is no longer than reading and checking them again."""
+        if index in self._held:
+            return self._held[index]
         path, facts = self._file(index)
         with lock(path):
             path = kept_place(path, facts, settings_of(EvalConfig()))
@@ -78,7 +82,10 @@ class Experts:
             if kept is None or len(kept["weights"]) <= self.epochs:
                 check_cache(path.parent)
                 kept = self._trained(index, path, facts, kept)
-        return kept["weights"][: self.epochs + 1]
+        found = kept["weights"][: self.epochs + 1]
+        if (len(self._held) + 1) * found.nbytes <= memory(torch.device("cpu")) // 8:
+            self._held[index] = found.clone()  # without the epochs that are not asked for
+        return found
 
     def _file(self, index: int) -> tuple[Path, Facts]:
         settings = settings_of(self.config)

@@ -69,14 +69,16 @@ class Latents(Settings):
             width, epochs = self.decoder_width, self.decoder_epochs
             about = data, width, epochs, self, device
             network = decoders.trained_autoencoder(*about, progress=progress)
-            decoder, latents = network.decoder, in_chunks(network.encode, pixels)
+            with within.execution.step():
+                decoder, latents = network.decoder, in_chunks(network.encode, pixels)
         else:
             decoder = decoders.random_decoder(data, self.decoder_width, self.seed, device)
             shape = len(pixels), *decoder.shape
             latents = torch.randn(shape, generator=stream(self.seed, "latents")).to(device)
-            latents = in_chunks(
-                lambda x, f: decoders.fit(decoder, x, f, self.fit_steps), pixels, latents
-            )
+            with within.execution.step():
+                latents = in_chunks(
+                    lambda x, f: decoders.fit(decoder, x, f, self.fit_steps), pixels, latents
+                )
         latents = latents.clamp(-LARGEST, LARGEST).unflatten(0, (data.num_classes, self.ipc))
         return LatentLearner(self, within, latents, lambda f: transform(decoder(f)))
 

@@ -24,24 +24,31 @@ class GroupNorm(nn.GroupNorm):
     """torch's, whose output has the number type of its input under CUDA's autocast too.
 
     There it is computed in float32, as it should be, and given out in float32, so that all that
-    follows would move twice the bytes.
+    follows would move twice the bytes. Autocast does not see it in networks side by side (vmap).
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).to(x.dtype)
+        return super().forward(x.float() if x.is_cuda else x).to(x.dtype)
 
 
 class LayerNorm(nn.LayerNorm):
     """torch's, likewise."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).to(x.dtype)
+        return super().forward(x.float() if x.is_cuda else x).to(x.dtype)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """torch's, likewise: side by side it takes bfloat16 with statistics in float32 for an error."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float() if x.is_cuda else x).to(x.dtype)
 
 
 def make_norm(name: str, channels: int, side: int | None = None) -> nn.Module:
     """One of NORMS for maps of ``channels`` channels; only "layer" needs to know their ``side``."""
     if name == "batch":
-        return nn.BatchNorm2d(channels)
+        return BatchNorm2d(channels)
     if name == "layer":
         return LayerNorm([channels, side, side])
     if name == "instance":

@@ -34,6 +34,9 @@ class Ensemble:
     def __init__(self, network: nn.Module, size: int):
         self.network, self.size = network, size
         self.weights, self.buffers = stack_module_state([network] * size)
+        convolutions = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
+        self.convolutions = [n for n in self.weights if n.rpartition(".")[0] in convolutions]
+        """Names of their weights and biases."""
 
     @torch.no_grad()
     def reset_parameters(self, generators: Sequence[torch.Generator]) -> None:
@@ -68,5 +71,11 @@ class Ensemble:
         def scores(state: dict[str, Tensor], images: Tensor) -> Tensor:
             return functional_call(self.network, state, (images,))
 
-        shared = images.dim() == 4
-        return vmap(scores, in_dims=(0, None if shared else 0))(self.state_dict(), images)
+        shared, state = images.dim() == 4, self.state_dict()
+        if images.is_cuda and torch.is_autocast_enabled("cuda"):
+            # Under vmap autocast sees a convolution without its bias, which, left in float32, would
+            # make float32 of all that follows.
+            number = torch.get_autocast_dtype("cuda")
+            state |= {name: state[name].to(number) for name in self.convolutions}
+            images = images.to(number)
+        return vmap(scores, in_dims=(0, None if shared else 0))(state, images)

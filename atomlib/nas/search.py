@@ -35,7 +35,7 @@ from atomlib.runs import lines
 from atomlib.runs.engine import Engine
 from atomlib.runs.processes import processors
 from atomlib.runtime.bookmark import Bookmark
-from atomlib.runtime.device import Execution, pick_device
+from atomlib.runtime.device import Execution, free_memory, pick_device
 from atomlib.runtime.files import check_writable, lock
 from atomlib.runtime.layout import Layout
 from atomlib.runtime.progress import Bar
@@ -310,7 +310,7 @@ class _Bench:
                 return found
             half = len(group.candidates) // 2
             say_smaller(len(group.candidates), half, self.tensors["images"].device)
-            torch.cuda.empty_cache()
+            free_memory(self.tensors["images"].device)
             parts = group.candidates[:half], group.candidates[half:]
             return [one for part in parts for one in self.measure(Group(part))]
         return self._measured(group)

@@ -11,7 +11,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from atomlib.datasets.image_data import ImageData
 from atomlib.errors import SettingError
 from atomlib.methods import Method
+from atomlib.runs.processes import alone
 from atomlib.runtime.device import pick_device
 from atomlib.runtime.device import tf32 as number_type
 from atomlib.runtime.progress import Bar
@@ -50,8 +50,7 @@ def costs(
             )
     rows = []
     for method in Bar(methods, desc=f"cost {data.name}", unit="cell", shown=progress):
-        with ProcessPoolExecutor(1, torch.multiprocessing.get_context("spawn")) as process:
-            rows.append(process.submit(step_cost, data, method, device, repeats).result())
+        rows.append(alone(step_cost, data, method, device, repeats))
     return pd.DataFrame(rows)
 
 
@@ -77,7 +76,8 @@ def step_cost(
     forget_peak(device)
     steps = timings(learner.iterate, device, repeats)
     median = steps[len(steps) // 2]
-    peak = peak_memory(device)
+    # A CUDA graph that is replayed takes its memory when it is recorded, before.
+    peak = before if learner.execution.graphs else peak_memory(device)
     work = method.operations(data)
     rate = matrix_rate(learner.execution.dtype, device, tf32=learner.execution.tf32)
     return {

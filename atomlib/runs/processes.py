@@ -6,6 +6,7 @@ all workers. Of several GPUs, each worker has its own.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import warnings
@@ -55,6 +56,21 @@ def in_processes(
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def alone(function: Callable, *arguments: Any) -> Any:
+    """``function(*arguments)`` of a process that does nothing else.
+
+    Pickled here, and not by multiprocessing, which hands tensors over by /dev/shm: in a container
+    that is often 64 MB.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_unpacked, pickle.dumps((function, arguments))).result()
+
+
+def _unpacked(packed: bytes) -> Any:
+    function, arguments = pickle.loads(packed)
+    return function(*arguments)
 
 
 _work: Callable | None = None

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from atomlib.runtime.files import DamagedError, cache_folder, read_record, write_record
+from atomlib.errors import SettingError
+from atomlib.runtime.files import DamagedError, cache_folder, lock, read_record, write_record
 
 PAYS_ON_A_CPU = 2e12
 """Operations of a run: compiling costs up to a minute where the cache is cold, and saves half to
@@ -129,6 +130,10 @@ class Trial(NamedTuple):
     """Whether steps replayed give the losses and gradients, to the bit, of those that are not."""
 
 
+NOTHING_GAINED = Trial(1.0, 1.0, math.inf, math.inf, math.inf, False)
+_failed: dict[str, Trial] = {}
+"""In this process, by GPU: not tried again."""
+
 STEPS_COMPILED = 2
 """Graphs of the trial's size that a run compiles: of real and of synthetic images, or of training
 and of testing."""
@@ -150,17 +155,30 @@ def replays(device: torch.device) -> bool:
 
 
 def tried_on(device: torch.device) -> Trial:
-    """The trial on this GPU with this torch, made once and kept in the cache folder."""
+    """The trial on this GPU with this torch, made once and kept in the cache folder; one that fails
+    says that nothing is gained."""
     name = torch.cuda.get_device_name(device)
+    if name in _failed:
+        return _failed[name]
     key = hashlib.sha256(f"{name} {torch.__version__}".encode()).hexdigest()[:16]
     path = cache_folder() / "compiling" / f"{key}.json"
-    with suppress(DamagedError, OSError, KeyError):  # not tried yet, or damaged, or by older code
-        kept = read_record(path)
-        return Trial(*(kept[field] for field in Trial._fields))
-    print(f"measuring what compiling and CUDA graphs gain on {name}", file=sys.stderr)
-    tried = trial(device)
-    write_record(path, {"gpu": name, "torch": torch.__version__, **tried._asdict()})
-    return tried
+    with suppress(OSError):  # a folder that cannot be written has no lock
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with lock(path):  # else processes that start together measure each other
+        with suppress(DamagedError, OSError, KeyError):  # not yet, or damaged, or by older code
+            kept = read_record(path)
+            return Trial(*(kept[field] for field in Trial._fields))
+        print(f"measuring what compiling and CUDA graphs gain on {name}", file=sys.stderr)
+        try:
+            tried = trial(device)
+        except Exception as error:  # whatever a compiler raises, or no room left on the GPU
+            print(f"neither could be tried ({_reason(error)}); steps run eager", file=sys.stderr)
+            return _failed.setdefault(name, NOTHING_GAINED)
+        try:
+            write_record(path, {"gpu": name, "torch": torch.__version__, **tried._asdict()})
+        except (OSError, SettingError) as error:
+            print(f"it is not kept, and measured again by the next run: {error}", file=sys.stderr)
+        return tried
 
 
 WIDTH, DEPTH, SIDE = 128, 3, 32

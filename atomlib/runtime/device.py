@@ -1,11 +1,13 @@
 """Device, precision and compilation: how arithmetic runs, never what it computes."""
 
 import ctypes
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -20,11 +22,43 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     Raises SettingError for a device that is not here.
     """
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if gpu_is_usable() else "cpu"
     here = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
     if str(device) not in (*here, "cuda" if len(here) > 1 else "cpu"):
         raise SettingError(f"device is {str(device)!r}; allowed here: {', '.join(here)}")
     return torch.device(device)
+
+
+def gpu_is_usable() -> bool:
+    """Whether torch computes on a GPU here. One that is there, and that it cannot use, is told of
+    on stderr, or a run would take a day on the CPU and nobody knew why."""
+    if torch.cuda.is_available():
+        own = torch.cuda.get_device_capability()
+        made_for = [int(name[3:]) for name in torch.cuda.get_arch_list() if name[:3] == "sm_"]
+        if not made_for or 10 * own[0] + own[1] >= min(made_for):
+            return True
+        _tell(f"has no code for its compute capability, {own[0]}.{own[1]}")
+    elif DRIVER.exists():
+        _tell(f"cannot use it (most often for a driver older than CUDA {torch.version.cuda} asks)")
+    return False
+
+
+@cache
+def _tell(reason: str) -> None:
+    """Once in a process."""
+    print(f"a GPU is here; torch {torch.__version__} {reason}: the CPU is used", file=sys.stderr)
+
+
+DRIVER = Path("/proc/driver/nvidia/version")
+"""There where Linux has loaded NVIDIA's driver."""
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what nothing uses any more: compiled steps and their owners refer to each other,
+    so that without this their tensors wait for Python to look for such rings."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def memory(device: torch.device) -> int:
@@ -56,14 +90,15 @@ class Execution:
         if device.type == "cpu":
             keep_freed_memory()
         # The other networks take minutes to compile, and have less to fuse.
-        wanted = config.compile == "on" or (
-            config.compile == "auto"
-            and config.model == "convnet"
-            and compiling.pays(total_operations, device)
-        )
-        self.compile = wanted and compiling.works(device.type)
-        # bfloat16 without fusion spends in conversions what it saves in products.
-        fast = config.precision == "auto" and self.compile and has_bfloat16(device)
+        long = config.model == "convnet" and total_operations >= compiling.PAYS_ON_A_CPU
+        meant = config.compile == "on" or (config.compile == "auto" and long)
+        pays = config.compile == "on" or (meant and compiling.pays(total_operations, device))
+        self.compile = meant and pays and compiling.works(device.type)
+        # On a CPU bfloat16 without fusion spends in conversions what it saves in products. On a
+        # GPU it does not hang on what the trial of compiling measured, which would differ from
+        # run to run, and the numbers with it.
+        suits = self.compile if device.type == "cpu" else meant
+        fast = config.precision == "auto" and suits and has_bfloat16(device)
         narrow = fast or config.precision == "bfloat16"
         self.dtype = torch.bfloat16 if narrow else torch.float32
         # Of float32's 23 bits TF32 multiplies 10. torch's own default is to have convolutions
