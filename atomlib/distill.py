@@ -97,6 +97,7 @@ def _run(
 
     def made(iteration: int) -> DistilledSet:
         settings = method.at(iteration)
+        kept.how = str(learner.execution)
         return _set(learner.images(), losses, learner.extras(), data, settings, device)
 
     if 0 in at:

@@ -118,6 +118,7 @@ def evaluate(
             del trainer
             trainer_of.cache_clear()
             free_memory(device)
+    kept.how = str(execution)
     if kept is not resume:  # whoever gave a Bookmark ends it, when what it led to is kept
         kept.end()
     return torch.tensor(accuracies)

@@ -101,6 +101,7 @@ def test_the_record_says_what_evaluate_measures_and_what_was_measured(results, d
     for part in ("distillation", "evaluation"):
         assert record[part]["seconds"] >= 0
         assert "torch" in record[part]["versions"]
+        assert record[part]["how"] == "eager float32 on cpu"
     (path,) = (results.folder / "results").iterdir()
     assert read_record(path) == record
 

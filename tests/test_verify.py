@@ -119,12 +119,14 @@ def test_images_of_a_set_that_was_not_kept_are_known_by_its_digest(data, report,
 def test_other_accuracies_and_versions_are_told(data, record):
     before = read_record(record)
     versions = {**before["evaluation"]["versions"], "torch": "9"}
-    made = {**before["evaluation"], "versions": versions, "revision": 0}
+    how = "compiled bfloat16 on cpu"
+    made = {**before["evaluation"], "versions": versions, "revision": 0, "how": how}
     edit(record, accuracies=[99.0, 99.5, 100.0], evaluation=made)
     found = verify(record, data, progress=False)
     assert not found.same_accuracies and found.accuracies == before["accuracies"]
     assert "-60.6 points apart" in found.verdict and "are at chance" in found.verdict
     assert found.changed == [
+        "evaluation was compiled bfloat16 on cpu, is eager float32 on cpu",
         f"torch was 9, is {before['evaluation']['versions']['torch']}",
         "training is at revision 1, this is of 0",
     ]

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -178,12 +177,11 @@ def _measured(
     bookmark: Bookmark | None,
     progress: bool,
 ) -> dict[str, Any]:
-    start = time.perf_counter()
-    found = evaluate(made, data, config, progress=progress, resume=bookmark)
-    seconds = bookmark.seconds if bookmark else time.perf_counter() - start
+    kept = bookmark or Bookmark()
+    found = evaluate(made, data, config, progress=progress, resume=kept)
     return {
         "accuracies": [round(value, 4) for value in found.tolist()],
-        "evaluation": ran(seconds, REVISION, given(config)),
+        "evaluation": ran(kept.seconds, REVISION, given(config), kept.how),
     }
 
 

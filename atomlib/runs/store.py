@@ -88,7 +88,7 @@ class Store:
             if old is not None and old.digest() == distilled.digest():
                 continue  # as it was, with what was measured on it
             # The record first: what is killed in between leaves no set without its distillation.
-            run_here = _run_of(distilled, kept.seconds)
+            run_here = ran(kept.seconds, distilled.revision, distilled.given, kept.how)
             self._record(distilled, data, distilled.stem, distillation=run_here)
             distilled.save(self.layout.distilled(distilled.stem))
             found[step] = distilled
@@ -142,7 +142,7 @@ class Store:
             found = evaluate(distilled, data, config, progress=self.progress, resume=kept)
             # A variant of the evaluation is named first: the set's may end in its iterations.
             variant = ".".join(filter(None, (config.variant, distilled.method.variant)))
-            entries = {"variant": variant, **_measured(config, found, kept.seconds)}
+            entries = {"variant": variant, **_measured(config, found, kept.seconds, kept.how)}
             record = self._record(distilled, data, name, **entries)
             kept.end()
             return record
@@ -308,13 +308,11 @@ def same_facts(record: Mapping[str, Any], now: Facts) -> bool:
         return False
 
 
-def _measured(config: EvalConfig, accuracies: Tensor, seconds: float) -> dict[str, Any]:
+def _measured(
+    config: EvalConfig, accuracies: Tensor, seconds: float, how: str = ""
+) -> dict[str, Any]:
     return {
         "evaluate": config.model_dump(mode="json"),
         "accuracies": [round(value, 4) for value in accuracies.tolist()],
-        "evaluation": ran(seconds, REVISION, given(config)),
+        "evaluation": ran(seconds, REVISION, given(config), how),
     }
-
-
-def _run_of(made: DistilledSet, seconds: float) -> dict[str, Any]:
-    return ran(seconds, made.revision, made.given)

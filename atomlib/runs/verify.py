@@ -27,6 +27,7 @@ from atomlib.report.findings import compare
 from atomlib.report.records import is_whole
 from atomlib.runs.processes import threads
 from atomlib.runs.store import facts_of_record
+from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import read_record
 from atomlib.runtime.layout import Layout
 from atomlib.runtime.provenance import differences, hardware, on_a_cpu, versions
@@ -71,7 +72,7 @@ def verify(
             f"{data.name} with {data.fingerprint[:12]}; allowed: the data it was made from"
         )
     evaluation = EvalConfig.from_json(json.dumps(then["evaluate"]))
-    same_images = None
+    same_images, bookmark = None, Bookmark()
     if then["method"] == "whole":
         # Its networks may be read from the cache, whose key is data and settings.
         with threads(_threads(then["evaluation"])):
@@ -90,7 +91,7 @@ def verify(
         elif "set" in then:
             same_images = then["set"] == made.digest()
         with threads(_threads(then["evaluation"])):
-            measured = evaluate(made, data, evaluation, progress=progress)
+            measured = evaluate(made, data, evaluation, progress=progress, resume=bookmark)
     accuracies = [round(value, 4) for value in measured.tolist()]
     now = {**then, "accuracies": accuracies, "variant": "now"}
     return Verification(
@@ -98,8 +99,14 @@ def verify(
         same_accuracies=accuracies == then["accuracies"],
         same_images=same_images,
         verdict=str(compare(now, {**then, "variant": "then"})),
-        changed=_changed(then),
+        changed=[*_other_arithmetic(then, bookmark.how), *_changed(then)],
     )
+
+
+def _other_arithmetic(then: dict[str, Any], how: str) -> list[str]:
+    """That the networks were trained in another number type, say; old records do not tell."""
+    before = then["evaluation"].get("how")
+    return [f"evaluation was {before}, is {how}"] if how and before not in (None, how) else []
 
 
 MOST_THREADS = 2**12

@@ -37,6 +37,8 @@ class Bookmark:
         self.key = ""
         self.start = self.written = time.monotonic()
         self.before = 0.0
+        self.how = ""
+        """How the run's arithmetic ran ("compiled bfloat16 on cpu"), once it gives a result."""
 
     @classmethod
     def of(cls, resume: "str | Path | Bookmark | None", run: str) -> Self:

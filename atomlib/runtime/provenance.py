@@ -158,11 +158,12 @@ def commit() -> dict[str, str]:
     return {"commit": found.stdout.strip()} if found.returncode == 0 else {}
 
 
-def ran(seconds: float, revision: int, given: list[str]) -> dict[str, Any]:
-    """What a record says of a run that ends now: how long, where, and by which code."""
+def ran(seconds: float, revision: int, given: list[str], how: str = "") -> dict[str, Any]:
+    """What a record says of a run that ends now: how long, where, how, and by which code."""
     return {
         "seconds": round(seconds, 1),
         "hardware": hardware(),
+        **({"how": how} if how else {}),
         "threads": torch.get_num_threads(),
         "versions": versions(),
         **commit(),
