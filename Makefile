@@ -29,7 +29,7 @@ quick: $(READY)  ## ATOM on scikit-learn's digits, on the CPU: notebooks, table,
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  settings: PROFILE=$$(cd notebooks/profiles && ls | sed 's/.yaml//' | paste -sd'|'), ATOM_DATA=folder with data, PYTHON=python3, TORCH_INDEX=index of another torch build"
+	@echo "  settings: PROFILE=$$(cd notebooks/profiles && ls | sed 's/.yaml//' | paste -sd'|' -), ATOM_DATA=folder with data, PYTHON=python3, TORCH_INDEX=index of another torch build"
 	@echo "  where cells run: WORKERS=processes, or ENGINE=ray RAY_ADDRESS=host:port (notebooks/README.md)"
 
 reports: $(READY)  ## all notebooks of PROFILE=..., continuing where a run was cut
@@ -134,8 +134,10 @@ clean:  ## remove the environment and what failed runs left
 
 # Rebuilt from nothing when the lock changes, so that it never holds a mixture.
 $(READY): requirements.lock pyproject.toml
-	rm -rf .venv
 	@$(PYTHON) -c 'import sys; sys.exit("error: python is %d.%d; allowed: 3.11 to 3.14 (set PYTHON=...)" % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] <= (3, 14) else 0)'
+	@$(PYTHON) -c 'import platform, sys; sys.exit("error: python is for macOS on Intel, for which there is no torch of this version; allowed: Apple silicon with a python for it (set PYTHON=...)" if (platform.system(), platform.machine()) == ("Darwin", "x86_64") else 0)'
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "error: python cannot make an environment; allowed: one that can (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	rm -rf .venv
 	$(PYTHON) -m venv .venv
 ifdef TORCH_INDEX
 	$(PIP) --no-deps --index-url "$(TORCH_INDEX)" $$(grep -oE '^torch(vision)?==[^ ;]+' requirements.lock)

@@ -52,7 +52,7 @@ class Nodes:
                 [*command, *options],
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path), MORE_ON_MACOS: "1"},
                 start_new_session=True,
             )
         self.started.append(node)
@@ -61,7 +61,7 @@ class Nodes:
     def _log(self, node):
         return self.folder / f"node-{self.started.index(node)}.log"
 
-    def _until(self, done, seconds=60):
+    def _until(self, done, seconds=180):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             with suppress(OSError):
@@ -87,11 +87,15 @@ class Nodes:
         return [node for node in self.started if node.poll() is None]
 
 
+MORE_ON_MACOS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Without it Ray has one node there."""
+
+
 @contextmanager
 def ray_nodes(count):
     """So many nodes; all that are there are killed at the end."""
     # Not in pytest's folder: the path of a socket may have a hundred letters.
-    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     nodes = Nodes(folder)
     try:
         nodes.start(count)

@@ -1,7 +1,9 @@
 """pyproject.toml, requirements.lock and environment.yml name one environment."""
 
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -50,6 +52,33 @@ def test_lock_pins_every_requirement_once_within_its_range_on_each_python_and_sy
                 (pin,) = pins[0].specifier
                 assert pin.operator == "=="
                 assert Version(pin.version) in requirement.specifier
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        ("sys.version_info = (3, 9)", "python is 3.9; allowed: 3.11 to 3.14"),
+        ("platform.system, platform.machine = lambda: 'Darwin', lambda: 'x86_64'", "Apple silicon"),
+        ("sys.modules['ensurepip'] = None", "apt install python3-venv"),
+    ],
+    ids=["old", "of a Mac with Intel", "without venv"],
+)
+def test_a_python_that_cannot_serve_is_refused_before_the_old_environment_goes(
+    tmp_path, python, said
+):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "kept").touch()
+    fake = tmp_path / "python"
+    fake.write_text(f"#!{sys.executable}\nimport platform, sys\n{python}\nexec(sys.argv[2])\n")
+    fake.chmod(0o755)
+    done = subprocess.run(
+        ["make", ".venv/ready", f"PYTHON={fake}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode and said in done.stderr + done.stdout
+    assert (tmp_path / ".venv" / "kept").exists()
 
 
 def test_lock_holds_the_versions_that_figures_were_measured_with():

@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -29,7 +30,10 @@ from atomlib.training import EvalConfig
 pytestmark = [
     pytest.mark.usefixtures("bookmarks_always"),
     pytest.mark.torture,
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its runs by fork"),
+    pytest.mark.skipif(
+        not hasattr(os, "fork") or sys.platform == "darwin",
+        reason="starts its runs by fork, after which nothing trains where torch counts a GPU (MPS)",
+    ),
 ]
 
 RUN = ATOM(iterations=60, width=16, real_batch=4, ipc=2, compile="off")

@@ -425,7 +425,10 @@ def test_class_names_that_cannot_be_shown_or_be_a_folder_are_refused(tmp_path, r
 def test_class_names_that_are_no_text_are_refused(tmp_path, refuses):
     folder = write(tmp_path / "pets", made_up())
     for split in ("train", "test"):
-        (folder / split / "bee").rename(os.fsdecode(bytes(folder / split) + b"/b\xff"))
+        try:
+            (folder / split / "bee").rename(os.fsdecode(bytes(folder / split) + b"/b\xff"))
+        except OSError:
+            pytest.skip("the file system takes text alone")
     refuses(folder, folder, r"\udcff")
     refuses(pack(folder, ".tar"), r"\udcff")
 

@@ -374,6 +374,8 @@ def test_letters_that_an_archive_does_not_tell_are_refused(tmp_path, complains):
 def test_two_normal_forms_are_one_class(tmp_path, complains):
     names = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
     root = pets(tmp_path / "x", ("ant", names[0]))
+    if (root / "test" / names[1]).exists():
+        pytest.skip("to the file system they are one name")
     (root / "test" / names[0]).rename(root / "test" / names[1])
     assert load(root).class_names == ("ant", names[0])
     pets(root, (names[0],), splits=("test",))

@@ -38,7 +38,7 @@ def gpu_is_usable() -> bool:
         if not made_for or 10 * own[0] + own[1] >= min(made_for):
             return True
         _tell(f"has no code for its compute capability, {own[0]}.{own[1]}")
-    elif DRIVER.exists():
+    elif any(driver.exists() for driver in DRIVERS):
         _tell(f"cannot use it (most often for a driver older than CUDA {torch.version.cuda} asks)")
     return False
 
@@ -49,8 +49,8 @@ def _tell(reason: str) -> None:
     print(f"a GPU is here; torch {torch.__version__} {reason}: the CPU is used", file=sys.stderr)
 
 
-DRIVER = Path("/proc/driver/nvidia/version")
-"""There where Linux has loaded NVIDIA's driver."""
+DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/usr/lib/wsl/lib/libcuda.so.1"))
+"""There where Linux, or Windows around it (WSL), has NVIDIA's driver."""
 
 
 def free_memory(device: torch.device) -> None:
@@ -89,6 +89,9 @@ class Execution:
         self.device = device
         if device.type == "cpu":
             keep_freed_memory()
+            if sys.platform == "darwin":
+                # Its build sends every convolution there: slower, and it rounds more.
+                torch.backends.nnpack.set_flags(False)
         # The other networks take minutes to compile, and have less to fuse.
         long = config.model == "convnet" and total_operations >= compiling.PAYS_ON_A_CPU
         meant = config.compile == "on" or (config.compile == "auto" and long)

@@ -9,7 +9,9 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -119,14 +121,24 @@ def hardware() -> str:
     """The GPU, or the processor and its number of cores."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    name = platform.processor() or platform.machine()
+    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
+    return f"{_processor()}, {len(affinity(0)) if affinity else os.cpu_count()} cores"
+
+
+@cache
+def _processor() -> str:
+    """As its maker calls it, where the system tells: "arm" is every Apple chip."""
+    name = ""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
+    if sys.platform == "darwin":
+        with suppress(OSError, subprocess.SubprocessError):
+            asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            name = subprocess.run(asked, capture_output=True, text=True, timeout=9).stdout.strip()
+    elif cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
             if line.startswith("model name"):
                 name = line.split(":", 1)[1].strip()
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
-    return f"{name}, {len(affinity(0)) if affinity else os.cpu_count()} cores"
+    return name or platform.processor() or platform.machine()
 
 
 def on_a_cpu(hardware: str) -> bool:

@@ -182,6 +182,8 @@ def test_two_sets_in_one_folder_are_not_one(tmp_path, make_data, complains, tops
 
 def test_two_folders_of_one_class_are_refused(tmp_path, make_data, complains):
     pictures(tmp_path / "s", [f"{name}/a.png" for name in ("ant", "Ant", "bee", "cat")])
+    if len(list((tmp_path / "s").iterdir())) == 3:
+        pytest.skip("to the file system they are one name")
     with complains("['Ant', 'ant']", "one class"):
         read_published(tmp_path / "s", make_data())
 
