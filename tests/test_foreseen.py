@@ -1,5 +1,7 @@
 """How long a grid will take: counted by hand, and against what a run really computes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -113,15 +115,18 @@ def test_a_draw_is_no_work(make_data):
     assert METHODS["dq"](ipc=1).resolve(data).work(data) == 0
 
 
-def test_long_work_says_so_before_it_begins(tmp_path, cell, monkeypatch, capsys):
+@pytest.mark.parametrize(("number", "hours"), [(torch.bfloat16, 2), (torch.float32, 3)])
+def test_long_work_says_so_before_it_begins(tmp_path, cell, monkeypatch, capsys, number, hours):
+    execution = SimpleNamespace(dtype=number)
+    monkeypatch.setattr(foreseen, "Execution", lambda *arguments: execution)
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.setattr(cost, "matrix_rate", lambda dtype, device: STEP / 4)
     monkeypatch.setattr(foreseen, "PAYS_ON_A_CPU", 300 * STEP)
     engine = Engine("processes", 1, "auto", 1, None)
     grid = [Cell(cell.data, cell.method.but(iterations=1000), cell.evaluation, cell.of_checkpoints)]
     foreseen.say(Store(tmp_path), engine, grid)
-    # 1000 steps of 4 s, half as long again, and the networks.
-    assert capsys.readouterr().err == "1 of 1 cells to make: about 2 hours here\n"
+    # 1000 steps of 4 s, half as long again, in float32 more than twice as long, and the networks.
+    assert capsys.readouterr().err == f"1 of 1 cells to make: about {hours} hours here\n"
     foreseen.say(Store(tmp_path), engine, [cell])
     foreseen.say(Store(tmp_path, progress=False), engine, grid)
     monkeypatch.setenv("TQDM_DISABLE", "1")
