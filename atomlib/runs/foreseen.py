@@ -2,8 +2,9 @@
 
 What is missing is counted: the arithmetic of convolutions and matrix products, at the rate that one
 large matrix product reaches here. A compiled step or pass takes 1.3 to 2 times that in bfloat16
-(reports/bench/README.md), and more in float32; TIMES_BOUND is in between. CAFE, whose steps are found while running,
-is counted with the fewest; what the cache holds (experts, decoders, features) is counted as well.
+(reports/bench/README.md), and more in float32; TIMES_BOUND is in between. CAFE, whose steps are
+found while running, is counted with the fewest; what the cache holds (experts, decoders, features)
+is counted as well.
 """
 
 import os
@@ -23,8 +24,8 @@ from atomlib.runtime.device import Execution, pick_device
 from atomlib.runtime.files import DamagedError, read_about
 
 TIMES_BOUND = {torch.bfloat16: 1.5, torch.float32: 2.5}
-"""What a step takes, in units of its arithmetic at the rate of a matrix product; in float32 as on an
-Intel Xeon at 2.8 GHz without bfloat16, where passes over the maps move twice the bytes."""
+"""What a step takes, in units of its arithmetic at the rate of a matrix product; in float32 as on
+an Intel Xeon at 2.8 GHz without bfloat16, where passes over the maps move twice the bytes."""
 
 WORTH_SAYING = 120.0
 """Seconds; of less nothing is said."""
