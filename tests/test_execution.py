@@ -75,6 +75,7 @@ def test_a_gpu_of_before_what_torch_has_code_for_is_left_alone(
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
         monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
         assert pick_device(None).type == used
+        assert provenance.on_a_cpu(provenance.hardware()) is (used == "cpu")
     assert ("compute capability, 7.0: the CPU is used" in capsys.readouterr().err) is (
         used == "cpu"
     )

@@ -37,6 +37,8 @@ class Compiled:
     """A compiled function; where compiling it fails, the function itself, with a line on stderr."""
 
     def __init__(self, function: Callable, mode: str, on_failure: Callable[[], None]):
+        import torch._inductor  # slow: only where something is compiled
+
         # The backward too, at the first call: else it would be at the first backward, which is not
         # called from here. torch 2.6 may not have the name.
         if hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"):

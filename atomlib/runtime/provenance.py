@@ -21,6 +21,8 @@ from typing import Any, Self
 import torch
 from pydantic import BaseModel
 
+from atomlib.runtime.device import gpu_is_usable
+
 PACKAGES = ("atomlib", "torch", "torchvision", "kornia", "numpy")
 
 LIBRARIES = ("torch", "torchvision", "kornia")
@@ -119,7 +121,7 @@ def libraries(all_versions: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def hardware() -> str:
     """The GPU, or the processor and its number of cores."""
-    if torch.cuda.is_available():
+    if gpu_is_usable():
         return torch.cuda.get_device_name()
     affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
     return f"{_processor()}, {len(affinity(0)) if affinity else os.cpu_count()} cores"
