@@ -94,9 +94,10 @@ class Execution:
                 torch.backends.nnpack.set_flags(False)
         # The other networks take minutes to compile, and have less to fuse.
         long = config.model == "convnet" and total_operations >= compiling.PAYS_ON_A_CPU
-        meant = config.compile == "on" or (config.compile == "auto" and long)
-        pays = config.compile == "on" or (meant and compiling.pays(total_operations, device))
-        self.compile = meant and pays and compiling.works(device.type)
+        asked = config.compile == "on"
+        meant = asked or (config.compile == "auto" and long)
+        pays = asked or (meant and compiling.pays(total_operations, device))
+        self.compile = pays and compiling.works(device.type)
         # On a CPU bfloat16 without fusion spends in conversions what it saves in products. On a
         # GPU it does not hang on what the trial of compiling measured, which would differ from
         # run to run, and the numbers with it.
