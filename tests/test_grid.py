@@ -70,7 +70,7 @@ def test_names_too_long_for_files_are_refused_before_any_work(
     monkeypatch.setattr(bookmark, "EVERY_SECONDS", 0.0)
 
     def named(length):
-        changes = {"settings": {"depth": 2}, "evaluation": {"lr": 0.02}}
+        changes = {"settings": {"image_lr": 0.5}, "evaluation": {"lr": 0.02}}
         variants = {"": {}, "v" * length: {part: changes[part]}}
         few = {"width": 4, "compile": "off"}
         return cells(
@@ -130,5 +130,8 @@ def test_a_variant_of_a_setting_that_no_method_of_the_grid_has_is_refused(compla
     variants = candidates([{"spatial_power": [2.0]}])
     with complains("unknown setting 'spatial_power'", "allowed: "):
         cells(["digits"], ["dm"], [1], variants=variants)
-    assert len(cells(["digits"], ["dm", "atom"], [1], variants=variants)) == 4
+    grid = cells(["digits"], ["dm", "atom"], [1], variants=variants)
+    assert [(c.method.name, c.variant) for c in grid] == [
+        ("dm", ""), ("atom", ""), ("atom", "spatial_power.2"),
+    ]  # fmt: skip
     assert len(cells(["digits"], ["dm"], [1], settings={"spatial_power": 2.0})) == 1

@@ -543,6 +543,38 @@ def test_tests_are_rows_of_a_table():
     assert str(beside).startswith("CIFAR-10, IPC 1: DM is above Random: +10.0 points")
     assert beside.verdict.p == pytest.approx(p)
     assert findings.beside_random([of("dm", 30, 31, 32)]) == []
+    said = "Of 2 comparisons ATOM is above in 1, below in 0, not told apart in 0, not tested in 1; "
+    assert findings.in_words(found).startswith(said)
+    assert findings.in_words([]) == ""
+
+
+def test_published_figures_are_tested_for_several_numbers_of_their_networks():
+    values = [33.0, 34.0, 35.0]
+    table = main_table([record(method="atom", accuracies=values), record("digits", "dm")])
+    (row,) = findings.beside_published(table).to_dict("records")
+    assert (row["where"], row["method"], row["measured"]) == ("CIFAR-10, IPC 1", "ATOM", "34.0")
+    assert (row["published"], row["points"]) == ("34.8 ± 1.0†", "-0.8")
+    for n in (5, 10, 20):
+        # So many networks whose mean and population spread are the published ones.
+        steps = np.linspace(-1, 1, n)
+        theirs = 34.8 + steps / steps.std()
+        p = ttest_ind(values, theirs, equal_var=False).pvalue
+        assert row[f"p, of {n} networks"] == f"{p:.2g}"
+    none = findings.beside_published(main_table([record("digits", "dm")]))
+    assert none.to_dict("records") == [{"measured": "no figure is published for these data"}]
+
+
+def test_pairs_of_powers_are_averaged_by_which_is_the_higher():
+    grid = {(1, 1): 50, (1, 4): 60, (4, 1): 40, (4, 4): 52}
+    records = [
+        record("digits", accuracies=[value - 1, value + 1]) | {"variant": f"ps{p}.pc{q}"}
+        for (p, q), value in grid.items()
+    ]
+    assert findings.power_sentences(tables.variant_table(records)) == [
+        "digits (8 x 8), IPC 1: the highest is ps1.pc4, 60.0; on average 60.0 with the higher "
+        "channel power (1 of 4 pairs), 40.0 with the higher spatial power (1 of 4 pairs), 51.0 "
+        "with equal powers (2 of 4 pairs)."
+    ]
 
 
 # Figures

@@ -31,8 +31,9 @@ def rank_table(
     correlation: Spearman's, between validation accuracies under the proxy and test accuracies
     under the reference, over all candidates. top5, top10, ...: the same over the proxy's own 5,
     10, ... best by validation. It is NaN where there are fewer candidates, or where one side is
-    constant. low and high: the 95 % interval of the first, bootstrapped over candidates. The
-    reference's own row is the ceiling: one training, validation against test.
+    constant; equal accuracies share their mean rank. low and high: the 95 % interval of the first,
+    bootstrapped over candidates. The reference's own row is of one training: validation against
+    test.
 
     seconds: those of all candidates together: machine time, not time waited. images: what has
     to be stored. chosen: the candidate of the highest validation accuracy, the first in the

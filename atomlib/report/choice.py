@@ -66,7 +66,8 @@ def sentences(
         worth = f"{points(first.worth)} {SIGNS[first.verdict]}" if compared else "not compared"
         said = [
             f"On held-out images {first.variant} comes first of {len(table) - 1} candidates: "
-            f"{tenths(first['mean'])}, against {first.whole} {worth}."
+            f"{tenths(first['mean'])}, against {first.whole} {worth} (not corrected for having "
+            "been chosen)."
         ]
     if missing:
         said.append(f"Candidates not made yet: {missing}. The choice may change with them.")

@@ -168,8 +168,10 @@ def provenance(records: Iterable[dict[str, Any]]) -> str:
     ]
     parts += dict.fromkeys(each.note for each in data if each.note)
     parts.append(f"Made on {made_on(records)}.")
-    parts.append("Measured: mean ± population standard deviation over networks.")
-    return " ".join(parts)
+    spread = "Measured: mean ± population standard deviation over networks"
+    if len({r["seed"] for r in records if r["method"] != "whole"}) > 1:
+        spread += " within a distillation seed, pooled; “seeds ±”: that of the seeds' means"
+    return " ".join([*parts, f"{spread}."])
 
 
 def made_on(records: Iterable[dict[str, Any]]) -> str:
@@ -230,8 +232,8 @@ def nas_note(
     kept = "".join(f", {name} only {plain(values)}" for name, values in restrict.items())
     trained = ", ".join(f"{label(name)} {count}" for name, count in epochs.items())
     return (
-        f"Data: {data.label}. {reduced}{kept}. Epochs: {trained} (the DC "
-        f"family: 200 and 200). Made on {' and on '.join(machines)}. Each network is trained once. "
+        f"Data: {data.label}. {reduced}{kept}. Epochs: {trained} (FTD: 200, DC: 100, ATOM: not "
+        f"found). Made on {' and on '.join(machines)}. Each network is trained once. "
         "Intervals: bootstrap over networks, 1000 draws. Seconds are those of all networks "
         "together, each on one thread; the last column is the chosen network's accuracy when "
         "trained on all images."

@@ -32,7 +32,7 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     gives it) within a seed, pooled over seeds. ``seed_std`` is the spread over
     seeds: that of the seeds' means, empty with one seed. Where ``checkpoints`` > 1 were
     evaluated, ``best`` is the mean of the best of them, chosen on the test set seed by seed
-    as MTT and DataDAM do, and ``best_at`` its iteration. ``difference`` is mean - published;
+    as MTT does, and ``best_at`` its iteration. ``difference`` is mean - published;
     ``checked`` says whether the published figure was seen in its ``source``, ``note`` what is to
     be said of it; ``reduced`` whether a setting that costs time is below the paper's; ``runs`` are
     the records it is of, in results/. Nothing is rounded: that is done where a figure is written.
@@ -144,15 +144,15 @@ def curve_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def clipping_table(sets: Iterable[DistilledSet]) -> pd.DataFrame:
-    """How far each set's learned pixels leave the range of an image."""
+    """How much of each set is black or white, as a clipped pixel is, and how its pixels spread."""
     rows = []
     for made in sets:
-        outside = (made.images == 0) | (made.images == 1)
+        extreme = (made.images == 0) | (made.images == 1)
         rows.append(
             {
                 "set": made.stem,
                 "images": len(made),
-                "pixels at 0 or 1, %": round(100 * float(outside.float().mean()), 1),
+                "pixels at 0 or 1, %": round(100 * float(extreme.float().mean()), 1),
                 "mean": round(float(made.images.mean()), 3),
                 "standard deviation": round(float(made.images.std()), 3),
             }

@@ -81,10 +81,10 @@ def readable_worth(table: pd.DataFrame) -> pd.DataFrame:
 
 
 HOW = (
-    "Worth: the accuracy minus that of the unchanged whole, in points; ▲ above it, ▼ below, ≈ not "
-    "told apart at p < 0.05, ? not tested (Welch's t-test over networks of one distillation, fewer "
-    "than three, or networks at chance, not being tested). Nothing is corrected for the number of "
-    "comparisons."
+    "Worth: the accuracy minus that of the recipe, or the method, with nothing changed, in points; "
+    "▲ above it, ▼ below, ≈ not told apart at p < 0.05, ? not tested (Welch's t-test over networks "
+    "of one distillation, fewer than three, or networks at chance, not being tested). Nothing is "
+    "corrected for the number of comparisons."
 )
 """What a reader must know below such a table."""
 

@@ -1,13 +1,13 @@
 """Tables kept as files, and shown in a notebook: CSV, Markdown and LaTeX."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from atomlib.report import readable
-from atomlib.report.findings import HOW
+from atomlib.report.findings import HOW, Finding, as_table, in_words
 from atomlib.report.published import DOUBTFUL, RECALLED, explained, readable_published
 from atomlib.runtime.files import atomic_write
 from atomlib.runtime.layout import TABLE_KINDS, Layout
@@ -27,6 +27,14 @@ def show(
     text = as_markdown(read(table))
     display(Markdown(text))
     return Markdown(_with_signs(note, text))
+
+
+def show_tests(found: Sequence[Finding]) -> Any:
+    """Tests for a notebook: displays what they say together, and returns one row of each."""
+    from IPython.display import Markdown, display  # which only notebooks need
+
+    display(Markdown(in_words(found)))
+    return Markdown(as_markdown(as_table(found)))
 
 
 def show_published(name: str) -> Any:

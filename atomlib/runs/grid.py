@@ -2,7 +2,8 @@
 
 A variant is {"settings": changes of the distillation, "evaluation": changes of the EvalConfig}; the
 variants of ablation, power grid and disagreements are made here. One that changes the evaluation
-only is of the set of the variant that changes nothing, which is distilled once.
+only is of the set of the variant that changes nothing, which is distilled once. Where a variant
+changes nothing of what a data set has already (ZCA off, on digits), it has no cell.
 """
 
 import re
@@ -127,7 +128,13 @@ def cells(
         check_file_names(data, cell.method, evaluated)
         operations(cell.method, data), operations(cell.evaluation, data)  # both can be built
         made.append(cell)
-    return made
+    wholes = [_settings_of(cell) for cell in made if cell.variant == unchanged]
+    return [c for c in made if c.variant == unchanged or _settings_of(c) not in wholes]
+
+
+def _settings_of(cell: Cell) -> tuple[str, Method, EvalConfig]:
+    """All that a cell is made by, but the name of its variant."""
+    return cell.data.name, cell.method.but(variant=""), cell.evaluation.but(variant="")
 
 
 def check_file_names(data: ImageData, method: Method, evaluation: EvalConfig) -> None:
@@ -257,7 +264,15 @@ def ablation() -> dict[str, Change]:
 
 
 def powers(values: Sequence[float]) -> dict[str, Change]:
-    """Every pair of a spatial and a channel power, e.g. "ps4.pc2"."""
+    """Every pair of a spatial and a channel power, e.g. "ps4.pc2".
+
+    Raises SettingError where the paper's 4, which the others are held against, is not among them.
+    """
+    if 4 not in values:
+        raise SettingError(
+            f"powers is {shown(values)}; allowed: numbers with 4 among them, the paper's, which "
+            "the others are held against"
+        )
     return {
         f"ps{p:g}.pc{q:g}": {"settings": {"spatial_power": float(p), "channel_power": float(q)}}
         for p, q in product(values, repeat=2)
