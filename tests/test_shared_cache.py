@@ -13,6 +13,7 @@ from atomlib.datasets import load_dataset
 from atomlib.distill import distill
 from atomlib.full_data import full_data_accuracies
 from atomlib.methods import RandomImages
+from atomlib.methods.decoder import trained_autoencoder
 from atomlib.preprocess import fitted
 from atomlib.runtime import cache as shared
 from atomlib.training import EvalConfig
@@ -20,6 +21,7 @@ from tests.test_trials import pets
 
 NOBODY = 65534
 JUDGE = EvalConfig(width=8, epochs=1, networks=1)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -54,12 +56,18 @@ def become(request):
     return change
 
 
+def decoder(data):
+    """GLaD's, or rather its first weight."""
+    network = trained_autoencoder(data, 8, 1, JUDGE, CPU, progress=False)
+    return next(network.parameters()).flatten()[0].item()
+
+
 def everything(place):
     """Digests of what has been read, distilled with ZCA, and trained on all of the data."""
     data = load_dataset(f"folder:{place}/x")
     made = distill(data, RandomImages(zca=True), progress=False)
     trained = full_data_accuracies(data, JUDGE, zca=True, progress=False)
-    return data.fingerprint, made.digest(), trained.tolist()
+    return data.fingerprint, made.digest(), trained.tolist(), decoder(data)
 
 
 def test_what_another_account_has_kept_is_read(place, become, capsys):
@@ -97,6 +105,8 @@ def test_what_takes_hours_is_not_begun_where_it_cannot_be_kept(place, become, co
     data = load_dataset(f"folder:{place}/x")
     with complains("cache/networks", "Permission denied", "ATOM_CACHE"):
         full_data_accuracies(data, JUDGE, zca=False, progress=False)
+    with complains("cache/decoders", "Permission denied", "ATOM_CACHE"):
+        decoder(data)
 
 
 @pytest.mark.parametrize("damage", [False, True], ids=["closed", "damaged"])

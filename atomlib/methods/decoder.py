@@ -20,16 +20,9 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.models.build import reset_parameters
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
-from atomlib.runtime.cache import place
+from atomlib.runtime.cache import check_cache, kept_tensors, place
 from atomlib.runtime.device import Arithmetic, Execution
-from atomlib.runtime.files import (
-    DamagedError,
-    check_writable,
-    lock,
-    read_tensors,
-    set_aside,
-    write_tensors,
-)
+from atomlib.runtime.files import lock, write_tensors
 from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import Facts, libraries
 
@@ -137,15 +130,12 @@ def trained_autoencoder(
     facts = Facts("decoder", REVISION, settings, data.fingerprint, libraries())
     about = json.dumps(asdict(facts))
     path = place("decoders", data.name, facts)
-    check_writable(path.parent)
     network = Autoencoder(data.channels, data.image_size, width)
     with lock(path):
-        if path.exists():
-            try:
-                network.load_state_dict(read_tensors(path)[0])
-                return network.requires_grad_(False).to(device)
-            except DamagedError as error:
-                set_aside(path, path.parent / "damaged", error)
+        if found := kept_tensors(path):
+            network.load_state_dict(found[0])
+            return network.requires_grad_(False).to(device)
+        check_cache(path.parent)
         kept = Bookmark.of(path.with_suffix(".unfinished"), about)
         training = Training(network.to(device), data, execution)
         training.restore(kept.read())
