@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from atomlib import preprocess
-from atomlib.datasets import ImageData
+from atomlib.datasets import ImageData, image_folder
 from atomlib.datasets.listing import telling
 from atomlib.errors import SettingError, as_row, check_choice, check_kind, shown
 from atomlib.published import labels as reading_labels
@@ -213,7 +213,7 @@ def _find(path: Path, data: ImageData | None, experiment: int | None, ipc: int |
         return _ours(path, data, experiment)
     if path.suffix in SUFFIXES:
         return layouts.find(path, experiment)
-    if path.name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")):
+    if path.name.lower().endswith(image_folder.SUFFIXES):
         return pictures.by_class(path, classes)
     raise DamagedError(f"{path} has no known ending; {ALLOWED}")
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -311,6 +312,19 @@ def test_pictures(tmp_path, data, names, packed):
     assert torch.equal(read.images, pixels.float() / 255)  # 9 before 10
     assert torch.equal(read.labels, LABELS)
     assert torch.allclose(read.trained, normalised(read.images), atol=1e-6)
+
+
+KINDS = {".tbz2": "bztar", ".tar.bz2": "bztar", ".txz": "xztar", ".ZIP": "zip", ".Tgz": "gztar"}
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_any_archive_that_a_data_set_may_lie_in_may_hold_pictures(tmp_path, ending):
+    for label in range(2):
+        (tmp_path / "set" / str(label)).mkdir(parents=True)
+        Image.new("L", (8, 8), 100 * label).save(tmp_path / "set" / str(label) / "a.png")
+    made = shutil.make_archive(tmp_path / "packed", KINDS[ending], tmp_path / "set")
+    path = Path(made).rename(tmp_path / f"pictures{ending}")
+    assert torch.equal(read_published(path).labels, torch.arange(2))
 
 
 def test_numbers_are_read_as_numbers(tmp_path):
