@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from atomlib.datasets import limits
 from atomlib.datasets.archives import read_files
 from atomlib.datasets.layout import IMAGES
 from atomlib.datasets.pixels import read_image, use_bits
@@ -99,9 +100,10 @@ def grid(path: Path, side: int | None, classes: int | None, ipc: int | None) -> 
     """The set in one PNG of torchvision's ``save_image(nrow=IPC)``: a row for each class.
 
     ``side``, of an image in pixels, is told from the black lines where it is not known.
-    Raises SettingError where the picture is no grid of such images.
+    Raises SettingError where the picture is no grid of such images, or is too large a file.
     """
-    content = path.read_bytes() if path.stat().st_size <= 1 << 26 else b""
+    limits.check_member(path.name, path.stat().st_size, path.parent, limits.FILE_BYTES)
+    content = path.read_bytes()
     check_start(path, content[:64])
     read = read_image(path.name, content, path.parent, None)
     pixels = read.array

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from atomlib.datasets import limits
 from atomlib.errors import SettingError
 from atomlib.published import PublishedSet, read_published, tensor_files
 from atomlib.published.hand_on import write_mtt
@@ -157,6 +158,14 @@ def test_not_the_file_itself(tmp_path, refused, complains, content, parts):
     (folder / "a.png").write_bytes(content)
     with complains(*(parts if content != b"hello" else ("no image",))):
         read_published(tmp_path / "set")
+
+
+def test_a_picture_that_is_too_large_is_told_by_its_size(tmp_path, complains):
+    """And not taken for an empty one."""
+    with open(tmp_path / "big.png", "wb") as file:
+        file.truncate(limits.FILE_BYTES + 1)  # takes no room on the disk
+    with complains("big.png", "67,108,865 bytes", "allowed: 67,108,864"):
+        read_published(tmp_path / "big.png")
 
 
 def test_pixels_that_are_no_numbers(refused):
