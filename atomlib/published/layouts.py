@@ -46,7 +46,6 @@ class Found:
     lr: float | None = None
     experiment: int | None = None
     """Which of a file's sets this is, from 0; None where there is only one."""
-    experiments: int = 1
     claims: dict[str, list[float]] = field(default_factory=dict)
     """Accuracies, in percent, that the file says were measured on this set, by network."""
     notes: list[str] = field(default_factory=list)
@@ -59,16 +58,11 @@ def find(path: Path, experiment: int | None = None) -> Found:
     """The set in a file, or in a folder of files, of tensors.
 
     Raises DamagedError where it has no known layout, SettingError where ``experiment`` is none
-    of the file's.
+    of the file's several.
     """
     if path.is_dir():
         path = _images_file(path)
-    tree = read_tensors_of(path)
-    found = _in_tree(tree, path, experiment)
-    if experiment is not None and found.experiment is None:
-        raise SettingError(
-            f"experiment is {shown(experiment)}; {path} holds one set: allowed: None"
-        )
+    found = _in_tree(read_tensors_of(path), path, experiment)
     found.images = as_images(found.images, path, found.notes)
     return found
 
@@ -131,7 +125,6 @@ def _experiments(tree: Mapping, path: Path, experiment: int | None) -> Found:
         images,
         _labels(labels, path),
         experiment=experiment,
-        experiments=len(sets),
         claims=claims,
         notes=notes,
     )

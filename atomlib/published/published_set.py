@@ -141,6 +141,10 @@ def read_published(
     _check_settings(path, data, space, factor, ipc, statistics)
     classes = None if data is None else data.num_classes
     found = _find(path, data, experiment, ipc)
+    if experiment is not None and found.experiment is None:
+        raise SettingError(
+            f"experiment is {shown(experiment)}; {path} holds one set: allowed: None"
+        )
     name = str(path)
     if found.labels is None:
         found.labels = reading_labels.in_order(len(found.images), classes, ipc, name)
@@ -228,10 +232,6 @@ def _ours(path: Path, data: ImageData | None, experiment: int | None) -> Found:
         read_about(path)
     except DamagedError:
         return layouts.find(path, experiment)
-    if experiment is not None:
-        raise SettingError(
-            f"experiment is {shown(experiment)}; {path} holds one set: allowed: None"
-        )
     tensors, about = read_tensors(path)
     try:
         made_from, zca = about["data"], about["settings"]["zca"]

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from torchvision.utils import save_image
 
+from atomlib.distill import distill
+from atomlib.methods import RandomImages
 from atomlib.preprocess import STATISTICS
 from atomlib.published import layouts, read_published
 from atomlib.published.hand_on import write_dc, write_mtt
@@ -111,6 +113,21 @@ def test_no_such_experiment(tmp_path, data, complains, experiment):
     path = dc(tmp_path / "res.pt", [(TRAINED, LABELS)] * 2)
     with complains("experiment", "0 to 1"):
         read_published(path, data, experiment=experiment)
+
+
+@pytest.mark.parametrize("kind", ["tensors", "pictures", "grid", "ours"])
+def test_no_experiment_of_a_file_that_holds_one_set(tmp_path, make_data, complains, kind):
+    path = tmp_path / {"grid": "vis.png", "ours": "s.safetensors"}.get(kind, "s.pt")
+    if kind == "tensors":
+        torch.save([TRAINED, LABELS], path)
+    elif kind == "grid":
+        save_image(smooth(3), path, nrow=IPC)
+    else:
+        made = distill(make_data(), RandomImages(ipc=IPC), progress=False)
+        made.save(path) if kind == "ours" else made.export(path)
+    read_published(path)
+    with complains("experiment is 7", path, "holds one set", "allowed: None"):
+        read_published(path, experiment=7)
 
 
 def test_mtt(tmp_path, data):
