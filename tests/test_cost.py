@@ -4,12 +4,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from atomlib.methods import ATOM, DM, RandomImages
+from atomlib.methods.learned_images import LearnedImages
 from atomlib.recipes import RECIPES
 from atomlib.report import readable
 from atomlib.report.figures import cost_figure
@@ -131,6 +133,14 @@ def test_every_method_is_measured_in_a_process_of_its_own(make_data):
 def test_a_method_without_steps_has_no_cost(make_data, complains):
     with complains("methods has 'random'", "methods that learn"):
         costs(make_data(), [RandomImages(ipc=1)], progress=False)
+
+
+def test_a_learner_that_does_not_count_its_operations_has_no_cost(make_data, complains):
+    class Uncounted(LearnedImages):
+        name: ClassVar[str] = "uncounted"
+
+    with complains("methods has 'uncounted'", "operations(data)"):
+        costs(make_data(), [Uncounted()], progress=False)
 
 
 def test_costs_by_two_recipes_are_told_apart(make_data):

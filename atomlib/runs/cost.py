@@ -39,7 +39,8 @@ def costs(
 ) -> pd.DataFrame:
     """One row per method, as ``step_cost`` gives it, each measured in a process of its own.
 
-    So that its peak memory is its own, and its first step what a first step costs.
+    So that its peak memory is its own, and its first step what a first step costs. Raises
+    SettingError for a method that takes no steps, or does not count their operations.
     """
     device = pick_device(device)
     methods = [method.resolve(data) for method in methods]
@@ -47,6 +48,11 @@ def costs(
         if not method.length:
             raise SettingError(
                 f"methods has {method.name!r}, which takes no steps; allowed: methods that learn"
+            )
+        if not hasattr(method, "operations"):
+            raise SettingError(
+                f"methods has {method.name!r}, which does not count its operations; allowed: "
+                "methods with operations(data), those of an iteration"
             )
     rows = []
     for method in Bar(methods, desc=f"cost {data.name}", unit="cell", shown=progress):
@@ -65,9 +71,9 @@ def step_cost(
     ``peak_mb`` the most memory (MB, 10^6 bytes) that the GPU's tensors took or, on a CPU, the whole
     process with Python, libraries and data, whitening and compilation included; ``step_peak_mb``
     the same while nothing but iterations ran (on macOS, ``peak_mb`` again); ``gflop`` the
-    operations of all forwards and the backward (as many as a forward, of the synthetic images only:
-    weights get no gradient); ``bound_s`` the time that these take at ``matrix_gflops``, the
-    machine's measured rate in the step's number type.
+    operations of its forwards and backwards, as ``method.operations`` counts them; ``bound_s`` the
+    time that these take at ``matrix_gflops``, the machine's measured rate in the step's number
+    type.
     """
     learner = method.learner(data, device, progress=False)
     first = seconds(learner.iterate, device, 1)
@@ -150,7 +156,7 @@ def forget_peak(device: torch.device) -> None:
         return
     gc.collect()
     with suppress(OSError, AttributeError):
-        # What is free counts as held until it is given back; see execution.keep_freed_memory.
+        # What is free counts as held until it is given back; see device.keep_freed_memory.
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
