@@ -89,7 +89,7 @@ class DistilledSet(Dataset):
 
     @property
     def stem(self) -> str:
-        """<dataset>-<method>-ipc<k>-seed<s>[-<variant>], the file's name without its ending."""
+        """<dataset>-<method>-ipc<k>-seed<s>[-<recipe>][-<variant>], as its file is named."""
         return stem(self.data_name, self.method)
 
     def save(self, path: str | Path) -> Path:

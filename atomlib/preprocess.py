@@ -65,8 +65,7 @@ class Preprocess:
             mean, std = data.statistics
         if zca == "unit":
             mean, std = [0.0] * data.channels, [1.0] * data.channels
-        # Types are named, since torch's default is the caller's to choose.
-        mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (mean, std))
+        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (mean, std))
         plain = cls(mean, std)
         return cls(mean, std, _fit_zca(data, plain)) if zca else plain
 

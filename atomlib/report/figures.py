@@ -133,7 +133,7 @@ def loss_figure(sets: Iterable[DistilledSet]) -> Figure:
 def curve_figure(sets: Sequence[DistilledSet], table: pd.DataFrame) -> Figure:
     """Accuracy over iterations, one panel per data set, IPC and recipe; below, the losses.
 
-    ``table`` is report.curve_table's; bands are 95 % t-intervals over the networks of one
+    ``table`` is tables.curve_table's; bands are 95 % t-intervals over the networks of one
     seed. A star marks the best checkpoint, a dot the last iterate. The accuracies have one y axis.
     """
     panels = list(table.groupby(["dataset", "ipc", "recipe"], sort=False))

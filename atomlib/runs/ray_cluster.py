@@ -40,12 +40,12 @@ def in_cluster(
 ) -> Iterator[tuple[Any, Any]]:
     """Each item and what ``make(*arguments)(item)`` gives, as it ends.
 
-    As atomlib.runs.processes.in_processes: ``make`` is called once per worker process, on one
-    thread. ``address`` is "auto", the cluster of this machine, or HOST:PORT of its first node.
-    ``cpus`` and ``gpus`` are those of one task. GPUs None is one where nodes have any; CPUs None is
-    one per thread, of ``threads``, and with a GPU no more than leave some for the node's other
-    GPUs. ``shared`` is a folder, by its absolute path, that every node must see as the one it is
-    here.
+    As atomlib.runs.processes.in_processes: ``make`` is called once per worker process, which has
+    one thread unless ``make`` takes more. ``address`` is "auto", the cluster of this machine, or
+    HOST:PORT of its first node. ``cpus`` and ``gpus`` are those of one task. GPUs None is one where
+    nodes have any; CPUs None is one per thread, of ``threads``, and with a GPU no more than leave
+    some for the node's other GPUs. ``shared`` is a folder, by its absolute path, that every node
+    must see as the one it is here.
 
     Raises SettingError, before any work, where there is no Ray or no cluster, where no node is
     large enough, and for a node that does not see the folder; RuntimeError, naming the item, where
