@@ -87,16 +87,26 @@ def test_a_worker_takes_the_gpu_of_its_number(monkeypatch, number, count, taken)
     assert chosen == ([] if taken is None else [taken])
 
 
+taken = []
+"""In a worker: the number by which it takes a GPU."""
+
+
+def start(*arguments):
+    processes.take_gpu = taken.append
+    processes._start(*arguments)
+
+
 def telling():
     def tell(item):
         time.sleep(0.5)  # so that one worker does not do it all
-        return processes.number
+        return taken[0]
 
     return tell
 
 
-def test_workers_are_numbered_from_nought():
+def test_workers_are_numbered_from_nought(monkeypatch):
     """By its name, such as SpawnProcess-1:3, a child of a child has no number."""
+    monkeypatch.setattr(processes, "_start", start)  # here: a worker's is as it was
     items = [SimpleNamespace(name=name) for name in "abcd"]
     assert {number for _, number in processes.in_processes(items, 2, telling, ())} == {0, 1}
 

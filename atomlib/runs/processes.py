@@ -1,7 +1,8 @@
-"""A worker pool of processes on this machine: the same work on many items, one thread each.
+"""A worker pool of processes on this machine: the same work on many items.
 
-Results are yielded as they finish. Leaving the loop, Ctrl-C, or the end of the parent process stops
-all workers. Of several GPUs, each worker has its own.
+A worker starts with one thread; what it is to do may take more. Results are yielded as they finish.
+Leaving the loop, Ctrl-C, or the end of the parent process stops all workers. Of several GPUs, each
+worker has its own.
 """
 
 import multiprocessing
@@ -74,20 +75,18 @@ def _unpacked(packed: bytes) -> Any:
 
 
 _work: Callable | None = None
-number: int | None = None
-"""A worker's own: what it does, and which of the workers it is, from 0."""
+"""A worker's own: what it does."""
 
 
 def _start(
     make: Callable[..., Callable], arguments: tuple, parent: Connection, numbers: SimpleQueue
 ) -> None:
     """Make this process a worker."""
-    global _work, number
+    global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the parent decides
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
-    number = numbers.get()
-    take_gpu(number)
+    take_gpu(numbers.get())
     _work = make(*arguments)
 
 
