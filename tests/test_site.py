@@ -270,14 +270,6 @@ def test_a_table_of_a_notebook_leads_to_its_runs_and_offers_its_data(small):
     assert 'href="main_table.csv"' in table and 'href="main_table.tex"' in table
 
 
-def test_rows_of_an_older_table_lead_to_runs_by_what_they_say(small):
-    path = Path("reports/small/main_table.csv")
-    pd.read_csv(path).drop(columns="runs").to_csv(path, index=False)
-    page = (build() / "index.html").read_text()
-    assert "small/runs.html#toy-random-ipc2-seed0" in page
-    assert "small/runs.html#toy-atom-ipc2-seed0" in page
-
-
 def test_both_recipes_of_a_method_have_rows_on_the_front_page(small, make_data):
     reports, data = small / "reports/small", make_data("toy")
     records = [*saved(data, reports), *saved(data, reports, recipe="code")]

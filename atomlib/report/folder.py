@@ -12,16 +12,7 @@ import pandas as pd
 
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
-from atomlib.report.records import (
-    by_recipe,
-    by_run,
-    data_label,
-    is_whole,
-    iterations_of,
-    labels_of,
-    lasts,
-    recipe_of,
-)
+from atomlib.report.records import by_recipe, data_label, is_whole, labels_of
 from atomlib.runtime.files import DamagedError, read_record
 from atomlib.runtime.layout import Layout
 
@@ -104,22 +95,8 @@ class ReportFolder:
         return next(same, None)
 
     def runs(self, row: Mapping[str, Any]) -> list[str]:
-        """Names of the records that a row of a CSV is of, where they are there.
-
-        A table without the column ``runs`` is an older one: then by what the row says.
-        """
-        if isinstance(row.get("runs"), str):
-            return [name for name in row["runs"].split() if name in self.records]
-        if not {"dataset", "method", "ipc", "networks"} <= set(row):
-            return []
-        of_curve = "iterations" in row
-        records = self.evaluated if of_curve else lasts(self.evaluated)
-        wanted = {"dataset": row["dataset"], "method": row["method"], "ipc": str(row["ipc"])}
-        wanted["variant"] = str(row.get("variant", ""))
-        wanted["network"] = row.get("network", "convnet")
-        wanted["recipe"] = row.get("recipe", "text")
-        wanted |= {key: row[key] for key in ("seed", "iterations") if key in row}
-        return [r["name"] for r in records if wanted.items() <= _said(r).items()]
+        """Names of the records that a row of a CSV is of, where they are there."""
+        return [name for name in str(row.get("runs", "")).split() if name in self.records]
 
     def runs_as_read(self, name: str, columns: list[str], cells: list[str]) -> list[str]:
         """The same for a row of a table for a reader, whose CSV is named ``name``."""
@@ -154,20 +131,6 @@ class ReportFolder:
                 return [None] * count
             names += found
         return list(names) if len(names) == count else [None] * count
-
-
-def _said(record: dict[str, Any]) -> dict[str, Any]:
-    ((*_, variant),) = by_run([record])
-    return {
-        "dataset": record["dataset"],
-        "method": record["method"],
-        "ipc": str(record["ipc"]),
-        "seed": record["seed"],
-        "recipe": recipe_of(record),
-        "variant": variant,
-        "network": record["evaluate"]["model"],
-        "iterations": iterations_of(record),
-    }
 
 
 def _csv(path: Path) -> pd.DataFrame:
