@@ -186,64 +186,18 @@ class _Renderer(IPythonRenderer):
 ALIASES = {r"\arg": r"\text{arg}\,"}
 """LaTeX that latex2mathml does not know."""
 
-MATHML = frozenset(
-    [
-        "math",
-        "mrow",
-        "mi",
-        "mo",
-        "mn",
-        "mtext",
-        "mspace",
-        "msub",
-        "msup",
-        "msubsup",
-        "munder",
-        "mover",
-        "munderover",
-        "mfrac",
-        "msqrt",
-        "mroot",
-        "mtable",
-        "mtr",
-        "mtd",
-        "mstyle",
-        "mpadded",
-        "mphantom",
-        "menclose",
-    ]
-)
+MATHML = {
+    "math", "mrow", "mi", "mo", "mn", "mtext", "mspace", "msub", "msup", "msubsup", "munder",
+    "mover", "munderover", "mfrac", "msqrt", "mroot", "mtable", "mtr", "mtd", "mstyle", "mpadded",
+    "mphantom", "menclose",
+}  # fmt: skip
 
-HARMLESS = frozenset(
-    [
-        "display",
-        "mathvariant",
-        "stretchy",
-        "fence",
-        "form",
-        "minsize",
-        "maxsize",
-        "width",
-        "height",
-        "depth",
-        "lspace",
-        "rspace",
-        "accent",
-        "accentunder",
-        "columnalign",
-        "columnspacing",
-        "rowspacing",
-        "linethickness",
-        "movablelimits",
-        "separator",
-        "symmetric",
-        "largeop",
-        "displaystyle",
-        "scriptlevel",
-        "notation",
-        "xmlns",
-    ]
-)
+HARMLESS = {
+    "display", "mathvariant", "stretchy", "fence", "form", "minsize", "maxsize", "width",
+    "height", "depth", "lspace", "rspace", "accent", "accentunder", "columnalign",
+    "columnspacing", "rowspacing", "linethickness", "movablelimits", "separator", "symmetric",
+    "largeop", "displaystyle", "scriptlevel", "notation", "xmlns",
+}  # fmt: skip
 
 
 def mathml(latex: str, display: str) -> str:
