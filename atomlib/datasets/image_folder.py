@@ -11,6 +11,7 @@ import os
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from atomlib.datasets.folder_listing import walk
 from atomlib.datasets.image_data import ImageData, check_name
 from atomlib.datasets.layout import Layout, lay_out, may_matter
 from atomlib.datasets.listing import telling
-from atomlib.datasets.pixels import PIXELS, Pixels, read_image, use_bits
+from atomlib.datasets.pixels import PIXELS, Pixels, read_image, stacked, use_bits
 from atomlib.errors import DataError, shown
 from atomlib.runtime.files import sha256_file
 from atomlib.runtime.progress import Bar
@@ -111,28 +112,22 @@ def _decode(name: str, path: Path, resize: int | None) -> tuple[ImageData, str]:
             )
         )
     bits = use_bits(decoded, wanted, files, path, resize)
-    colour = any(pixels.array.ndim == 3 for pixels in decoded)
-    size = first.shape[:2]
-    if size[0] != size[1]:
+    if first.shape[0] != first.shape[1]:
         raise DataError(
             f"images of {path} are {_size(first)}; allowed: square ones, or a resize setting"
         )
-    arrays: dict[str, np.ndarray] = {}
-    row = 0
-    for split, members in layout.members.items():
-        out = np.empty((len(members), 3 if colour else 1, *size), np.uint8)
-        for index in range(len(members)):
-            pixels = decoded[row].array
-            row += 1
-            # A greyscale image among coloured ones gets three equal channels.
-            out[index] = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
-        arrays[split] = out
+    channels = 3 if any(pixels.array.ndim == 3 for pixels in decoded) else 1
+    arrays = iter([pixels.array for pixels in decoded])
+    images = {
+        split: torch.from_numpy(stacked([*islice(arrays, len(members))], channels))
+        for split, members in layout.members.items()
+    }
     labels = {s: torch.tensor([label for label, _ in m]) for s, m in layout.members.items()}
     data = ImageData(
         name,
-        torch.from_numpy(arrays["train"]),
+        images["train"],
         labels["train"],
-        torch.from_numpy(arrays["test"]),
+        images["test"],
         labels["test"],
         layout.class_names,
     )

@@ -72,6 +72,15 @@ def read_image(name: str, content: bytes, path: Path, resize: int | None, bits: 
     )
 
 
+def stacked(images: Sequence[np.ndarray], channels: int) -> np.ndarray:
+    """uint8 [n, channels, h, w] of images of one size, [h, w, 3] or [h, w]; grey ones among
+    coloured, where ``channels`` is 3, get three equal channels."""
+    out = np.empty((len(images), channels, *images[0].shape[:2]), np.uint8)
+    for place, pixels in zip(out, images, strict=True):
+        place[:] = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels
+    return out
+
+
 def use_bits(
     decoded: list[Pixels],
     names: Sequence[str],

@@ -11,12 +11,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from atomlib.datasets import limits
 from atomlib.datasets.archives import read_files
 from atomlib.datasets.layout import IMAGES
-from atomlib.datasets.pixels import read_image, use_bits
+from atomlib.datasets.pixels import read_image, stacked, use_bits
 from atomlib.errors import DataError, SettingError, shown
 from atomlib.published.layouts import ALLOWED, MOST_VALUES, Found
 from atomlib.runtime.files import DamagedError, check_start
@@ -87,9 +86,13 @@ def by_class(path: Path, class_names: Sequence[str] | None) -> Found:
         notes.append(f"grey pictures of 16 bits use {bits} of them, the upper 8 of which are kept")
     if any(pixels.is_transparent for pixels in decoded):
         notes.append(TRANSPARENT)
+    if height != width:
+        raise DataError(f"images are {width} x {height} pixels; allowed: square ones")
+    arrays = [pixels.array for pixels in decoded]
+    channels = 3 if any(pixels.ndim == 3 for pixels in arrays) else 1
     return Found(
         "pictures in a folder for each class",
-        _stacked([pixels.array for pixels in decoded]),
+        torch.from_numpy(stacked(arrays, channels)).float() / 255,
         torch.tensor([label for label, _, _ in members]),
         notes=notes,
         space="pixels",
@@ -210,15 +213,3 @@ def _natural(name: str) -> tuple:
     """A key by which image 2 comes before image 10."""
     parts = re.split(r"([0-9]{1,18})", name)
     return tuple((int(p), "") if re.fullmatch("[0-9]+", p) else (-1, p) for p in parts)
-
-
-def _stacked(images: list[np.ndarray]) -> Tensor:
-    """float32 [n, c, s, s] in [0, 1]; grey ones among coloured get three equal channels."""
-    colour = any(pixels.ndim == 3 for pixels in images)
-    shape = images[0].shape[:2]
-    if shape[0] != shape[1]:
-        raise DataError(f"images are {shape[1]} x {shape[0]} pixels; allowed: square ones")
-    out = np.empty((len(images), 3 if colour else 1, *shape), np.uint8)
-    for place, pixels in zip(out, images, strict=True):
-        place[:] = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
-    return torch.from_numpy(out).float() / 255
