@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from atomlib.datasets.archives import read_files
 from atomlib.errors import SettingError
-from atomlib.runtime.files import DamagedError, check_start
+from atomlib.runtime.files import DamagedError, check_file
 
 MOST_BYTES = 1 << 32
 """Of a file, and of what a compressed one unfolds to: 4 GiB."""
@@ -66,17 +66,7 @@ def read_tensors_of(path: Path) -> Any:
     Raises DamagedError, in one sentence, for what is cut short, damaged, too large, or holds
     anything but tensors and numbers.
     """
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        raise SettingError(
-            f"{path} cannot be read ({error.strerror}); allowed: a file that is there"
-        ) from None
-    check_start(path, start)
-    if size > MOST_BYTES:
-        raise DamagedError(f"{path} has {size:,} bytes; allowed: {MOST_BYTES:,} at the most")
+    start = check_file(path, MOST_BYTES)
     try:
         if path.suffix == ".safetensors":
             return _safetensors(path)

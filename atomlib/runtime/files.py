@@ -247,7 +247,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any])
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What ``write_tensors`` wrote. Raises DamagedError for any other content."""
-    _check_file(path, MOST_BYTES)
+    check_file(path, MOST_BYTES)
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})["atomlib"])
@@ -297,7 +297,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 def read_record(path: Path) -> dict[str, Any]:
     """What ``write_record`` wrote. Raises DamagedError for any other content."""
-    _check_file(path, MOST_RECORD_BYTES)
+    check_file(path, MOST_RECORD_BYTES)
     try:
         record = json.loads(path.read_bytes())
     except UNREADABLE as error:
@@ -337,7 +337,12 @@ UNREADABLE = (
 )
 
 
-def _check_file(path: Path, most: int) -> None:
+def check_file(path: Path, most: int) -> bytes:
+    """The first 64 bytes of a file.
+
+    Raises DamagedError where it cannot be read, is none (see ``check_start``), or has more than
+    ``most`` bytes.
+    """
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -347,6 +352,7 @@ def _check_file(path: Path, most: int) -> None:
     check_start(path, start)
     if size > most:
         raise DamagedError(f"{path} has {size:,} bytes; allowed: {most:,} at the most")
+    return start
 
 
 def check_start(path: Path, start: bytes) -> None:
