@@ -1,6 +1,5 @@
 """A distilled set as a file: its images, its labels, and every setting that made it."""
 
-import hashlib
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from atomlib.methods import METHODS, Method, UnknownMethod, find, place
 from atomlib.published import PublishedSet, read_published
 from atomlib.published.hand_on import write_dc, write_mtt
 from atomlib.published.layouts import rate_in
-from atomlib.runtime.files import DamagedError, as_path, read_tensors, write_tensors
+from atomlib.runtime.files import DamagedError, as_path, digest_of, read_tensors, write_tensors
 
 __all__ = ["DistilledSet", "PublishedSet", "by_class", "load_folder", "read_published"]
 
@@ -198,10 +197,8 @@ class DistilledSet(Dataset):
 
     def digest(self) -> str:
         """SHA-256 of all that an evaluation of this set depends on, its own settings apart."""
-        digest = hashlib.sha256(f"{self.data_fingerprint} {self.method.zca}".encode())
-        for tensor in (self.trained, self.labels):
-            digest.update(tensor.detach().cpu().contiguous().numpy())
-        return digest.hexdigest()
+        about = f"{self.data_fingerprint} {self.method.zca}"
+        return digest_of(about, self.trained, self.labels)
 
     def export(
         self, folder: str | Path, layout: str = "png", data: ImageData | None = None

@@ -36,7 +36,7 @@ from atomlib.runs.engine import Engine
 from atomlib.runs.processes import processors
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, free_memory, pick_device
-from atomlib.runtime.files import check_writable, lock
+from atomlib.runtime.files import check_writable, digest_of, lock
 from atomlib.runtime.layout import Layout
 from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import hardware
@@ -105,10 +105,7 @@ class Proxy:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of images, labels and what they are."""
-        digest = hashlib.sha256(f"{self.data_fingerprint} {self.zca}".encode())
-        for tensor in (self.images, self.labels):
-            digest.update(tensor.cpu().contiguous().numpy())
-        return digest.hexdigest()
+        return digest_of(f"{self.data_fingerprint} {self.zca}", self.images, self.labels)
 
 
 @under_torch_defaults

@@ -1,6 +1,5 @@
 """A distilled set that somebody else made: read from the file that they published."""
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,14 @@ from atomlib.published.layouts import ALLOWED, Found
 from atomlib.published.looks import Looks
 from atomlib.published.pixels import SPACES, Space, statistics_of
 from atomlib.published.tensor_files import SUFFIXES
-from atomlib.runtime.files import DamagedError, as_path, check_start, read_about, read_tensors
+from atomlib.runtime.files import (
+    DamagedError,
+    as_path,
+    check_start,
+    digest_of,
+    read_about,
+    read_tensors,
+)
 
 
 @dataclass(eq=False)
@@ -91,10 +97,8 @@ class PublishedSet(Dataset):
 
     def digest(self) -> str:
         """SHA-256 of all that an evaluation of this set depends on, its own settings apart."""
-        digest = hashlib.sha256(f"{self.data_fingerprint} {self.zca} {self.lr}".encode())
-        for tensor in (self.trained, self.labels):
-            digest.update(tensor.detach().cpu().contiguous().numpy())
-        return digest.hexdigest()
+        about = f"{self.data_fingerprint} {self.zca} {self.lr}"
+        return digest_of(about, self.trained, self.labels)
 
     def describe(self) -> str:
         """What it is, in lines for a reader."""

@@ -191,6 +191,14 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_of(about: str, *tensors: Tensor) -> str:
+    """Hex SHA-256 of words and of the values of tensors, in this order."""
+    digest = hashlib.sha256(about.encode())
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
 def cache_folder() -> Path:
     """The cache of data, ZCA matrices and networks: ATOM_CACHE, else ~/.cache/atomlib.
 
