@@ -1,7 +1,6 @@
 """What the site says of the package: how to cite it, its licence, its preview picture."""
 
 from collections.abc import Sequence
-from importlib.metadata import metadata
 from pathlib import Path
 
 import yaml
@@ -34,12 +33,6 @@ def citation() -> dict[str, str]:
     key = f"{paper['authors'][0]['family-names'].lower()}{paper['year']}"
     bibtex = "\n".join([f"@inproceedings{{{key},", *lines, "}"])
     return {"bibtex": bibtex, "licence": about["license"], "package": about["title"]}
-
-
-def repository() -> str:
-    """Where the package's metadata say that its code is; empty: they do not say."""
-    urls = (entry.split(", ", 1) for entry in metadata("atomlib").get_all("Project-URL") or ())
-    return next((url for name, url in urls if name in ("Repository", "Source")), "")
 
 
 def preview(rows: Sequence[tuple[Path, Sheet]], path: Path) -> None:

@@ -111,11 +111,8 @@ class _Site:
         about.preview(sheets, self.out / "preview.png")
         if picture := self._copy(about.CLONE / "notebooks" / "method.svg", "method.svg"):
             picture = (self.out / picture).read_text().split('aria-label="')[1].split('"')[0]
-        code = about.repository() or "source/index.html"
-        self.page(
-            "index.html", "index.html", title="ATOM, rerun", report=None, code=code,
-            method_picture=picture,
-        )  # fmt: skip
+        own = {"title": "ATOM, rerun", "report": None, "method_picture": picture}
+        self.page("index.html", "index.html", **own)
         if speed_page.readable(self.bench):
             speed_page.write(self, self.bench)
         firsts = {}
