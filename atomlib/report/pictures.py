@@ -91,14 +91,9 @@ def distilled_grid(
     images = distilled.images.unflatten(0, (-1, distilled.ipc))[: len(names), :columns]
     if title is None:
         name = known.of(distilled.data_name, distilled.data_fingerprint).label
-        method = by_recipe(distilled.method.name, _recipe(distilled))
+        method = by_recipe(distilled.method.name, distilled.method.recipe)
         title = f"{method}, {name}, IPC {distilled.ipc}"
     return image_grid(images.flatten(0, 1), names, columns, title=title)
-
-
-def _recipe(distilled: DistilledSet) -> str:
-    """Of its settings; "text" where nothing is known of them: a method of somebody else's."""
-    return getattr(distilled.method, "recipe", "text")
 
 
 def methods_grids(sets: Iterable[DistilledSet], *, classes: int = 20) -> dict[str, Figure]:
@@ -106,7 +101,7 @@ def methods_grids(sets: Iterable[DistilledSet], *, classes: int = 20) -> dict[st
     class. Where there is but one set of a data set and IPC, there is no figure."""
     groups: dict[tuple[str, str, int], list[DistilledSet]] = {}
     for made in sorted(
-        sets, key=lambda made: (methods.place(made.method.name), _recipe(made) != "text")
+        sets, key=lambda made: (methods.place(made.method.name), made.method.recipe != "text")
     ):
         groups.setdefault((made.data_name, made.data_fingerprint, made.ipc), []).append(made)
     figures = {}
@@ -114,7 +109,7 @@ def methods_grids(sets: Iterable[DistilledSet], *, classes: int = 20) -> dict[st
         if len(group) < 2:
             continue
         names = group[0].class_names[:classes]
-        rows = [by_recipe(made.method.name, _recipe(made)) for made in group]
+        rows = [by_recipe(made.method.name, made.method.recipe) for made in group]
         images = np.concatenate([made.images[:: made.ipc][: len(names)] for made in group])
         title = f"{known.of(data, fingerprint).label}, IPC {ipc}"
         if ipc > 1:
