@@ -13,7 +13,6 @@ The names, and what each brings:
 """
 
 import argparse
-import hashlib
 import os
 import tempfile
 from dataclasses import replace
@@ -104,12 +103,6 @@ def _file(name: str) -> str:
         f"{kind.filename} ({kind.url.rpartition('/')[0]}/{kind.filename}), or its images without "
         f"loss as {name}.tar or {name}/ with {{train,test}}/<class>/<image>"
     )
-
-
-def md5_file(path: Path) -> str:
-    """Hex digest, as the owners of the official archives give it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _digits() -> ImageData:
@@ -226,9 +219,9 @@ def _official_cifar(name: str, kind: type, root: Path, path: Path) -> ImageData:
 
 def _packed_cifar(name: str, kind: type, path: Path) -> ImageData:
     """The same, of the official archive: its checksum is the official one, or nothing is read."""
-    from torchvision.datasets.utils import extract_archive
+    from torchvision.datasets.utils import calculate_md5, extract_archive
 
-    if md5_file(path) != kind.tgz_md5:
+    if calculate_md5(path) != kind.tgz_md5:
         raise _damaged(name, path)
     with tempfile.TemporaryDirectory() as folder:
         extract_archive(path, folder)
@@ -251,10 +244,10 @@ TINYIMAGENET_SIDE = 64
 
 def _tinyimagenet(root: Path, resize: int | None, download: bool) -> ImageData:
     """The official archive; else a part of it, or what was unpacked, under its own name."""
-    from torchvision.datasets.utils import download_url
+    from torchvision.datasets.utils import calculate_md5, download_url
 
     archive = root / "tiny-imagenet-200.zip"
-    checksum = md5_file(archive) if archive.is_file() else ""
+    checksum = calculate_md5(archive) if archive.is_file() else ""
     if download and checksum != TINYIMAGENET_MD5:
         download_url(TINYIMAGENET_URL, root, archive.name, TINYIMAGENET_MD5)
         checksum = TINYIMAGENET_MD5
