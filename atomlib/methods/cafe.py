@@ -147,12 +147,6 @@ class FeatureAlignment(TrainsWithin, FeatureMatching):
         queries = (steps + epochs) * self.query
         return forward * data.num_classes * (images + queries)
 
-    def advice(self) -> str:
-        return (
-            f"try a smaller image_lr (now {self.image_lr:g}) or network_lr "
-            f"(now {self.network_lr:g})"
-        )
-
 
 class CAFE(FeatureAlignment):
     """Match the maps of every block, and tell real images' classes by the synthetic."""

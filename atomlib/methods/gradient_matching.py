@@ -124,12 +124,6 @@ class GradientMatching(TrainsWithin, LearnedImages):
         within = self.inner * self.ipc * real.get_total_flops()  # training takes the same gradient
         return data.num_classes * (self.outer * one_step + (self.outer - 1) * within)
 
-    def advice(self) -> str:
-        return (
-            f"try a smaller image_lr (now {self.image_lr:g}) or network_lr "
-            f"(now {self.network_lr:g})"
-        )
-
 
 def distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Float[Tensor, ""]:
     """D of two sequences of weight gradients, one tensor per weight of the network.

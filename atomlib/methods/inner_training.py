@@ -18,7 +18,8 @@ from atomlib.settings import Positive, Rate
 
 
 class TrainsWithin(Method):
-    """The settings of a method that trains its networks on the synthetic images."""
+    """The settings of a method of learned images that trains its networks on them: its first base,
+    before LearnedImages."""
 
     network_lr: Rate = Field(
         default=0.01, description="SGD on weights, between image steps, without momentum"
@@ -26,6 +27,12 @@ class TrainsWithin(Method):
     network_batch: Positive = Field(
         default=256, description="synthetic images per step on weights, between image steps"
     )
+
+    def advice(self) -> str:
+        return (
+            f"try a smaller image_lr (now {self.image_lr:g}) or network_lr "
+            f"(now {self.network_lr:g})"
+        )
 
 
 class InnerTraining:
