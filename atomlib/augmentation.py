@@ -185,6 +185,13 @@ def augment(
     return torch.where(of(CUTOUT) & _square(drawn, side, config.cutout), 0.0, images)
 
 
+def augment_each(
+    images: Float[Tensor, "n c h w"], drawn: Draw | None, config: "DSAConfig"
+) -> Float[Tensor, "n c h w"]:
+    """``augment`` with a group per image; the images as they are where nothing is drawn."""
+    return images if drawn is None else augment(images[:, None], drawn, config)[:, 0]
+
+
 def _color(x: Float[Tensor, "g m c h w"], drawn: Draw) -> Float[Tensor, "g m c h w"]:
     brightness, saturation, contrast = (
         value.view(-1, 1, 1, 1, 1) for value in (drawn.brightness, drawn.saturation, drawn.contrast)

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atomlib.augmentation import DSA, Draw, DSAConfig, as_draw, augment, indices, uniforms
+from atomlib.augmentation import DSA, Draw, DSAConfig, as_draw, augment_each, indices, uniforms
 from atomlib.datasets.image_data import ImageData
 from atomlib.models.architectures import Dropout
 from atomlib.models.build import NetworkConfig, at_once, network_for, reset_parameters
@@ -209,10 +209,10 @@ class Trainer:
         return as_draw(drawn, self.strategies, side, self.config.dsa, one_strategy=True)
 
     def _augmented(self, images: Float[Tensor, "g c s s"], drawn: Draw | Tensor | None) -> Tensor:
-        """Each image by its own draw; a group of DSA is one image."""
+        """Each image by its own draw."""
         if isinstance(drawn, Tensor):
             drawn = self._draw(drawn, images.shape[-1])
-        return images if drawn is None else augment(images[:, None], drawn, self.config.dsa)[:, 0]
+        return augment_each(images, drawn, self.config.dsa)
 
     def _test_scores(self, images: Tensor) -> Tensor:
         with self.execution.autocast():

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atomlib.augmentation import Draw, augment, draw
+from atomlib.augmentation import Draw, augment_each, draw
 from atomlib.methods.method import Method
 from atomlib.randomness import stream
 from atomlib.runtime.device import Execution
@@ -65,8 +65,7 @@ class InnerTraining:
         self.network.requires_grad_(False)
 
     def _training_loss(self, images: Tensor, labels: Tensor, drawn: Draw | None) -> Tensor:
-        if drawn is not None:  # a group of DSA is one image
-            images = augment(images[:, None], drawn, self.method.dsa)[:, 0]
+        images = augment_each(images, drawn, self.method.dsa)
         with self.execution.autocast():
             scores = self.network(images)
         return F.cross_entropy(scores.float(), labels)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atomlib import preprocess
-from atomlib.augmentation import Draw, augment, draw
+from atomlib.augmentation import Draw, augment_each, draw
 from atomlib.datasets.image_data import ImageData
 from atomlib.errors import DivergedError, SettingError
 from atomlib.methods.experts import TRAINING, Experts
@@ -331,7 +331,7 @@ class TrajectoryMatcher(Learner):
         path = [start]
         for rows, drawn in steps:
             with self.execution.step():
-                inputs = self.inputs(images.detach()[rows], drawn)
+                inputs = augment_each(images.detach()[rows], drawn, self.method.dsa)
                 slope = self.student.gradient(path[-1], inputs, self.labels[rows])
                 path.append(path[-1] - rate * slope)
         end = path.pop().requires_grad_()
@@ -340,7 +340,7 @@ class TrajectoryMatcher(Learner):
         images.grad, by_rate = torch.zeros_like(images), torch.zeros_like(rate)
         for rows, drawn in reversed(steps):
             with self.execution.step():
-                inputs = self.inputs(images[rows], drawn)
+                inputs = augment_each(images[rows], drawn, self.method.dsa)
                 about = path.pop(), inputs, self.labels[rows], pull
                 h, by_weights, by_inputs = self.student.adjoint(*about)
                 by_rate = by_rate - h
@@ -350,14 +350,6 @@ class TrajectoryMatcher(Learner):
         self.learned["images"].grad = images.grad.view_as(self.learned["images"])
         self.learned["rate"].grad = by_rate
         return loss.detach()
-
-    def inputs(
-        self, images: Float[Tensor, "b c s s"], drawn: Draw | None
-    ) -> Float[Tensor, "b c s s"]:
-        """As a student sees them: a group of DSA is one image."""
-        if drawn is None:
-            return images
-        return augment(images[:, None], drawn, self.method.dsa)[:, 0]
 
     def generators(self) -> dict[str, torch.Generator]:
         return {"starts": self.starts, "order": self.order, "dsa": self.draws}
