@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from atomlib.full_data import trained_network
 from atomlib.methods import DatasetQuantization, RandomImages
 from atomlib.methods.dataset_quantization import (
-    bins,
     graph_cut,
     last_layer_gradient,
     sample,
@@ -60,6 +59,10 @@ def plain_bins(features, sizes, gains=plain_gains):
         pool = [row for row in pool if row not in taken]
         found.append(taken)
     return [*found, pool]
+
+
+def bins(features, number):
+    return graph_cut(similarity(features), number)
 
 
 def rows_of(found):

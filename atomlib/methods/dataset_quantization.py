@@ -112,14 +112,6 @@ class DatasetQuantization(Coreset):
         return last_layer_gradient(scores, output, data.train_labels)
 
 
-def bins(features: Float[Tensor, "n f"], number: int) -> list[Int[Tensor, "_"]]:
-    """Which of one class's images each of ``number`` bins takes, in the order of their choice.
-
-    Raises SettingError for a number of bins that is not 1 to n.
-    """
-    return graph_cut(similarity(features), number)
-
-
 def similarity(*features: Float[Tensor, "n _"]) -> Float[Tensor, "n n"]:
     """1/2 + cos/2 of images given by the outer product of ``features``, in float64.
 
@@ -147,10 +139,10 @@ def last_layer_gradient(
 
 
 def graph_cut(similarity: Float[Tensor, "n n"], number: int) -> list[Int[Tensor, "_"]]:
-    """``bins`` by the similarity of a class's images, in O(n^2): gains are kept, not summed anew.
+    """Which of one class's images each of ``number`` bins takes, in the order of their choice.
 
-    Raises SettingError for a number of bins that is not 1 to n, and for a similarity that is
-    no number.
+    In O(n^2): gains are kept, not summed anew. Raises SettingError for a number of bins that is not
+    1 to n, and for a similarity that is no number.
     """
     count = len(similarity)
     if not 1 <= number <= count:

@@ -32,7 +32,7 @@ class Ensemble:
     """
 
     def __init__(self, network: nn.Module, size: int):
-        self.network, self.size = network, size
+        self.network = network
         self.weights, self.buffers = stack_module_state([network] * size)
         convolutions = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
         self.convolutions = [n for n in self.weights if n.rpartition(".")[0] in convolutions]

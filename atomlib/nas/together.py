@@ -32,9 +32,8 @@ class MixedEnsemble:
     """
 
     def __init__(self, networks: Sequence[ConvNet]):
-        self.size = len(networks)
         self.blocks = [_Block(blocks) for blocks in zip(*(n.blocks for n in networks), strict=True)]
-        self.classifier = Ensemble(networks[0].classifier, self.size)
+        self.classifier = Ensemble(networks[0].classifier, len(networks))
 
     @torch.no_grad()
     def reset_parameters(self, generators: Sequence[torch.Generator]) -> None:

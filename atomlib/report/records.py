@@ -23,7 +23,6 @@ LABELS = {
     "vgg11": "VGG-11",
     "resnet18": "ResNet-18",
     "vit": "ViT",
-    "early stopping": "early stopping",
 }
 """How networks are written for a reader."""
 

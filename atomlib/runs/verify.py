@@ -49,11 +49,6 @@ class Verification:
     changed: list[str]
     """What is not as it was then: hardware, versions, revisions."""
 
-    @property
-    def identical(self) -> bool:
-        """Whether nothing at all differs."""
-        return self.same_accuracies and self.same_images is not False
-
 
 def verify(
     record: str | Path, data: ImageData | None = None, *, progress: bool = True
