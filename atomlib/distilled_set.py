@@ -52,7 +52,7 @@ class DistilledSet(Dataset):
     given: list[str] = field(default_factory=list)
     """The settings that were not at their default then (atomlib.runtime.provenance)."""
     history: list[tuple[int, float]] = field(default_factory=list)
-    """(steps taken, loss then), at most 200 of them."""
+    """(steps taken, loss then), at most MOST_LOSSES of them."""
     extras: dict[str, float] = field(default_factory=dict)
     """Numbers that the method gives with the images, such as a learned rate."""
 
@@ -299,8 +299,12 @@ def stem(data_name: str, method: Method | UnknownMethod) -> str:
     return "-".join(filter(None, (data_name, method.name, *names, method.variant)))
 
 
-def summarise(losses: list[float], most: int = 200) -> list[tuple[int, float]]:
-    """(steps taken, loss then) at up to ``most`` evenly spaced iterations, the last included."""
-    every = max(1, -(-len(losses) // most))
+MOST_LOSSES = 200
+"""That a set keeps of its distillation."""
+
+
+def summarise(losses: list[float]) -> list[tuple[int, float]]:
+    """(steps taken, loss then) at up to MOST_LOSSES evenly spaced iterations, the last included."""
+    every = max(1, -(-len(losses) // MOST_LOSSES))
     last = len(losses) - 1
     return [(i, loss) for i, loss in enumerate(losses) if (last - i) % every == 0]

@@ -81,21 +81,19 @@ class Proxy:
         zca: preprocess.ZCA,
         epochs: int,
         device: str | torch.device | None = None,
-        name: str = "whole",
     ) -> Self:
-        """The full data: the reference that proxies are held against."""
+        """The full data, "whole": the reference that proxies are held against."""
         images = preprocess.training_images(data, zca, pick_device(device))
-        return cls(name, images, data.train_labels, epochs, zca, data.fingerprint)
+        return cls("whole", images, data.train_labels, epochs, zca, data.fingerprint)
 
-    def stopped_early(self, like: "Proxy", *, name: str = "early stopping") -> Self:
+    def stopped_early(self, like: "Proxy") -> Self:
         """Early stopping: the same set, trained for about as many images as ``like`` sees.
 
         In whole passes, two at the least, which is as few as EvalConfig has. (500 images in
         201 passes are two passes over CIFAR-10's 50,000.)
         """
         passes = max(2, round(like.storage * (like.epochs + 1) / self.storage))
-        about = self.zca, self.data_fingerprint
-        return type(self)(name, self.images, self.labels, passes - 1, *about)
+        return replace(self, name="early stopping", epochs=passes - 1)
 
     @property
     def storage(self) -> int:

@@ -192,14 +192,14 @@ def transfer_figure(records: Iterable[dict[str, Any]]) -> Figure:
     return figure
 
 
-def nas_figure(results: Mapping[str, pd.DataFrame], reference: str = "whole") -> Figure:
-    """Rank by each proxy's validation accuracy against rank by the reference's test accuracy.
+def nas_figure(results: Mapping[str, pd.DataFrame]) -> Figure:
+    """Rank by each proxy's validation accuracy against rank by the full data's test accuracy.
 
     One dot per candidate, 1 the best, equal accuracies sharing their mean rank; the star is the one
     that the proxy chose.
     """
-    proxies = [name for name in results if name != reference]
-    truth = results[reference].set_index("name")["test"].rank(ascending=False)
+    proxies = [name for name in results if name != "whole"]
+    truth = results["whole"].set_index("name")["test"].rank(ascending=False)
     figure, axes = _panels(len(proxies), 2.1, 2.5, sharey=True)
     for axis, name in zip(axes, proxies, strict=True):
         validation = results[name].set_index("name")["validation"]

@@ -23,6 +23,9 @@ from atomlib.preprocess import fitted
 from atomlib.report.glyphs import plain_text
 from atomlib.report.records import by_recipe
 
+CELL = 0.55
+"""Inches: the side of an image."""
+
 
 def image_grid(
     images: Any,
@@ -30,7 +33,6 @@ def image_grid(
     columns: int,
     *,
     title: str = "",
-    cell: float = 0.55,
     below: Sequence[str] = (),
 ) -> Figure:
     """Images [len(rows) * columns, c, h, w] in [0, 1], one row per class, its name at the left.
@@ -40,7 +42,7 @@ def image_grid(
     """
     pixels = np.asarray(images).transpose(0, 2, 3, 1)
     if columns == 1:
-        return _image_row(pixels, rows, title, cell)
+        return _image_row(pixels, rows, title)
     count, height, width, channels = pixels.shape
     gap = max(1, height // 16)
     canvas = np.ones((len(rows) * (height + gap) - gap, columns * (width + gap) - gap, channels))
@@ -48,7 +50,7 @@ def image_grid(
         r, c = divmod(index, columns)
         top, left = r * (height + gap), c * (width + gap)
         canvas[top : top + height, left : left + width] = pixels[index]
-    wide, high = max(2.6, columns * cell + 1.1), len(rows) * cell + (0.35 if title else 0.1)
+    wide, high = max(2.6, columns * CELL + 1.1), len(rows) * CELL + (0.35 if title else 0.1)
     figure, axis = plt.subplots(figsize=(wide, high))
     axis.imshow(canvas.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     names = [plain_text(name, f"class {r}") for r, name in enumerate(rows)]
@@ -63,11 +65,11 @@ def image_grid(
     return figure
 
 
-def _image_row(pixels: np.ndarray, names: Sequence[str], title: str, cell: float) -> Figure:
+def _image_row(pixels: np.ndarray, names: Sequence[str], title: str) -> Figure:
     """One image per class, ten side by side, each under its name."""
     across = min(10, len(names))
     down = -(-len(names) // across)
-    size = across * (cell + 0.15), down * (cell + 0.3) + (0.3 if title else 0)
+    size = across * (CELL + 0.15), down * (CELL + 0.3) + (0.3 if title else 0)
     figure, axes = plt.subplots(down, across, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")

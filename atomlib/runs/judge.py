@@ -120,9 +120,10 @@ def _kept(path: Path, layout: Layout) -> dict[str, Any]:
         return {}
 
 
-def thumbnail(made: PublishedSet, path: Path, most: int = 10) -> Path:
-    """Write the first image of each of the first classes side by side, as PNG, pixel for pixel."""
-    classes = made.classes.unique()[:most]
+def thumbnail(made: PublishedSet, path: Path) -> Path:
+    """Write the first image of each of the first ten classes side by side, as PNG, pixel for
+    pixel."""
+    classes = made.classes.unique()[:10]
     first = torch.stack([(made.classes == k).nonzero()[0, 0] for k in classes])
     pixels = as_bytes(made.images[first]).permute(2, 0, 3, 1).flatten(1, 2).numpy()
     with atomic_write(path) as partial:
