@@ -83,10 +83,7 @@ class Preprocess:
         """The same transform with its matrices on ``device``."""
         zca = self.zca
         if zca is not None:
-            zca = ZCAWhitening(dim=0, eps=ZCA_EPS, compute_inv=True)
-            for name in ZCA_MATRICES:
-                setattr(zca, name, getattr(self.zca, name).to(device))
-            zca.fitted = True
+            zca = _whitening({name: getattr(zca, name).to(device) for name in ZCA_MATRICES})
         return type(self)(self.mean.to(device), self.std.to(device), zca)
 
     def inverse(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -158,16 +155,22 @@ def _check_zca(data: ImageData) -> None:
 def _fit_zca(data: ImageData, plain: Preprocess) -> ZCAWhitening:
     """kornia's ZCA (eps 0.1, unbiased covariance) on training images as ``plain`` makes them."""
     _check_zca(data)
-    zca = ZCAWhitening(dim=0, eps=ZCA_EPS, compute_inv=True)
     about = f"{data.fingerprint} {plain.mean.flatten().tolist()} {plain.std.flatten().tolist()}"
     key = hashlib.sha256(about.encode()).hexdigest()[:16]
     path = cache_folder() / "zca" / f"{data.name}-{key}.safetensors"
     if (kept := kept_tensors(path)) is not None:
-        for name in ZCA_MATRICES:
-            setattr(zca, name, kept[0][name])
-        zca.fitted = True
-        return zca
+        return _whitening(kept[0])
+    zca = ZCAWhitening(dim=0, eps=ZCA_EPS, compute_inv=True)
     zca.fit(plain(data.train_images))
     matrices = {name: getattr(zca, name) for name in ZCA_MATRICES}
     keep_tensors(path, matrices, {"fitted to": data.name})
+    return zca
+
+
+def _whitening(matrices: dict[str, Tensor]) -> ZCAWhitening:
+    """A transform that was fitted before, by its ZCA_MATRICES."""
+    zca = ZCAWhitening(dim=0, eps=ZCA_EPS, compute_inv=True)
+    for name in ZCA_MATRICES:
+        setattr(zca, name, matrices[name])
+    zca.fitted = True
     return zca

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from typing import Any
@@ -38,7 +38,7 @@ class ImageData:
     test_images: UInt8[Tensor, "m c s s"]
     test_labels: Int[Tensor, "m"]
     class_names: tuple[str, ...]
-    fingerprint: str = field(default="")
+    fingerprint: str = ""
     """SHA-256 of all pixels, labels and class names, or an official data set's content digest;
     computed where not given. Statistics other than those that the content brings begin it
     ("digest:..."), for results depend on them."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
@@ -92,6 +93,12 @@ def as_bytes(images: Float[Tensor, "n c s s"]) -> UInt8[Tensor, "n c s s"]:
     return (images * 255).round().to(torch.uint8)
 
 
+def write_png(pixels: UInt8[np.ndarray, "h w c"], path: Path) -> None:
+    """Write pixels as they are: one channel is grey, three are colour."""
+    grey = pixels.shape[-1] == 1
+    Image.fromarray(pixels.squeeze(-1) if grey else pixels).save(path, format="png")
+
+
 def _new(folder: str | Path, images: Tensor) -> Path:
     folder = Path(folder)
     if images.shape[1] not in (1, 3):
@@ -119,9 +126,7 @@ def _write(images: Tensor, labels: Tensor, targets: Sequence[Path], folder: Path
     for image, label in zip(pixels, labels.tolist(), strict=True):
         try:
             with atomic_write(targets[label] / f"{numbers[label]:05d}.png") as partial:
-                Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
-                    partial, format="png"
-                )
+                write_png(image, partial)
         except SettingError:
             for child in folder.iterdir():
                 shutil.rmtree(child)

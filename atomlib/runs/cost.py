@@ -22,6 +22,7 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.errors import SettingError
 from atomlib.methods import Method
 from atomlib.runs.processes import alone
+from atomlib.runtime.compiling import synchronize
 from atomlib.runtime.device import pick_device
 from atomlib.runtime.device import tf32 as number_type
 from atomlib.runtime.progress import Bar
@@ -115,17 +116,12 @@ def timings(action: Callable[[], object], device: torch.device, repeats: int) ->
     """``repeats`` timings in seconds, ascending, the device's queue emptied around each."""
     found = []
     for _ in range(repeats):
-        _wait(device)
+        synchronize(device)
         start = time.perf_counter()
         action()
-        _wait(device)
+        synchronize(device)
         found.append(time.perf_counter() - start)
     return sorted(found)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def matrix_rate(dtype: torch.dtype, device: torch.device, *, tf32: bool = False) -> float:
@@ -135,7 +131,7 @@ def matrix_rate(dtype: torch.dtype, device: torch.device, *, tf32: bool = False)
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     with number_type(convolutions=tf32, products=tf32):
         a @ b
-        return 2 * n**3 / min(seconds(lambda: a @ b, device, 1) for _ in range(20))
+        return 2 * n**3 / timings(lambda: a @ b, device, 20)[0]
 
 
 def peak_memory(device: torch.device) -> int:

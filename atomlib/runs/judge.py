@@ -10,11 +10,10 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import torch
-from PIL import Image
 
 from atomlib import preprocess
 from atomlib.datasets import ImageData, load_dataset
-from atomlib.datasets.png_folder import as_bytes
+from atomlib.datasets.png_folder import as_bytes, write_png
 from atomlib.errors import SettingError, check_choice, check_kind, shown
 from atomlib.evaluate import evaluate
 from atomlib.methods import RandomImages
@@ -127,9 +126,7 @@ def thumbnail(made: PublishedSet, path: Path) -> Path:
     first = torch.stack([(made.classes == k).nonzero()[0, 0] for k in classes])
     pixels = as_bytes(made.images[first]).permute(2, 0, 3, 1).flatten(1, 2).numpy()
     with atomic_write(path) as partial:
-        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(
-            partial, format="png"
-        )
+        write_png(pixels, partial)
     return path
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atomlib.datasets.decoded import TENSORS
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet, stem
 from atomlib.errors import SettingError
@@ -213,10 +214,7 @@ def _maker(
     return lambda task: task.make(store, data[task.data])
 
 
-TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
-
-
 def _about(data: ImageData) -> dict[str, Any]:
     """All of it but the tensors: statistics of its own, say, go with it."""
-    names = [field.name for field in fields(data) if field.init and field.name not in TENSORS]
+    names = [field.name for field in fields(data) if field.name not in TENSORS]
     return {name: getattr(data, name) for name in names}

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from atomlib import methods
-from atomlib.datasets.png_folder import as_bytes
+from atomlib.datasets.png_folder import as_bytes, write_png
 from atomlib.distilled_set import DistilledSet
 from atomlib.report.records import by_run, iterations_of
 
@@ -69,9 +67,7 @@ def draw(made: DistilledSet, path: Path) -> Sheet:
     pixels = as_bytes(images)  # [rows, columns, c, h, w]
     canvas = pixels.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(canvas.numpy().squeeze(-1) if canvas.shape[-1] == 1 else canvas.numpy()).save(
-        path, format="png"
-    )
+    write_png(canvas.numpy(), path)
     return Sheet(
         name=made.stem,
         dataset=made.data_name,
