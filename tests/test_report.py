@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from itertools import permutations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -156,6 +157,12 @@ def test_best_checkpoint_and_last_iterate_are_both_given_seed_by_seed():
     assert shown["IPC 1"] == "24.0 ± 0.5 (seeds ± 16.5)"
     assert shown["IPC 1, best of 3"] == "31.2"
     assert [r["distill"]["iterations"] for r in lasts(records)] == [90, 90]
+
+
+def test_of_equal_checkpoints_the_earlier_is_the_best_whatever_their_order():
+    made = [checkpoint(30, 50, 60), checkpoint(60, 30, 80), checkpoint(90, 40, 41)]
+    for records in permutations(made):
+        assert main_table(records).best_at[0] == "30"
 
 
 def test_each_row_leads_back_to_its_runs():

@@ -90,9 +90,10 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 def _summary(checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
     """One distillation: its last iterate, and the best of the checkpoints that were evaluated."""
-    last = max(checkpoints, key=iterations_of)
+    checkpoints = sorted(checkpoints, key=iterations_of)
+    last = checkpoints[-1]
     means = {iterations_of(r): float(np.mean(r["accuracies"])) for r in checkpoints}
-    best_at = max(means, key=means.__getitem__)
+    best_at = max(means, key=means.__getitem__)  # the earlier one where two are equal
     return {
         "mean": means[iterations_of(last)],
         "variance": float(np.var(last["accuracies"])),
@@ -101,7 +102,7 @@ def _summary(checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
         "best_at": best_at,
         "checkpoints": len(means),
         "reduced": is_reduced(last),
-        "runs": [r["name"] for r in sorted(checkpoints, key=iterations_of)],
+        "runs": [r["name"] for r in checkpoints],
     }
 
 
