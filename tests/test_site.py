@@ -430,7 +430,17 @@ def test_several_seeds_are_the_sample_and_fewer_than_three_are_none():
     assert set(SIGNS) == {"above", "below", "not told apart", "not tested"}
 
 
+def test_several_seeds_are_tested_by_welchs_test_of_their_means():
+    means, theirs = np.array([30.0, 31.0, 33.0]), np.array([32.0, 33.0, 33.5, 34.0, 33.0])
+    of_seeds = cell(means, theirs.mean(), theirs.std(), seeds=3, seed_std=means.std())
+    of_seeds.networks, of_seeds.std = 60, 0.3  # within a seed, which is no matter
+    p = ttest_ind(means, theirs, equal_var=False).pvalue
+    assert against_published(of_seeds).p == pytest.approx(p)
+
+
 # The verdict
+
+CODE = {"recipe": "code", "evaluation": {"recipe": "code"}}
 
 
 def report_of(*records, name="one"):
@@ -488,20 +498,87 @@ def test_the_papers_own_pixels_stand_below_a_measurement_of_others():
         ("jpeg", "31.0 ± 0.8"), ("short", "35.0 ± 0.8"),
     ]  # fmt: skip
     told = " ".join(found["sentences"])
-    assert "At reduced settings, CIFAR-10, IPC 1 reaches 35.0 ± 0.8 % (1,000 of 8,000" in told
+    assert "At other settings, CIFAR-10, IPC 1 reaches 35.0 ± 0.8 % (1,000 of 8,000" in told
     rows = [row for row in verdict([short, shorter])["rows"] if row["word"] != "not run"]
     assert [row["report"] for row in rows] == ["short"]  # nearer in pixels and iterations
 
 
 def test_each_recipe_has_a_row_of_its_own():
-    code = {"recipe": "code", "evaluation": {"recipe": "code"}}
-    both = report_of(record(accuracies=(30, 31, 32)), record(accuracies=(20, 21, 22), **code))
+    both = report_of(record(accuracies=(30, 31, 32)), record(accuracies=(20, 21, 22), **CODE))
     rows = [row for row in verdict([both])["rows"] if row["word"] != "not run"]
     assert [row["measured"] for row in rows] == ["31.0 ± 0.8", "21.0 ± 0.8"]
-    assert rows[1]["how"].startswith("the paper's settings, by the code")
+    assert [row["how"] for row in rows] == [
+        "the paper's settings, 3 networks", "20,000 iterations, by the code, 3 networks",
+    ]  # fmt: skip
     assert [note.partition(":")[0] for note in verdict([both])["notes"]] == ["“By the code”"]
     jpeg = verdict([report_of(record("cifar10-jpeg", accuracies=(30, 31, 32)))])
     assert jpeg["notes"] == [known.of("cifar10-jpeg", None).note]
+
+
+@pytest.mark.parametrize(
+    ("settings", "how"),
+    [
+        (CODE, "20,000 iterations, by the code"),
+        (CODE | {"loss_scale": 1.0}, "20,000 iterations, by the code, changed settings"),
+        ({"loss_scale": 100.0}, "8,000 iterations, changed settings"),
+        ({"iterations": 20_000}, "20,000 iterations"),
+        ({"iterations": 400, "norm": "batch"}, "400 of 8,000 iterations, changed settings"),
+        ({"evaluation": {"networks": 3}}, "8,000 iterations"),
+        ({"evaluation": {"epochs": 100}}, "8,000 iterations, changed settings"),
+    ],
+)
+def test_only_what_the_paper_prints_is_called_its_settings(settings, how):
+    found = verdict([report_of(record(accuracies=(20, 21, 22), **settings))])
+    first, others, *_ = found["sentences"]
+    assert first == (
+        "Of 9 published accuracies of ATOM, 0 have been measured at the paper's settings."
+    )
+    by = "by the code " if settings.get("recipe") else ""
+    assert others == (
+        f"CIFAR-10, IPC 1: only at other settings, {by}−13.8 points from what is published."
+    )
+    assert found["rows"][0]["how"] == f"{how}, 3 networks"
+    whole = report_of(record(accuracies=(9, 9, 9)), name="whole")
+    told = verdict([whole, report_of(record(accuracies=(20, 21, 22), **settings))])["sentences"]
+    assert "1 has been measured at the paper's settings; CIFAR-10, IPC 1 reaches 9.0" in told[0]
+
+
+def test_gaps_at_other_settings_are_told_by_recipe():
+    ours = [
+        record(ipc=ipc, accuracies=(mean - 1, mean, mean + 1), **settings)
+        for ipc, mean, settings in (
+            (1, 30.8, {"iterations": 400}), (10, 52.9, {"iterations": 400}),
+            (10, 56.9, CODE), (50, 66.8, CODE),
+        )
+    ]  # fmt: skip
+    assert verdict([report_of(*ours)])["sentences"][1] == (
+        "CIFAR-10, IPC 1, 10 and 50: only at other settings, −5.0 to −4.0 points and by the code "
+        "−2.0 to −1.0 points from what is published."
+    )
+
+
+def test_the_lead_by_the_code_is_told_as_such():
+    ours = [record(method=m, accuracies=(a, a + 1, a + 2), **CODE)
+            for m, a in (("atom", 40), ("datadam", 30))]  # fmt: skip
+    told = " ".join(verdict([report_of(*ours)])["sentences"])
+    assert "in 1 of 1 measurements; CIFAR-10, IPC 1, by the code +10.0 points (publ" in told
+
+
+@pytest.mark.parametrize(
+    ("note", "run"),
+    [
+        ("Data: CIFAR-10. Made on an abacus.", True),
+        ("Data: CIFAR-10. Reduced: iterations 300 (default 8000).", False),
+        ("Data: CIFAR-10. Changed: loss scale 100 (default 1).", False),
+        ("Data: CIFAR-10 (JPEG). Made on an abacus.", False),
+        ("Data: digits (8 x 8). Made on an abacus.", False),
+    ],
+)
+def test_a_table_is_run_as_in_the_paper_on_its_data_with_nothing_reduced_or_changed(note, run):
+    report = replace(report_of(record()), markdown={"ablation": f"| a |\n|---|\n\n{note}\n"})
+    told = verdict([report])["sentences"][-1]
+    assert told.startswith("Not run at the paper's settings: other networks, ")
+    assert ("the ablation" not in told) is run
 
 
 def test_settings_in_words():
@@ -510,6 +587,8 @@ def test_settings_in_words():
         "100 to 8,000 of 8,000 iterations"
     )
     assert settings_in_words([record(method="random")]) == ""
+    assert settings_in_words([record(**CODE), record()]) == "the paper's settings"
+    assert settings_in_words([record(evaluation={"networks": 9})]) == "the paper's settings"
 
 
 def test_names_are_sorted_as_a_reader_counts():

@@ -106,6 +106,12 @@ def is_reduced(record: dict[str, Any]) -> bool:
     return any(ours < papers for key, (ours, papers) in changes(record).items() if is_size(key))
 
 
+def is_as_in_paper(record: dict[str, Any]) -> bool:
+    """Whether all settings are those that the paper prints; more networks than its are allowed."""
+    settings = changes(record).keys() - {"networks"}
+    return recipe_of(record) == "text" and not settings and not is_reduced(record)
+
+
 def lasts(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without checkpoints: of each distillation, the record of its last iteration."""
     return [max(reversed(run), key=iterations_of) for run in by_run(records).values()]

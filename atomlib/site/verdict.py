@@ -5,6 +5,7 @@ the paper stands: its settings first, then its pixels, then the iterations. Wher
 other pixels than the paper's, the nearest of the paper's own pixels stands below it.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +16,11 @@ from atomlib.report.findings import SIGNS, against_published
 from atomlib.report.folder import ReportFolder
 from atomlib.report.published import explained, published, published_text
 from atomlib.report.records import (
+    by,
     changes,
     data_label,
     data_of,
-    is_reduced,
+    is_as_in_paper,
     iterations_of,
     lasts,
     points,
@@ -63,18 +65,22 @@ def verdict(reports: Sequence[ReportFolder]) -> dict[str, Any]:
 
 
 def settings_in_words(records: Sequence[dict[str, Any]]) -> str:
-    """How records of distillations were made: "the paper's settings", or what is less."""
+    """How records of distillations were made: "the paper's settings", or the iterations, the
+    recipe, and whether other settings were changed."""
     learned = [r for r in records if iterations_of(r) and r["method"] in METHODS]
     if not learned:
         return ""
     texts = [r for r in learned if recipe_of(r) == "text"] or learned
-    if not any(map(is_reduced, texts)):
+    if all(map(is_as_in_paper, texts)):
         return "the paper's settings"
     counts = sorted({iterations_of(r) for r in texts})
-    papers = [changes(r)["iterations"][1] for r in texts if "iterations" in changes(r)]
-    whole = f" of {max(papers):,}" if papers else ""
+    changed = [changes(r) for r in texts]
+    papers = [c["iterations"][1] for c in changed if "iterations" in c]
+    whole = f" of {max(papers):,}" if papers and max(papers) > counts[0] else ""
     ends = dict.fromkeys(f"{count:,}" for count in (counts[0], counts[-1]))
-    return f"{' to '.join(ends)}{whole} iterations"
+    other = {key for c in changed for key in c} - {"iterations", "networks"}
+    words = f"{' to '.join(ends)}{whole} iterations{by(recipe_of(texts[0]))}"
+    return words + (", changed settings" if other else "")
 
 
 def nearness(report: ReportFolder) -> tuple:
@@ -87,10 +93,11 @@ def nearness(report: ReportFolder) -> tuple:
 
 
 def _nearness(report: ReportFolder, cell: Any) -> tuple:
-    records = [report.records[name] for name in report.runs(cell._asdict())]
+    records = lasts(report.records[name] for name in report.runs(cell._asdict()))
+    settings = all(map(is_as_in_paper, records)), not cell.reduced
     original = not any(data_of(r).note for r in records)
     most = max(map(iterations_of, records), default=0)
-    return not cell.reduced, original, most, cell.networks
+    return settings, original, most, cell.networks
 
 
 def _measured(reports: Sequence[ReportFolder], dataset: str, ipc: str) -> list[dict[str, Any]]:
@@ -130,7 +137,6 @@ def _row(report: ReportFolder, cell: Any) -> dict[str, Any]:
     lead = next(iter(findings.findings([*records, *rivals])), None)
     notes = dict.fromkeys(data_of(r).note for r in records if data_of(r).note)
     how = [settings_in_words(records)]
-    how += [] if cell.recipe == "text" else [f"by the {cell.recipe}"]
     how += [f"{cell.networks} network{'s' if cell.networks > 1 else ''}"]
     pixels = data_label(report.tables["main_table"], cell.dataset)
     how += [pixels] if notes else []
@@ -144,7 +150,8 @@ def _row(report: ReportFolder, cell: Any) -> dict[str, Any]:
         "gap": cell.difference,
         "word": found.word,
         "sign": SIGNS[found.word],
-        "reduced": bool(cell.reduced),
+        "recipe": cell.recipe,
+        "as_in_paper": all(map(is_as_in_paper, records)),
         "how": ", ".join(how),
         "notes": list(notes),
         "lead": "" if lead is None else points(lead.gap).replace("-", "−"),
@@ -157,24 +164,20 @@ def _sentences(rows: list[dict[str, Any]], reports: Sequence[ReportFolder]) -> l
     """What reproduces, by how much, at which settings; what has not been run."""
     figures = list(dict.fromkeys(row["where"] for row in rows))
     run = [row for row in rows if row["word"] != "not run"]
-    whole = [row for row in run if not row["reduced"]]
+    whole = [row for row in run if row["as_in_paper"]]
     found = [
         f"Of {len(figures)} published accuracies of ATOM, {_count(whole)} "
         f"{'has' if _count(whole) == 1 else 'have'} been measured at the paper's settings"
         + "".join(f"; {_told(row)}" for row in whole)
         + "."
     ]
-    again = [r for r in run if r["reduced"] and r["where"] in {row["where"] for row in whole}]
+    again = [r for r in run if not r["as_in_paper"] and r["where"] in {w["where"] for w in whole}]
     if again:
-        found.append(f"At reduced settings, {'; '.join(map(_told, again))}.")
-    shorter = [r for r in run if r["where"] not in {row["where"] for row in whole}]
-    if shorter:
-        gaps = [row["gap"] for row in shorter]
-        ends = " to ".join(
-            dict.fromkeys(points(g).replace("-", "−") for g in (min(gaps), max(gaps)))
-        )
+        found.append(f"At other settings, {'; '.join(map(_told, again))}.")
+    others = [r for r in run if r["where"] not in {row["where"] for row in whole}]
+    if others:
         found.append(
-            f"{_listed(shorter)}: only at reduced settings, {ends} points from what is published."
+            f"{_listed(others)}: only at other settings, {_gaps(others)} from what is published."
         )
     leads = [row for row in run if row["lead"]]
     if leads:
@@ -183,7 +186,8 @@ def _sentences(rows: list[dict[str, Any]], reports: Sequence[ReportFolder]) -> l
             f"The lead over DataDAM that the paper claims is there in {len(above)} of {len(leads)} "
             "measurements"
             + "".join(
-                f"; {row['where']} {row['lead']} points (published {row['lead_published']})"
+                f"; {row['where']}{by(row['recipe'])} {row['lead']} points "
+                f"(published {row['lead_published']})"
                 for row in above
             )
             + "."
@@ -197,6 +201,16 @@ def _sentences(rows: list[dict[str, Any]], reports: Sequence[ReportFolder]) -> l
     return found
 
 
+def _gaps(rows: list[dict[str, Any]]) -> str:
+    """ "−14.3 to −9.0 points and by the code −1.3 points": the smallest and largest by recipe."""
+    words = []
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        gaps = [row["gap"] for row in rows if row["recipe"] == recipe]
+        ends = dict.fromkeys(points(gap).replace("-", "−") for gap in (min(gaps), max(gaps)))
+        words.append(f"{by(recipe).removeprefix(', ')} {' to '.join(ends)} points".strip())
+    return " and ".join(words)
+
+
 def _count(rows: list[dict[str, Any]]) -> int:
     return len({row["where"] for row in rows})
 
@@ -204,7 +218,7 @@ def _count(rows: list[dict[str, Any]]) -> int:
 def _told(row: dict[str, Any]) -> str:
     stands = {"not told apart": "not told apart from", "not tested": "not tested against"}
     word = stands.get(row["word"], row["word"])
-    made = row["how"] if row["reduced"] else row["how"].partition(", ")[2]
+    made = row["how"].removeprefix("the paper's settings, ")
     return (
         f"{row['where']} reaches {row['measured']} % ({made}), {word} the published "
         f"{row['published']} ({row['difference']} points)"
@@ -225,10 +239,11 @@ def _listed(rows: list[dict[str, Any]]) -> str:
 
 
 def _as_in_paper(reports: Sequence[ReportFolder], name: str) -> bool:
-    """Whether some report has a table on a data set of the paper, unchanged and not reduced."""
+    """Whether some report has a table on a data set of the paper, nothing changed or reduced."""
     labels = {known.of(dataset, None).label for dataset in set(published().dataset)}
     notes = [report.note(name) for report in reports]
     return any(
-        "Reduced" not in note and any(note.startswith(f"Data: {label}.") for label in labels)
+        not re.search("(Reduced|Changed):", note)
+        and any(note.startswith(f"Data: {label}.") for label in labels)
         for note in notes
     )
