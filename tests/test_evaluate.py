@@ -169,6 +169,28 @@ def test_accuracy_is_the_share_of_test_images_given_their_label(hard, norm, monk
     assert got == pytest.approx(100 * right / 90)
 
 
+@pytest.mark.parametrize("zca", [True, "unit"])
+def test_networks_are_tested_on_images_whitened_as_the_set_was(data, monkeypatch, zca):
+    made = distill(data, RandomImages(ipc=2, zca=zca), progress=False)
+    seen, plain_rescaled = {}, protocol._rescaled
+
+    def accuracies(self, images, labels):
+        seen["tested on"] = images
+        return [0.0]
+
+    def rescaled(images, real):
+        seen["scaled to"] = real
+        return plain_rescaled(images, real)
+
+    monkeypatch.setattr(Trainer, "accuracies", accuracies)
+    monkeypatch.setattr(protocol, "_rescaled", rescaled)
+    config = EvalConfig(width=8, networks=1, epochs=1, rescale=True)
+    evaluate(made, data, config, device="cpu", progress=False)
+    whitened = Preprocess.fit(data, zca=zca)
+    torch.testing.assert_close(seen["tested on"], whitened(data.test_images))
+    torch.testing.assert_close(seen["scaled to"], whitened(data.train_images))
+
+
 def test_real_images_of_separable_classes_train_a_near_perfect_network(data):
     assert (accuracies(data, ipc=20, networks=2, epochs=60) > 95).all()
 

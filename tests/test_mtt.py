@@ -13,7 +13,7 @@ from atomlib.distill import DivergedError, distill, trajectory
 from atomlib.distilled_set import DistilledSet
 from atomlib.methods import MTT, UnknownMethod, experts
 from atomlib.methods.experts import Experts
-from atomlib.methods.mtt import PUBLISHED, Student, trajectory_loss
+from atomlib.methods.mtt import Student, trajectory_loss
 from atomlib.models.build import network_for, reset_parameters
 from atomlib.published.protocols import protocol
 from atomlib.randomness import stream
@@ -31,6 +31,11 @@ SMALL = {
     "expert_epochs": 1,
     "latest_start": 2,
     "experts": 2,
+}
+AUTHORS = {  # docs/facts.md, "MTT"
+    1: {"student_steps": 50, "latest_start": 2, "image_lr": 100, "rate_lr": 1e-7, "rate": 0.01},
+    10: {"student_steps": 30, "latest_start": 20, "image_lr": 100, "rate_lr": 1e-5, "rate": 0.001},
+    50: {"student_steps": 30, "latest_start": 40, "image_lr": 1000, "rate_lr": 1e-5, "rate": 0.001},
 }
 
 
@@ -162,6 +167,14 @@ def test_steps_use_each_image_once_before_they_are_shuffled_again(data):
         assert sorted(torch.cat(half).tolist()) == list(range(6))
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_target_is_so_many_epochs_after_its_start(data, monkeypatch, epochs):
+    learner = learner_of(data, experts=1, expert_epochs=epochs, latest_start=3)
+    monkeypatch.setattr(learner.experts, "weights", lambda _: torch.arange(9.0)[:, None])
+    ways = {tuple(map(float, learner.way())) for _ in range(60)}
+    assert ways == {(start, start + epochs) for start in range(3)}
+
+
 def test_experts_come_each_once_before_they_are_shuffled_again(data, monkeypatch):
     learner, seen = learner_of(data, experts=5, expert_epochs=1, latest_start=1), []
     whole = learner.experts.weights
@@ -171,6 +184,21 @@ def test_experts_come_each_once_before_they_are_shuffled_again(data, monkeypatch
         learner.lives += 1
     assert sorted(seen[:5]) == sorted(seen[5:]) == list(range(5))
     assert seen[:5] != seen[5:]
+
+
+def test_the_order_of_experts_goes_by_the_seed(data, monkeypatch):
+    monkeypatch.setattr(Experts, "train", lambda self, **_: None)
+
+    def seen(seed):
+        learner, found = learner_of(data, experts=9, latest_start=1, seed=seed), []
+        stand_in = torch.zeros(9, 1)
+        monkeypatch.setattr(learner.experts, "weights", lambda n: found.append(n) or stand_in)
+        for _ in range(9):
+            learner.way()
+            learner.lives += 1
+        return found
+
+    assert seen(0) == seen(0) != seen(1)
 
 
 # Experts
@@ -205,6 +233,13 @@ def test_experts_are_others_and_read_again_as_they_were(data, cache, monkeypatch
     monkeypatch.setattr(experts.Trainer, "passes", None)
     again = [experts_of(data).weights(index) for index in range(2)]
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+
+
+def test_experts_of_another_seed_or_whitening_are_others(data, cache):
+    first, *others = (
+        experts_of(data, **how).weights(0) for how in ({}, {"seed": 1}, {"zca": True})
+    )
+    assert not any(torch.equal(first, other) for other in others)
 
 
 @pytest.mark.parametrize(("memory", "reads"), [(1 << 40, 2), (0, 4)], ids=["room", "none"])
@@ -287,8 +322,10 @@ def test_a_damaged_expert_is_made_again(data, cache, capsys):
 @pytest.mark.parametrize(("ipc", "row"), [(1, 1), (2, 1), (10, 10), (25, 10), (50, 50), (51, 50)])
 def test_defaults_are_those_of_the_nearest_published_ipc_below(make_data, ipc, row):
     method = MTT(ipc=ipc).resolve(make_data(counts=(60, 60, 60)))
-    assert {key: getattr(method, key) for key in PUBLISHED[row]} == PUBLISHED[row]
+    assert {key: getattr(method, key) for key in AUTHORS[row]} == AUTHORS[row]
     assert method.batch == 3 * ipc and method.zca is False
+    assert (method.iterations, method.expert_epochs, method.experts) == (5000, 2, 100)
+    assert method.expert_training().batch_size == 256
     assert MTT(ipc=ipc, rate=0.5).resolve(make_data(counts=(60, 60, 60))).rate == 0.5
 
 
@@ -332,7 +369,7 @@ def test_a_rate_that_turns_negative_stops_the_run(data, complains):
 
 def test_rate_is_learned_and_goes_with_the_set(data, tmp_path):
     done = made(data)
-    assert done.lr == done.extras["lr"] != PUBLISHED[1]["rate"]
+    assert done.lr == done.extras["lr"] != AUTHORS[1]["rate"]
     assert DistilledSet.load(done.save(tmp_path / "set.safetensors")).lr == done.lr
     assert protocol("mtt", done).lr == done.lr
     assert protocol("ours", done).lr == EvalConfig().lr
