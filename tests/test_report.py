@@ -1,5 +1,6 @@
 """Tables and figures: numbers as numpy has them, pixels as they are, daggers where due."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -100,6 +101,35 @@ def test_each_source_of_a_published_figure_is_told_of_in_the_facts():
             assert source.removeprefix("standard deviation ") in known
 
 
+DIGESTS = {
+    "main_table": "f93829b96a11541836f66b549b238b0ee91728233430b937388df6598fae59f3",
+    "cross_architecture": "df1f0b8a82926892af6674ac4e7c9eb08ecc6146591d3d14b32a7f85ba7da145",
+    "cost": "e5c48a7a36090ef7caf0db4eb8f90db5ba783337cf91e601d9fe412c0e9c17a5",
+    "nas": "19bb13897358a402236f58b424e39320804527d035c42dc0bdd49334c9db757b",
+}
+"""Of the CSV files, SHA-256. Each was compared with its sources: who changes one does so again."""
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_published_figure_has_slipped(name):
+    text = (ROOT / "atomlib" / "report" / "published" / f"{name}.csv").read_text()
+    assert hashlib.sha256(text.encode()).hexdigest() == DIGESTS[name]
+
+
+def test_the_figures_that_the_facts_repeat_are_those_of_the_table():
+    facts = " ".join((ROOT / "docs" / "facts.md").read_text().split())
+    figures = published().set_index(["dataset", "ipc", "method"])
+    whole = [figures.accuracy[d, "whole", "whole"] for d in ("cifar10", "cifar100", "tinyimagenet")]
+    assert "on the full data: {}, {} and {} everywhere".format(*whole) in facts
+    for method, words in (
+        ("dm", "IPC 50: {} ± {} in NCFM and PAD"),
+        ("dm (datadam table)", "{} ± {} on the DataDAM poster"),
+        ("dsa", "IPC 50 ({} ± {}), is below its own IPC 10"),
+    ):
+        figure = figures.loc["tinyimagenet", "50", method]
+        assert words.format(figure.accuracy, figure["std"]) in facts
+
+
 @pytest.mark.parametrize(
     ("name", "method", "column", "text"),
     [
@@ -163,6 +193,20 @@ def test_of_equal_checkpoints_the_earlier_is_the_best_whatever_their_order():
     made = [checkpoint(30, 50, 60), checkpoint(60, 30, 80), checkpoint(90, 40, 41)]
     for records in permutations(made):
         assert main_table(records).best_at[0] == "30"
+
+
+def test_the_best_is_weighted_by_networks_as_the_mean_is():
+    records = [checkpoint(30, 50, 60, 70), checkpoint(90, 40, 41, 42), checkpoint(90, 7, seed=1)]
+    cell = row(main_table(records), dataset="digits")
+    assert cell["mean"] == pytest.approx((3 * 41 + 7) / 4)
+    assert cell.best == pytest.approx((3 * 60 + 7) / 4)
+    assert cell.checkpoints == 2
+
+
+def test_one_reduced_seed_makes_a_row_reduced():
+    for iterations in ((8000, 400), (400, 8000)):
+        table = main_table(record(seed=s, iterations=n) for s, n in enumerate(iterations))
+        assert row(table, method="atom").reduced
 
 
 def test_each_row_leads_back_to_its_runs():
@@ -358,6 +402,16 @@ def test_the_latex_is_the_same_table_in_latex(tmp_path):
     for sign, command in signs.items():
         cells = [[cell.replace(sign, command) for cell in row] for row in cells]
     assert rows[1:] == cells
+
+
+def test_clipped_pixels_are_counted_by_definition(make_data):
+    made = distill(make_data(size=2, channels=1, counts=(1,)), METHODS["random"](), progress=False)
+    pixels = torch.tensor([0, 1, 0.5, 0.5]).view(1, 1, 2, 2)
+    (cell,) = tables.clipping_table([replace(made, images=pixels)]).to_dict("records")
+    deviation = round((2 * 0.5**2 / 3) ** 0.5, 3)  # over n - 1
+    assert cell == {
+        "images": 1, "pixels at 0 or 1, %": 50.0, "mean": 0.5, "standard deviation": deviation,
+    }  # fmt: skip
 
 
 def test_a_table_that_cannot_be_written_is_a_complaint(tmp_path, complains):
