@@ -160,6 +160,11 @@ def test_the_leak_makes_the_first_of_a_window_lower(make_data, accuracy, moves):
     assert StoppingRule(2, 10, leak=False).spread(1.0) is None
 
 
+def test_by_the_leak_a_life_is_longer(data):
+    """Of three classes, q = 1/2 goes 0.5, 0.667, 0.722 ... to 0.75: from step 12 it has settled."""
+    assert lived(learner_of(data, leak=True), itertools.repeat(0.5)) == (12, 11 * 10)
+
+
 def test_a_query_is_the_share_right_of_images_drawn_anew(data):
     learner = learner_of(data, query=6)
     images = learner.sampler.as_inputs(data.train_images)

@@ -8,6 +8,7 @@ from atomlib.distill import distill
 from atomlib.evaluate import evaluate
 from atomlib.full_data import features_of, full_data_accuracies, trained_network
 from atomlib.methods import METHODS, Herding, KCenter, RandomImages
+from atomlib.methods.coreset import feature_training
 from atomlib.training import EvalConfig
 
 CPU = torch.device("cpu")
@@ -156,6 +157,12 @@ def test_a_network_is_trained_once_and_cached_by_data_and_settings(data, monkeyp
     run(config.but(networks=1, epochs=1))
     run(config.but(networks=1, lr=0.02))
     assert len(trained) == 4
+
+
+def test_features_of_another_whitening_are_others(data):
+    training = feature_training(RandomImages(width=8).resolve(data), 1)
+    plain, whitened = (features_of(data, training, z, CPU, progress=False) for z in (False, True))
+    assert not torch.equal(plain, whitened)
 
 
 def test_features_are_computed_once_for_a_table(data, monkeypatch):

@@ -241,6 +241,31 @@ def test_a_random_decoder_is_that_of_its_seed(data):
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
+def test_decoder_and_latents_of_a_random_prior_go_by_the_seed(data, monkeypatch):
+    given = []
+    monkeypatch.setattr(decoder, "fit", lambda *args: given.append(args) or args[2])
+    for seed in (0, 0, 1):
+        learner_of(data, prior="random", seed=seed)
+    weights = [network.last.weight for network, *_ in given]
+    latents = [start for _, _, start, _ in given]
+    for first, same, other in (weights, latents):
+        assert torch.equal(first, same) and not torch.equal(first, other)
+
+
+def test_a_decoder_of_more_epochs_is_another(data, cache):
+    few, more = (trained_autoencoder(data, 8, n, of(GLaD), CPU, progress=False) for n in (1, 2))
+    assert not torch.equal(few.last.weight, more.last.weight)
+
+
+def test_a_decoder_is_trained_in_batches_of_128(make_data):
+    execution = Execution(of(GLaD), CPU, 0)
+    training = Training(Autoencoder(3, 8, 8), make_data(counts=(50, 50, 30)), execution)
+    seen, loss = [], training._loss
+    training._loss = lambda pixels: seen.append(len(pixels)) or loss(pixels)
+    training.epoch()
+    assert seen == [128, 2]
+
+
 def test_a_trained_decoder_is_one_for_all_seeds_and_is_read_again(data, cache, monkeypatch):
     first = learner_of(data).images()
     monkeypatch.setattr(Training, "epoch", None)  # nothing is trained from here on

@@ -203,6 +203,15 @@ def test_compiled_narrow_step_agrees_with_the_eager_one(data, monkeypatch):
     assert F.cosine_similarity(values["on"][1], values["off"][1], dim=0) > 0.99
 
 
+def test_batch_norms_statistics_are_of_sixteen_real_images_per_class(make_data):
+    learner, seen = learner_of(make_data(counts=(20, 20, 20)), norm="batch"), []
+    learner.network.register_forward_pre_hook(
+        lambda network, given: seen.append((network.training, len(given[0])))
+    )
+    learner._set_statistics()
+    assert seen == [(True, 48)] and not learner.network.training
+
+
 # A life
 
 

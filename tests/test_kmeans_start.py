@@ -5,7 +5,7 @@ import torch
 
 from atomlib.distill import distill
 from atomlib.full_data import features_of
-from atomlib.methods import ATOM, DC, DM, check_method
+from atomlib.methods import ATOM, DC, DM, check_method, kmeans_start
 from atomlib.methods.coreset import feature_training
 from atomlib.methods.kmeans_start import centres, nearest
 from atomlib.preprocess import training_images
@@ -92,6 +92,20 @@ def test_a_run_starts_from_them_and_methods_of_one_seed_alike(data):
         assert torch.equal(other.resolve(data).rows(data, CPU, progress=False), rows)
     real = config.but(init="real").rows(data, CPU)
     assert not torch.equal(real, rows)
+
+
+def test_k_means_draws_by_the_seed(data, monkeypatch):
+    drawn, plain = [], kmeans_start.centres
+
+    def centres(features, count, chance):
+        drawn.append(chance.get_state())
+        return plain(features, count, chance)
+
+    monkeypatch.setattr(kmeans_start, "centres", centres)
+    for seed in (0, 0, 1):
+        DM(**SMALL, seed=seed).resolve(data).rows(data, CPU, progress=False)
+    first, same, other = drawn[::3]  # of three classes
+    assert torch.equal(first, same) and not torch.equal(first, other)
 
 
 def test_the_contract_holds_from_this_start_too():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from atomlib.datasets import known
+from atomlib.datasets import known, load_dataset
 from atomlib.methods import (
     ATOM,
     DM,
@@ -21,9 +21,14 @@ from atomlib.methods import (
     place,
 )
 from atomlib.methods.coreset import Coreset
+from atomlib.methods.learned_images import LearnedImages
 from atomlib.models.build import network_for
 from atomlib.training import EvalConfig
 from tests import plain
+from tests.test_edges import small
+
+CPU = torch.device("cpu")
+LEARNED = [name for name, method in METHODS.items() if issubclass(method, LearnedImages)]
 
 
 def test_defaults_are_table_1():
@@ -65,6 +70,65 @@ def test_defaults_are_table_1():
         assert {key: getattr(config, key) for key in encoder} == encoder
         # All six, where the data does not say which of them suit it.
         assert config.dsa.resolve(None).model_dump() == dsa
+
+
+@pytest.mark.parametrize(
+    ("method", "published"),
+    [
+        ("atom", {"init_epochs": 30}),
+        ("herding", {"feature_epochs": 30}),
+        ("kcenter", {"feature_epochs": 30}),
+        ("forgetting", {"feature_epochs": 200}),
+        ("dq", {"feature_epochs": 10}),
+        ("dc", {"iterations": 1000, "real_batch": 256, "network_batch": 256, "network_lr": 0.01}),
+        ("dsa", {"iterations": 1000, "real_batch": 256, "network_batch": 256, "network_lr": 0.01}),
+        ("cafe", {"iterations": 2000, "real_batch": 256, "query": 128, "most_epochs": 100}),
+        ("cafe_dsa", {"iterations": 2000, "real_batch": 256, "query": 128, "most_epochs": 100}),
+    ],
+)
+def test_defaults_of_other_papers_are_those_of_the_docs(method, published):
+    """docs/facts.md and docs/methods.md; MTT's and GLaD's are in their own tests."""
+    config = METHODS[method]()
+    assert {key: getattr(config, key) for key in published} == published
+
+
+def test_digits_are_never_mirrored():
+    digits = load_dataset("digits")
+    for config in (EvalConfig(), *(method() for method in METHODS.values())):
+        if "dsa" in type(config).model_fields:
+            found = set(config.resolve(digits).dsa.strategies)
+            assert found == {"color", "crop", "cutout", "scale", "rotate"}, config
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_every_random_stream_goes_by_the_seed(make_data, name):
+    data, how = make_data(), {"ipc": 2}
+    if "prior" in METHODS[name].model_fields:
+        how |= {"prior": "random", "fit_steps": 1}
+    one, same, other = (
+        small(name, seed=seed, **how).resolve(data).learner(data, CPU, progress=False)
+        for seed in (0, 0, 1)
+    )
+    one, same, other = (
+        {stream: generator.get_state() for stream, generator in learner.generators().items()}
+        for learner in (one, same, other)
+    )
+    for stream, state in one.items():
+        assert torch.equal(state, same[stream]) and not torch.equal(state, other[stream]), stream
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_weight_decay_shrinks_the_images_or_latents_alone(make_data, name):
+    how = {"image_lr": 0.5, "image_weight_decay": 0.25, "ipc": 2, "fit_steps": 1, "rate": 0.01}
+    data, how = make_data(), {k: v for k, v in how.items() if k in METHODS[name].model_fields}
+    learner = small(name, **how).resolve(data).learner(data, CPU, progress=False)
+    images, *others = learner.learned.values()  # MTT learns a rate too
+    before = [tensor.detach().clone() for tensor in (images, *others)]
+    for tensor in learner.learned.values():
+        tensor.grad = torch.zeros_like(tensor)
+    learner.optimizer.step()
+    torch.testing.assert_close(images.detach(), before[0] * (1 - 0.5 * 0.25))
+    assert all(torch.equal(a.detach(), b) for a, b in zip(others, before[1:], strict=True))
 
 
 def matched(method, data):
