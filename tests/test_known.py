@@ -233,8 +233,22 @@ def test_the_official_sets_are_whole(name):
     assert len(about.fingerprint) == 64
     assert len(set(about.class_names)) == {"cifar10": 10, "cifar100": 100}[name]
     assert list(about.class_names) == sorted(about.class_names)  # alphabetical is official
-    kind = {"cifar10": torchvision_datasets.CIFAR10, "cifar100": torchvision_datasets.CIFAR100}
-    assert about.shape[:2] == (50_000, 10_000) and kind[name]
+    assert about.shape == (50_000, 10_000, 3, 32)
+    assert about.classes == len(about.class_names)
+    assert about.classes * about.smallest_class == 50_000
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "deviation"),
+    [
+        ("cifar10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ("cifar100", (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+        ("tinyimagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ],
+)
+def test_statistics_are_those_that_the_field_uses(name, mean, deviation):
+    """docs/facts.md, "Pixel statistics"."""
+    assert known.of(name, None).statistics == (mean, deviation)
 
 
 def test_published_figures_go_by_content(rows):

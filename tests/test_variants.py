@@ -175,8 +175,27 @@ def test_a_methods_own_disagreement_changes_what_it_names(name):
     )
     for change, cell in zip(own.values(), others, strict=True):
         differ = {key[1] for key in base if base[key] != cell[key]} - {"variant"}
-        wanted = {key for _, key in flat(change)}
-        assert differ ^ wanted <= {"zca"}  # which DM's own settings name, off as it is on digits
+        wanted = flat(change)
+        assert differ ^ {key for _, key in wanted} <= {"zca"}  # DM's own: off, as it is on digits
+        cell["evaluation", "dsa"] = {"strategies": cell["evaluation", "dsa"]["strategies"]}
+        if ("settings", "real_batch") in wanted:
+            wanted["settings", "real_batch"] = 140  # all that the smallest class has
+        assert {key: cell[key] for key in wanted} == wanted
+
+
+def test_disagreements_of_a_method_are_those_of_the_docs():
+    """docs/methods.md: DM as in its own paper, CAFE's two readings, MTT's whitening."""
+    plain = {"evaluation": {"dsa": {"strategies": ()}}}
+    cafe = {"leak": {"settings": {"leak": True}}}
+    cafe |= {"settled": {"settings": {"inner_rule": "settled"}}}
+    wanted = {
+        "dm": {"own": {"settings": {"iterations": 20_000, "real_batch": 256, "zca": False}}},
+        "dc": {"plain": plain},
+        "cafe": cafe | {"plain": plain},
+        "cafe_dsa": cafe,
+        "mtt": {"zca": {"settings": {"zca": False}}, "zca_from": {"settings": {"zca": True}}},
+    }
+    assert {name: METHODS[name].disagreements for name in wanted} == wanted
 
 
 def test_a_method_without_disagreements_of_its_own_is_refused():
