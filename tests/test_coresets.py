@@ -159,10 +159,15 @@ def test_a_network_is_trained_once_and_cached_by_data_and_settings(data, monkeyp
     assert len(trained) == 4
 
 
-def test_features_of_another_whitening_are_others(data):
+def test_network_and_features_of_another_whitening_are_others(data):
     training = feature_training(RandomImages(width=8).resolve(data), 1)
-    plain, whitened = (features_of(data, training, z, CPU, progress=False) for z in (False, True))
-    assert not torch.equal(plain, whitened)
+
+    def found(zca):
+        network = trained_network(data, training, zca=zca, device="cpu", progress=False)
+        weights = torch.nn.utils.parameters_to_vector(network.parameters())
+        return weights, features_of(data, training, zca, CPU, progress=False)
+
+    assert not any(torch.equal(*pair) for pair in zip(found(False), found(True), strict=True))
 
 
 def test_features_are_computed_once_for_a_table(data, monkeypatch):
