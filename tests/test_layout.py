@@ -64,21 +64,44 @@ def test_a_report_is_found_from_its_files():
     assert Layout.of_record(layout.record("digits-whole")).folder == layout.folder
     assert Layout.of_candidates(layout.candidates).folder == layout.folder
     assert layout.within(layout.figure("main", "svg")) == "figures/main.svg"
-    assert layout.started == Path("build/quick/started")
+    assert layout.started == Path("reports/quick/unfinished/started")
     assert Layout.of_profile("quick").folder == layout.folder
 
 
-def test_where_a_report_began_is_the_same_from_every_folder(tmp_path, monkeypatch):
+def test_what_runs_leave_in_build_is_the_same_from_every_folder(tmp_path, monkeypatch):
     """And of two reports of one name outside the clone, each has its own."""
-    here = Layout(tmp_path / "a" / "out").started.absolute()
-    assert here != Layout(tmp_path / "b" / "out").started.absolute()
-    assert here.parent.name.startswith("out-") and here.is_relative_to(ROOT)
-    quick = Layout(ROOT / "reports" / "quick").started.absolute()
-    assert quick == ROOT / "build/quick/started"
+    here = Layout(tmp_path / "a" / "out").build.absolute()
+    assert here != Layout(tmp_path / "b" / "out").build.absolute()
+    assert here.name.startswith("out-") and here.is_relative_to(ROOT)
+    quick = Layout(ROOT / "reports" / "quick").build.absolute()
+    assert quick == ROOT / "build/quick"
     (tmp_path / "a" / "out").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a")
-    assert Layout("out").started == Layout(tmp_path / "a" / "out").started == here
-    assert Layout(ROOT / "reports" / "quick").started == quick
+    assert Layout("out").build == Layout(tmp_path / "a" / "out").build == here
+    assert Layout(ROOT / "reports" / "quick").build == quick
+
+
+def test_a_clone_brings_results_of_its_profiles_and_of_nothing_else(tmp_path, monkeypatch):
+    quick = ROOT / "reports" / "quick"
+    for folder in (quick, quick / "your_data", ROOT / "notebooks" / ".." / "reports" / "quick"):
+        assert Layout(folder).of_clone.folder == quick
+    for folder in (ROOT / "reports", ROOT / "reports" / "lab", tmp_path / "reports" / "quick"):
+        assert Layout(folder).of_clone is None
+    monkeypatch.chdir(ROOT / "notebooks")
+    assert Layout("../reports/quick").of_clone.folder == quick
+    assert Layout("../reports/lab").of_clone is None
+
+
+def test_tables_and_pictures_of_a_part_are_shown_with_the_reports(tmp_path):
+    layout, part = Layout(tmp_path), Layout(tmp_path / "your_data")
+    for path in (part.table("main_table", "md"), part.figure("loss", "png"), part.distilled("x")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert [each.folder for each in layout.parts()] == [part.folder]
+    assert [*map(layout.within, layout.shown())] == [
+        "your_data/main_table.md", "your_data/figures/loss.png"
+    ]  # fmt: skip
+    assert layout.results() == [part.distilled("x")]
 
 
 def test_reports_without_an_executed_notebook_or_a_table_are_none(tmp_path):

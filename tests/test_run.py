@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from atomlib.runs import profiles
 from atomlib.runs.grid import candidates, cells, disagreements, own_disagreements
 from atomlib.runs.profiles import PROFILES, read_profile, run_profile
 from atomlib.runtime.files import lock_file
+from atomlib.runtime.layout import Layout
 from tests.test_environment import ROOT
 
 
@@ -118,6 +120,66 @@ def test_what_came_with_the_clone_is_made_again_and_what_was_made_here_is_not(pr
         executed = nbformat.read(project / "reports/small/notebooks/00_one.ipynb", 4)
         seen.append(executed.cells[-1].outputs[0]["text"])
     assert seen == ["False\n", "True\n"]
+
+
+@pytest.fixture
+def reading(project):
+    """The notebook says whether it would read a result, and makes one."""
+    path = project / "notebooks" / "00_one.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells[1].source = (
+        "from atomlib.runs.store import counts\n"
+        "from atomlib.runtime.layout import Layout\n"
+        "path = Layout(output).record('result')\n"
+        "print(counts(path))\n"
+        "path.parent.mkdir(parents=True, exist_ok=True)\n"
+        "path.touch()"
+    )
+    nbformat.write(notebook, path)
+
+    def read(folder="reports/small", **asked):
+        run_profile("small", **asked)
+        executed = nbformat.read(project / folder / "notebooks/00_one.ipynb", 4)
+        return executed.cells[-1].outputs[0]["text"].strip() == "True"
+
+    return read
+
+
+def test_results_outlive_the_folder_of_what_failed_runs_left(project, reading, capfd):
+    """`make clean` removes build/; an earlier version kept there when the first run began."""
+    assert [reading(), reading()] == [False, True]
+    shutil.rmtree(project / "build")
+    assert reading()
+    layout = Layout.of_profile("small")
+    began = layout.started.stat().st_mtime
+    layout.started.rename(layout.started_before)
+    assert reading() and layout.started.stat().st_mtime == began
+    shutil.rmtree(project / "build")
+    assert reading()
+    assert "made again" not in capfd.readouterr().err
+
+
+def test_that_results_are_made_again_is_said_once(project, reading, capfd):
+    path = Layout.of_profile("small").record("result")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.utime(path, (1, 1))
+    assert reading(reuse=True)
+    assert "made again" not in capfd.readouterr().err
+    os.utime(path, (1, 1))
+    assert not reading()
+    said = capfd.readouterr().err
+    words = "reports/small/ holds results from before the first run here, which are made again"
+    assert said.count(f"{words}; --reuse reads them\n") == 1
+    assert reading() and "made again" not in capfd.readouterr().err
+
+
+def test_an_output_of_ones_own_is_read_whoever_made_it(project, reading):
+    path = Layout("mine").record("result")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.utime(path, (1, 1))
+    assert reading("mine", changes={"output": str(project / "mine")})
 
 
 def test_a_notebook_that_fails_leaves_the_report_before_it_whole(project):

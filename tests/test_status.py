@@ -206,21 +206,37 @@ def test_a_run_at_work_is_told_until_it_is_killed(results, data, tmp_path):
 
 def test_the_command_lists_and_counts(results, monkeypatch, capsys, complains):
     monkeypatch.chdir(results.folder.parent)
-    (results.folder.parent / "notebooks" / "profiles").mkdir(parents=True)  # as a clone has
     assert main(["status", "report"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "report: 2 from the clone"
-    started = Layout("report").started
-    started.parent.mkdir(parents=True)
-    started.touch()
-    os.utime(started, (0, 0))
-    main(["status", "report"])
     *lines, last = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all(line.startswith("done") for line in lines)
-    assert last == "report: 2 done"
+    assert last == "report: 2 done", "whatever made it, no clone brought it"
     assert main(["status", "elsewhere"]) == 1
     assert "error: folder elsewhere is not there" in capsys.readouterr().err
     with complains("elsewhere", kind=SettingError):
         module.status("elsewhere")
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_profiles_results_are_the_clones_until_its_first_run(results, monkeypatch, earlier):
+    """Those of your_data/ in it too; where that run began was kept in build/ before."""
+    clone = results.folder.parent
+    monkeypatch.chdir(clone)
+    (clone / "notebooks" / "profiles").mkdir(parents=True)
+    (clone / "notebooks" / "profiles" / "mine.yaml").touch()
+    mine = Layout("reports/mine")
+    (clone / "reports" / "mine").mkdir(parents=True)
+    results.folder.rename(mine.folder / "your_data")
+    assert {line.state for line in status(mine.folder / "your_data")} == {"from the clone"}
+    found = {line.name: line.state for line in status(mine.folder)}
+    assert found == dict.fromkeys(
+        (f"set your_data/{STEM}", f"accuracies your_data/{STEM}"), "from the clone"
+    )
+    started = mine.started_before if earlier else mine.started
+    started.parent.mkdir(parents=True, exist_ok=True)
+    started.touch()
+    os.utime(started, (0, 0))
+    for folder in (mine.folder, mine.folder / "your_data"):
+        assert {line.state for line in status(folder)} == {"done"}
 
 
 @pytest.mark.parametrize("value", [None, []])

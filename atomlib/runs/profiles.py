@@ -7,6 +7,7 @@ lands in reports/<name>/.
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -22,6 +23,7 @@ from nbclient.exceptions import DeadKernelError
 
 from atomlib.errors import SettingError, check_choice, check_kind, shown
 from atomlib.runs.engine import VARIABLES, Engine
+from atomlib.runs.store import made_since
 from atomlib.runtime.clone import data_folder, root
 from atomlib.runtime.files import as_path, atomic_write, check_writable, lock
 from atomlib.runtime.layout import Layout
@@ -161,9 +163,14 @@ def run_profile(
     layout = Layout.of_profile(name) if asked is None else Layout(as_path("output", asked))
     reports = check_writable(layout.folder)
     check_writable(layout.build)
-    if not layout.started.exists():
-        layout.started.touch()
-    os.environ["ATOM_MADE_SINCE"] = "0" if reuse else str(layout.started.stat().st_mtime)
+    begun_here = _begun(layout)
+    os.environ["ATOM_MADE_SINCE"] = "0" if reuse else str(begun_here)
+    if not reuse and any(path.stat().st_mtime < begun_here for path in layout.results()):
+        print(
+            f"{reports}/ holds results from before the first run here, which are made again; "
+            "--reuse reads them",
+            file=sys.stderr,
+        )
     if not sys.stderr.isatty():
         os.environ.setdefault("ATOM_PROGRESS", "lines")
     wanted, begun = only or sorted(profile), time.time()
@@ -190,6 +197,17 @@ def run_profile(
         listed = ", ".join(layout.within(path) for path in made) or "nothing new to look at"
         print(f"  in {reports}/: {listed}", file=sys.stderr)
     return reports
+
+
+def _begun(layout: Layout) -> float:
+    """When the first run here began, which is now where there was none (see ``made_since``)."""
+    report, since = layout.of_clone, made_since(layout.folder)
+    if report is not None and not report.started.exists():
+        with atomic_write(report.started) as partial:
+            partial.touch()
+            if since < math.inf:  # an earlier version kept it elsewhere
+                os.utime(partial, (since, since))
+    return made_since(layout.folder)
 
 
 def _execute(notebook: str, running: Path, parameters: dict[str, Any]) -> None:
@@ -276,9 +294,11 @@ def run(given: argparse.Namespace) -> None:
     if main.is_file() and not given.notebooks:
         print(f"\n{main.read_text().strip()}")
     print(f"\nreport: {reports}/")
-    print(f"  tables: {', '.join(path.name for path in layout.tables('md'))}")
+    tables = [path for path in layout.shown() if path.suffix == ".md"]
+    print(f"  tables: {', '.join(map(layout.within, tables))}")
     for part in sorted(path for path in reports.iterdir() if path.is_dir()):
-        count = sum(path.is_file() and path.name[0] != "." for path in part.rglob("*"))
+        files = (p for p in part.rglob("*") if p.is_file() and p != layout.started)
+        count = sum(path.name[0] != "." for path in files)
         print(f"  {part.name}/: {count} files")
     print("pages to look at: make site; what is done and what is stale: make status")
 

@@ -18,7 +18,7 @@ from atomlib.methods import METHODS, Method
 from atomlib.methods.method import CHECKPOINT
 from atomlib.runs import lines
 from atomlib.runs.lines import facts_of_line
-from atomlib.runs.store import facts_of_distillation, facts_of_record, facts_of_set
+from atomlib.runs.store import facts_of_distillation, facts_of_record, facts_of_set, made_since
 from atomlib.runtime.files import DamagedError, lock_file, read_about, read_record
 from atomlib.runtime.layout import Layout, set_of
 from atomlib.runtime.provenance import Facts, differences
@@ -38,16 +38,23 @@ class Line:
     why: str
 
 
-def status(folder: str | Path, since: float = 0.0) -> list[Line]:
-    """A line for each set, each evaluation, each unfinished run in a report's folder.
+def status(folder: str | Path, since: float | None = None) -> list[Line]:
+    """A line for each set, each evaluation, each unfinished run in a report's folder, and in
+    folders in it that hold distilled sets, such as your_data/.
 
     ``since``, in seconds since 1970, is when this clone's first run began: a result older than
-    that came with the clone. Raises SettingError where there is no such folder.
+    that came with the clone. None is what the folder tells. Raises SettingError where there is no
+    such folder.
     """
     folder, layout = Path(folder), Layout(folder)
     if not folder.is_dir():
         raise SettingError(f"folder {folder} is not there; allowed: one that a run has written to")
-    sets, found = {}, []
+    found = [
+        replace(line, name=line.name.replace(" ", f" {layout.within(part.folder)}/", 1))
+        for part in layout.parts()
+        for line in status(part.folder, since)
+    ]
+    since, sets = made_since(folder) if since is None else since, {}
     for path in layout.all_distilled():
         found.append(_of_set(path, since, sets))
     for path in layout.records():
@@ -193,10 +200,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """A line for each result and each run, and how many of each state."""
-    started = Layout(given.folder).started
-    # Without it nothing was run in this clone: all that is there came with it.
-    since = started.stat().st_mtime if started.exists() else float("inf")
-    found = status(given.folder, since)
+    found = status(given.folder)
     for line in found:
         print(f"{line.state:14}  {line.name:50}  {line.why}")
     counts = Counter(line.state for line in found)

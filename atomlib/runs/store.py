@@ -10,6 +10,7 @@ Of two processes that ask for one result, one holds the lock and makes it; the o
 reads it. ``make status`` lists what is there and what of it is stale.
 """
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -245,6 +246,20 @@ def _of_data(data: ImageData) -> dict[str, Any]:
 def counts(path: Path) -> bool:
     """Whether a file is there and was made late enough to be read."""
     return path.exists() and path.stat().st_mtime >= float(os.environ.get("ATOM_MADE_SINCE", 0))
+
+
+def made_since(folder: str | Path) -> float:
+    """When the first run of this clone began that wrote to a report's folder, in seconds since
+    1970: what is older came with the clone.
+
+    A part of a report has the report's. Infinite where nothing was run yet; 0 for a folder that is
+    of no profile of a clone, as whatever is there was made by who uses it.
+    """
+    report = Layout(folder).of_clone
+    if report is None:
+        return 0.0
+    times = (p.stat().st_mtime for p in (report.started, report.started_before) if p.exists())
+    return next(times, math.inf)
 
 
 def facts_of_set(made: DistilledSet) -> Facts:

@@ -13,12 +13,13 @@ reports/<profile>/
   judged/<set>-<protocol>.json       results of published sets
   unfinished/<run>.safetensors       bookmarks of runs that go on, or were killed; their locks
   unfinished/damaged/                files whose checksum differs, set aside
+  unfinished/started                 made when the first run of the profile in this clone began
 build/<profile>/
-  started                            made when the first run in this clone began
   <notebook>.ipynb                   a notebook that is running, or has failed
 """
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Self
@@ -61,6 +62,21 @@ class Layout:
         """A path of this report as a link from its folder has it."""
         return path.relative_to(self.folder).as_posix()
 
+    def parts(self) -> list[Self]:
+        """The folders in this one that hold distilled sets too, such as your_data/."""
+        return [type(self)(sets.parent) for sets in sorted(self.folder.glob("*/distilled"))]
+
+    @property
+    def of_clone(self) -> Self | None:
+        """The report of a profile that this folder is, or is a part of: what a clone may bring
+        results of. None for every other folder."""
+        folder = Path(os.path.abspath(self.folder))
+        for place in (folder, *folder.parents):
+            profile = Path("notebooks") / "profiles" / f"{place.name}.yaml"
+            if place.parent.name == "reports" and (place.parents[1] / profile).is_file():
+                return type(self)(place)
+        return None
+
     # Tables, figures and notebooks
 
     def table(self, name: str, kind: str) -> Path:
@@ -78,8 +94,9 @@ class Layout:
         return sorted((self.folder / "figures").glob("*.png"))
 
     def shown(self) -> list[Path]:
-        """Tables and pictures that a reader opens: as Markdown, as PNG."""
-        return [*self.tables("md"), *self.figures()]
+        """Tables and pictures that a reader opens, those of parts too: as Markdown, as PNG."""
+        of_parts = [path for part in self.parts() for path in part.shown()]
+        return [*self.tables("md"), *self.figures(), *of_parts]
 
     def notebook(self, name: str) -> Path:
         return self.folder / "notebooks" / f"{name}.ipynb"
@@ -106,6 +123,12 @@ class Layout:
 
     def records(self) -> list[Path]:
         return sorted((self.folder / "results").glob("*.json"))
+
+    def results(self) -> list[Path]:
+        """All that a run may read instead of making it, that of parts too."""
+        found = [*self.all_distilled(), *self.records(), *self.judged.all_judgements()]
+        found += [self.candidates] if self.candidates.is_file() else []
+        return found + [path for part in self.parts() for path in part.results()]
 
     @property
     def candidates(self) -> Path:
@@ -159,6 +182,11 @@ class Layout:
     @property
     def started(self) -> Path:
         """A file as old as the first run in this clone."""
+        return self.unfinished / "started"
+
+    @property
+    def started_before(self) -> Path:
+        """Where earlier versions kept it: what removed build/ made all results be made again."""
         return self.build / "started"
 
     def running(self, notebook: str) -> Path:
