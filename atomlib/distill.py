@@ -92,7 +92,7 @@ def _run(
         return
     about = method.name, method.model_dump_json(), data.fingerprint, method.revision
     run = f"{about} {learner.execution}"
-    kept = Bookmark.of(resume, run)
+    kept = Bookmark.of(resume, run, str(learner.execution))
     losses = _go_on(kept, learner, at)
 
     def made(iteration: int) -> DistilledSet:

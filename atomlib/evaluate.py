@@ -84,7 +84,7 @@ def evaluate(
         return EnsembleTrainer(Ensemble(network, networks), config, execution)
 
     about = f"{distilled.digest()} {config.model_dump_json()} {REVISION} {execution} {size}"
-    kept = Bookmark.of(resume, about)
+    kept = Bookmark.of(resume, about, str(execution))
     state = kept.read()
     accuracies = state.pop("accuracies", torch.empty(0)).tolist()
     size = int(state.pop("together", size))  # fewer, where memory was short

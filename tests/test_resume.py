@@ -1,5 +1,7 @@
 """A run that is killed ends, once it goes on, with the bytes of one that never was."""
 
+import hashlib
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, Learner, RandomImages
 from atomlib.runtime import bookmark as resume
 from atomlib.runtime.bookmark import Bookmark
+from atomlib.runtime.files import read_about, write_tensors
 from atomlib.training import EvalConfig
 
 RUN = ATOM(iterations=12, width=16, real_batch=4, ipc=2, compile="off")
@@ -58,6 +61,64 @@ def test_another_runs_file_is_not_read(tmp_path, monkeypatch):
     assert Bookmark.of(tmp_path / "x", "other run").read() == {}
     monkeypatch.setattr(resume, "versions", lambda: {"torch": "9.9"})
     assert Bookmark.of(tmp_path / "x", "run").read() == {}
+
+
+def key_of_before(run):
+    """As the version before kept it, without saying of what it was made."""
+    about = f"{run} {resume.versions()} {torch.get_num_threads()}"
+    return hashlib.sha256(about.encode()).hexdigest()
+
+
+def test_a_file_of_the_version_before_is_gone_on_from(tmp_path, capsys):
+    path = tmp_path / "x"
+    about = {"run": key_of_before("run"), "done": 1, "total": 2, "seconds": 7.0}
+    write_tensors(path, STATE, about)
+    kept = Bookmark.of(path, "run")
+    assert kept.read().keys() == STATE.keys() and kept.seconds >= 7
+    write_tensors(path, STATE, {**about, "run": "other"})
+    assert Bookmark.of(path, "run").read() == {}
+    assert capsys.readouterr().err == ""
+
+
+def test_the_same_run_with_other_threads_versions_or_numbers_says_that_it_begins_anew(
+    tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / "mine.safetensors"
+    plain, (how, other) = resume.versions(), ("eager float32 on cpu", "eager bfloat16 on cpu")
+    Bookmark.of(path, f"run {how} 1", how).write(STATE, 15, 20)
+    assert Bookmark.of(path, f"run {how} 1", how).read()
+    assert not Bookmark.of(path, f"another run {how} 1", how).read()
+    assert capsys.readouterr().err == ""
+    begins = "mine stood at 15 of 20 with {}; with {}, as here, it rounds otherwise, so it begins"
+
+    def said(how=how):
+        assert not Bookmark.of(path, f"run {how} 1", how).read()
+        return capsys.readouterr().err
+
+    assert said(other) == f"{begins.format(how, other)} anew\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "versions", lambda: {**plain, "numpy": "9.9"})
+        assert said() == f"{begins.format('numpy ' + plain['numpy'], 'numpy 9.9')} anew\n"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    way = "(OMP_NUM_THREADS=1, of a grid's cell CPUS_PER_CELL=1, goes on)"
+    assert said() == f"{begins.format('1 thread', '2 threads')} anew {way}\n"
+
+
+def test_a_distillation_and_an_evaluation_say_of_what_number_type_they_were(
+    data, tmp_path, monkeypatch
+):
+    made, path = distill(data, RUN.but(iterations=0), progress=False), tmp_path / "x"
+    asked, exact = {"progress": False, "resume": path}, {"precision": "float32"}
+    for owner, step, run in (
+        (Learner, "iterate", lambda: distill(data, RUN.but(**exact), **asked)),
+        (torch.optim.SGD, "step", lambda: evaluate(made, data, TRAIN.but(**exact), **asked)),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(Cut):
+            cut_at(patch, owner, step, 8)
+            run()
+        about = read_about(path)
+        assert about["how"] == "eager float32 on cpu" and about["threads"] == 1
+        path.unlink()
 
 
 def test_a_file_with_any_byte_changed_or_cut_is_not_read(tmp_path):

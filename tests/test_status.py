@@ -174,6 +174,12 @@ def test_a_run_that_was_cut_says_where(results, data, monkeypatch):
         results.distilled(data, SMALL.but(seed=1))
     state, why = told(results)["run toy-atom-ipc1-seed1"]
     assert state == "interrupted" and why.startswith("at 2 of 3, after 0.0")
+    assert why.endswith(" hours with 1 thread; the next run with as many resumes it")
+    with monkeypatch.context() as patch:
+        plain = module.versions()
+        patch.setattr(module, "versions", lambda: {**plain, "numpy": "9.9"})
+        why = told(results)["run toy-atom-ipc1-seed1"][1]
+    assert why.endswith(f"the next run begins anew, where it is not of numpy {plain['numpy']}")
     results.distilled(data, SMALL.but(seed=1))
     assert "run toy-atom-ipc1-seed1" not in told(results)
 

@@ -19,9 +19,10 @@ from atomlib.methods.method import CHECKPOINT
 from atomlib.runs import lines
 from atomlib.runs.lines import facts_of_line
 from atomlib.runs.store import facts_of_distillation, facts_of_record, facts_of_set, made_since
+from atomlib.runtime.bookmark import in_words, threads_in_words
 from atomlib.runtime.files import DamagedError, lock_file, read_about, read_record
 from atomlib.runtime.layout import Layout, set_of
-from atomlib.runtime.provenance import Facts, differences
+from atomlib.runtime.provenance import Facts, differences, versions
 from atomlib.training import EvalConfig
 
 STATES = ("running", "interrupted", "damaged", "stale", "from the clone", "done")
@@ -167,18 +168,23 @@ def _unfinished(folder: Path) -> Iterator[Line]:
     # A file ".x.lock" is the lock of x, which is there once there is something to go on from.
     locked = {lock.name[1:-5] for lock in folder.glob(".*.lock")}
     for name in sorted({*locked, *(path.name for path in folder.glob("*.safetensors"))}):
-        path, why = folder / name, "from its start"
+        path, why, then = folder / name, "from its start", "the next run resumes it"
         if path.exists():
             try:
                 about = read_about(path)
                 hours = float(about["seconds"]) / 3600
                 why = f"at {about['done']} of {about['total']}, after {hours:.2f} hours"
-            except (DamagedError, KeyError, TypeError, ValueError):
+                if "threads" in about:  # earlier versions did not keep them
+                    why += f" with {threads_in_words(about)}"
+                    then = "the next run with as many resumes it"
+                    if others := in_words(about, {**about, "versions": versions()}):
+                        then = f"the next run begins anew, where it is not of {others}"
+            except (AttributeError, DamagedError, KeyError, TypeError, ValueError):
                 why = "from its start: where it was is damaged"
         if _is_held(path):
             yield Line(f"run {path.stem}", "running", why)
         elif path.exists():
-            yield Line(f"run {path.stem}", "interrupted", f"{why}; the next run resumes it")
+            yield Line(f"run {path.stem}", "interrupted", f"{why}; {then}")
 
 
 def _is_held(path: Path) -> bool:

@@ -1,15 +1,18 @@
 """Bookmarks: a file with the state of an unfinished run, from which it resumes after a kill.
 
 The file is written every half minute, read when the same run starts again, and deleted when it
-ends. It is replaced atomically, and used only for the same run with the same versions: a run that
-resumes ends with the bytes of one that was never interrupted (on a CPU).
+ends. It is replaced atomically, and used only for the same run with the same versions of Python and
+libraries, number of threads and type of numbers: a run that resumes ends with the bytes of one that
+was never interrupted (on a CPU). Where only these differ, the run says so and begins anew.
 """
 
 import hashlib
 import os
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -34,19 +37,22 @@ class Bookmark:
 
     def __init__(self, path: str | Path | None = None):
         self.path = None if path is None else Path(path)
-        self.key = ""
+        self.key = self.run = ""
+        self.terms: dict[str, Any] = {}
+        """What besides the run itself decides its last bits: "threads", "versions", "how"."""
         self.start = self.written = time.monotonic()
         self.before = 0.0
         self.how = ""
         """How the run's arithmetic ran ("compiled bfloat16 on cpu"), once it gives a result."""
 
     @classmethod
-    def of(cls, resume: "str | Path | Bookmark | None", run: str) -> Self:
+    def of(cls, resume: "str | Path | Bookmark | None", run: str, how: str = "") -> Self:
         """The bookmark of a run, in a file or as somebody made it.
 
-        ``run`` names everything that decides the result: settings, data, how arithmetic runs.
-        Raises SettingError, before any work, where the file's folder cannot be written, and for a
-        file that somebody gave and no bookmark is: a run that ends deletes its own.
+        ``run`` names everything that decides the result: settings, data, how arithmetic runs;
+        ``how`` is the part of it that says the last. Raises SettingError, before any work, where
+        the file's folder cannot be written, and for a file that somebody gave and no bookmark is: a
+        run that ends deletes its own.
         """
         if resume is None or isinstance(resume, cls):
             made = cls() if resume is None else resume
@@ -54,8 +60,9 @@ class Bookmark:
             made = cls(_own(as_path("resume", resume)))
         if made.path is not None:
             check_writable(made.path.parent)
-        about = f"{run} {versions()} {torch.get_num_threads()}"
-        made.key = hashlib.sha256(about.encode()).hexdigest()
+        made.run = run
+        made.terms = {"threads": torch.get_num_threads(), "versions": versions(), "how": how}
+        made.key = _key(run, made.terms)
         return made
 
     @property
@@ -79,9 +86,23 @@ class Bookmark:
             for name, tensor in (like or {}).items()
         )
         if about.get("run") != self.key or not fits:
+            self._tell(about)
             return {}
         self.before = float(about["seconds"])
         return tensors
+
+    def _tell(self, about: Mapping[str, Any]) -> None:
+        """Say, where the file is of this very run on other terms, that it is not gone on from."""
+        then, now = ({k: of.get(k) for k in TERMS} for of in (about, self.terms))
+        run = self.run.replace(now["how"], then["how"] or "") if now["how"] else self.run
+        if None in then.values() or then == now or about.get("run") != _key(run, then):
+            return
+        there, count = in_words(then, now), then["threads"]
+        said = f"{self.path.stem} stood at {about['done']} of {about['total']} with {there}; with "
+        said += f"{in_words(now, then)}, as here, it rounds otherwise, so it begins anew"
+        if there == threads_in_words(then):
+            said += f" (OMP_NUM_THREADS={count}, of a grid's cell CPUS_PER_CELL={count}, goes on)"
+        print(said, file=sys.stderr)
 
     def due(self) -> bool:
         """Whether it is time to write again."""
@@ -95,7 +116,7 @@ class Bookmark:
         if self.path is None:
             return
         about = {"run": self.key, "done": done, "total": total, "seconds": round(self.seconds, 1)}
-        write_tensors(self.path, tensors, about)
+        write_tensors(self.path, tensors, about | self.terms)
         self.written = time.monotonic()
 
     def end(self) -> None:
@@ -126,6 +147,27 @@ def _own(path: Path) -> Path:
                 "its own, which is deleted when the run ends"
             )
     return path
+
+
+TERMS = ("threads", "versions", "how")
+
+
+def _key(run: str, terms: Mapping[str, Any]) -> str:
+    about = f"{run} {terms['versions']} {terms['threads']}"
+    return hashlib.sha256(about.encode()).hexdigest()
+
+
+def in_words(terms: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    """What of a bookmark's terms is not as in others: "1 thread, numpy 2.1"."""
+    found = [] if terms["threads"] == others["threads"] else [threads_in_words(terms)]
+    here, there = terms["versions"], others["versions"]
+    found += [f"{name} {here[name]}" for name in here if here[name] != there.get(name)]
+    return ", ".join(found + ([] if terms["how"] == others["how"] else [terms["how"]]))
+
+
+def threads_in_words(terms: Mapping[str, Any]) -> str:
+    """ "1 thread", "2 threads"."""
+    return f"{terms['threads']} thread{'s' * (terms['threads'] != 1)}"
 
 
 def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
