@@ -9,6 +9,7 @@ import pytest
 from atomlib import cli
 from atomlib.errors import SettingError
 from atomlib.runs import profiles
+from atomlib.runtime import clone
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -71,6 +72,67 @@ def test_parameters_of_a_notebook_are_options(asked):
 def test_without_a_notebook_all_of_quick_are_run(asked):
     cli.main(["run", "--reuse"])
     assert asked == {"name": "quick", "only": None, "changes": {}, "reuse": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        (["--recipe", "2024_01"], {"recipe": "2024_01"}),
+        (["--recipe", "50% & #1 #2"], {"recipe": "50% & #1 #2"}),
+        (["--method=no"], {"method": "no"}),
+        (["--method=[1"], {"method": "[1"}),
+        (["--recipe=", "--ipc", "2"], {"recipe": "", "ipc": 2}),
+        (["--resize", "null", "--seed", "0x10"], {"resize": None, "seed": 16}),
+    ],
+)
+def test_text_stays_text_and_all_else_is_yaml(words, changes, asked):
+    cli.main(["run", "10_your_data", *words])
+    assert asked["changes"] == changes
+
+
+def test_optional_text_is_null_or_text():
+    assert profiles._value("null", {"Optional[str]"}) is None
+    assert profiles._value("2024_01", {"Optional[str]"}) == "2024_01"
+    assert profiles._value("[1]", {"str", "list[int]"}) == [1], "of two notebooks, two kinds"
+
+
+def test_paths_are_meant_from_where_one_stands(asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("ATOM_CACHE", "cache")
+    monkeypatch.setenv("ATOM_SETS", "~/sets")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    cli.main(["run", "10_your_data", "--folder", "50% & #1 #2", "--output=~/mine"])
+    folder, output = str(tmp_path / "50% & #1 #2"), str(tmp_path / "home" / "mine")
+    assert asked["changes"] == {"folder": folder, "output": output}
+    assert os.environ["ATOM_CACHE"] == str(tmp_path / "cache")
+    assert os.environ["ATOM_SETS"] == "~/sets"
+    monkeypatch.chdir(tmp_path)
+    cli.main(["run", "10_your_data", "--folder="])
+    assert asked["changes"] == {"folder": ""}, "which stands for the example"
+    monkeypatch.chdir(tmp_path)
+    cli.main(["run", "01_main_table", "--datasets", "[folder:pets, digits, folder:elsewhere]"])
+    datasets = [f"folder:{tmp_path}/pets", "digits", "folder:elsewhere"]
+    assert asked["changes"] == {"datasets": datasets}
+
+
+@pytest.mark.parametrize("value", ["~nobody-of-this-name/x", "a" * 300])
+def test_a_path_that_is_none_is_told_before_any_work(value, asked, capsys):
+    assert cli.main(["run", "10_your_data", "--output", value]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: output is ") and "allowed: the path of a file or folder" in said
+    assert not asked
+
+
+@pytest.mark.parametrize("words", [[], ["00_quickstart"], ["--profile=quick", "--ipc=2"]])
+def test_without_a_clone_it_is_said_that_there_is_none(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ATOM_DATA", "data")  # run sets it; put back afterwards
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(clone, "__file__", str(tmp_path / "a" / "b" / "c" / "clone.py"))
+    assert cli.main(["run", *words]) == 1
+    said = capsys.readouterr().err
+    assert "is in no clone of the repository" in said and "allowed: the folder of a clone" in said
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

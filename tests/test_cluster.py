@@ -279,6 +279,15 @@ class TestOnOneConnection:
         assert len(apply.log()) < 20
 
 
+def test_a_worker_elsewhere_has_the_folders_of_this_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("ATOM_CACHE", "cache"), ("ATOM_DATA", "/data"), ("ATOM_SETS", "~/sets")):
+        monkeypatch.setenv(name, value)
+    found = ray_cluster._environment()
+    assert found["ATOM_CACHE"] == str(tmp_path / "cache")
+    assert (found["ATOM_DATA"], found["ATOM_SETS"]) == ("/data", "~/sets")
+
+
 def test_a_task_that_asks_for_no_gpu_sees_none():
     def nodes(*gpus):
         return [{"Resources": {"CPU": 2.0, **({"GPU": n} if n else {})}} for n in gpus]

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from nbclient.exceptions import DeadKernelError
 from atomlib.errors import SettingError, check_choice, check_kind, shown
 from atomlib.runs.engine import VARIABLES, Engine
 from atomlib.runs.store import made_since
-from atomlib.runtime.clone import data_folder, root
-from atomlib.runtime.files import as_path, atomic_write, check_writable, lock
+from atomlib.runtime.clone import absolute_folders, data_folder, root
+from atomlib.runtime.files import as_path, atomic_write, check_writable, lock, own_path
 from atomlib.runtime.layout import Layout
 
 NOTEBOOKS = Path("notebooks")
@@ -67,7 +68,17 @@ def environment(name: str) -> dict[str, str]:
     return {variable: str(value) for variable, value in given.items()}
 
 
+def _check_clone() -> None:
+    """Raise SettingError where the current folder has no profiles to choose from."""
+    if not PROFILES.is_dir():
+        raise SettingError(
+            f"folder {shown(str(Path.cwd()))} is in no clone of the repository, whose notebooks "
+            "`atomlib run` executes; allowed: the folder of a clone, or one in it"
+        )
+
+
 def _read(name: str) -> dict[str, Any]:
+    _check_clone()
     check_choice("profile", name, sorted(path.stem for path in PROFILES.glob("*.yaml")))
     path = PROFILES / f"{name}.yaml"
     try:
@@ -149,6 +160,7 @@ def run_profile(
     them, an absolute path, is where executed notebooks go too. With ``reuse``,
     results that came with the clone are read too, where they are up to date.
     """
+    _check_clone()
     profile = {notebook: {} for notebook in _notebooks()} if name == LAB else read_profile(name)
     for variable, value in ({} if name == LAB else environment(name)).items():
         os.environ.setdefault(variable, value)
@@ -263,7 +275,8 @@ def _keep(executed: Path, path: Path) -> None:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``atomlib run``; a notebook's parameters are options too (see ``take``)."""
     parser.epilog = (
-        "A parameter of a notebook's first cell is an option too: --ipc 2, --seeds '[0, 1]'."
+        "A parameter of a notebook's first cell is an option too: --ipc 2, --seeds '[0, 1]'. Text "
+        "is taken as it is, all else as YAML; paths are meant from the current folder."
     )
     parser.add_argument("notebooks", nargs="*", help="by name, 00_quickstart; all of the profile")
     parser.add_argument(
@@ -280,10 +293,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Execute notebooks, and say where what they made is."""
-    # Kernels run in notebooks/; a relative data folder is meant from here.
-    os.environ["ATOM_DATA"] = str(data_folder().absolute())
-    if "output" in given.changes:
-        given.changes["output"] = str(as_path("output", given.changes["output"]).absolute())
+    # Kernels run in notebooks/; a relative folder is meant from here.
+    os.environ.update(absolute_folders(), ATOM_DATA=str(data_folder().absolute()))
+    given.changes = {name: _from_here(name, value) for name, value in given.changes.items()}
     os.chdir(root())
     profile = given.profile
     if profile is None:
@@ -303,24 +315,60 @@ def run(given: argparse.Namespace) -> None:
     print("pages to look at: make site; what is done and what is stale: make status")
 
 
+def _from_here(name: str, value: Any) -> Any:
+    """A parameter that is a path, or a data set that is one, as an absolute path.
+
+    Raises SettingError for what can be no path.
+    """
+    if isinstance(value, list):
+        return [_from_here(name, each) for each in value]
+    if name == "output" or (name in ("folder", "sets") and isinstance(value, str) and value):
+        return str(own_path(name, value))
+    if name in ("dataset", "datasets") and isinstance(value, str) and value.startswith("folder:"):
+        path = Path(os.path.expanduser(value.removeprefix("folder:")))
+        # As load_dataset does: first where data rest, then here.
+        if path.exists() and not (data_folder() / path).exists():
+            return f"folder:{path.absolute()}"
+    return value
+
+
+def _kinds(notebooks: Sequence[str]) -> dict[str, set[str]]:
+    """What first cells of these notebooks, or of all, say of the type of each parameter."""
+    found: dict[str, set[str]] = {}
+    for path in (root() / NOTEBOOKS).glob("[0-9]*.ipynb"):
+        if path.stem in (notebooks or [path.stem]):
+            for name, about in pm.inspect_notebook(path).items():
+                found.setdefault(name, set()).add(about["inferred_type_name"])
+    return found
+
+
+def _value(text: str, kinds: set[str]) -> Any:
+    """Text stays text, whatever YAML makes of it: 2024_01, 50% & #1, no."""
+    optional = kinds in ({"Optional[str]"}, {"str | None"})
+    if kinds == {"str"} or (optional and text != "null"):
+        return text
+    return yaml.load(text, _Loader)
+
+
 def take(given: argparse.Namespace, more: list[str]) -> None:
-    """Parameters of the notebooks, ``--ipcs "[1, 10]"``: values as YAML, as papermill's -p.
+    """Parameters of the notebooks, ``--ipcs "[1, 10]"``: text as it is, other values as YAML.
 
     Raises SettingError for a word that is no option, an option without value, and no YAML.
     """
     # argparse takes an option with a space in its value, --settings={epochs: 2}, for a notebook.
     words = [word for word in given.notebooks if word.startswith("--")] + more
     given.notebooks = [word for word in given.notebooks if not word.startswith("--")]
-    given.changes = {}
+    given.changes, kinds = {}, _kinds(given.notebooks) if words else {}
     while words:
-        option, _, value = words.pop(0).partition("=")
+        option, equals, value = words.pop(0).partition("=")
         name = option.removeprefix("--").replace("-", "_")
-        if not option.startswith("--") or not (value or words):
+        if not option.startswith("--") or not (equals or words):
             raise SettingError(
                 f"argument is {option!r}; allowed: notebooks first, then --PARAMETER VALUE"
             )
         try:
-            given.changes[name] = yaml.load(value or words.pop(0), _Loader)
+            value = value if equals else words.pop(0)
+            given.changes[name] = _value(value, kinds.get(name, set()))
         except NO_YAML:
             raise SettingError(f"parameter {name} is no YAML; allowed: such as [1, 10]") from None
         _check_plain(f"parameter {name}", given.changes[name])

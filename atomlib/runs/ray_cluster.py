@@ -17,6 +17,7 @@ import torch
 
 from atomlib.errors import SettingError
 from atomlib.runs.processes import named
+from atomlib.runtime.clone import absolute_folders
 
 RETRIES = 3
 
@@ -52,7 +53,7 @@ def in_cluster(
     the work on one failed. Leaving the loop cancels what is left.
     """
     ray = _ray()
-    environment = {k: v for k, v in os.environ.items() if k.startswith(TRAVEL)}
+    environment = _environment()
     options = {"runtime_env": {"env_vars": environment}, "max_retries": RETRIES}
     with _connected(ray, address, options["runtime_env"]), _token(shared) as token:
         gpus, nodes, cpus = _able(ray.nodes(), cpus, gpus, threads)
@@ -84,13 +85,18 @@ def memory_of_a_task(address: str, gpus: float | None) -> int | None:
     Raises as in_cluster does.
     """
     ray = _ray()
-    environment = {k: v for k, v in os.environ.items() if k.startswith(TRAVEL)}
+    environment = _environment()
     with _connected(ray, address, {"env_vars": environment}):
         gpus, _, cpus = _able(ray.nodes(), 1, gpus)
         if not gpus:
             return None
         task = ray.remote(max_calls=1)(_memory).options(num_cpus=cpus, num_gpus=gpus)
         return _result(ray, task.remote())
+
+
+def _environment() -> dict[str, str]:
+    """Variables of a worker, which stands in a folder of its own."""
+    return {k: v for k, v in os.environ.items() if k.startswith(TRAVEL)} | absolute_folders()
 
 
 def _memory() -> int:

@@ -28,5 +28,11 @@ def data_folder() -> Path:
     return here if here.is_dir() or root() == Path.cwd() else root() / here
 
 
+def absolute_folders() -> dict[str, str]:
+    """Variables that name a folder by a relative path, for a process that stands elsewhere."""
+    given = {name: os.environ.get(name, "") for name in ("ATOM_DATA", "ATOM_CACHE", "ATOM_SETS")}
+    return {k: os.path.abspath(path) for k, path in given.items() if path[:1] not in ("", "~")}
+
+
 def _is_clone(folder: Path) -> bool:
     return (folder / "notebooks" / "profiles").is_dir()

@@ -43,6 +43,21 @@ def as_path(setting: str, value: object) -> Path:
     return Path(value)
 
 
+def own_path(setting: str, value: object) -> Path:
+    """The same of a command's option, as an absolute path; ~ is a home, as in a shell.
+
+    Raises SettingError for what can be no path, and for a home that is not there.
+    """
+    as_path(setting, value)
+    path = os.path.expanduser(str(value))
+    if path.startswith("~"):
+        raise SettingError(
+            f"{setting} is {shown(value)}, and there is no such home; allowed: the path of a file "
+            "or folder"
+        )
+    return Path(os.path.abspath(path))
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; flush it to disk and rename it once all is well.
