@@ -147,6 +147,7 @@ def test_what_is_no_record_is_refused(tmp_path, data, complains, text):
 
 def test_the_exit_status_says_whether_accuracies_hold(data, record, monkeypatch, capsys):
     monkeypatch.setattr(module, "load_dataset", lambda name: data)
+    monkeypatch.setattr(module, "DATASETS", ("toy",))
     monkeypatch.setenv("TQDM_DISABLE", "1")
     assert main(["verify", str(record)]) == 0
     assert "images: the same bytes" in capsys.readouterr().out
@@ -171,6 +172,10 @@ def test_results_of_a_resized_folder_are_verified_at_their_size(tmp_path, monkey
     name = results.accuracies(made, resized, EvalConfig(networks=1, epochs=1, **few))["name"]
     record = str(tmp_path / "report" / "results" / f"{name}.json")
     assert main(["verify", record, "--dataset", folder, "--resize", "8"]) == 0
+    assert main(["verify", record]) == 1
+    said = capsys.readouterr().err
+    assert "was made from 'pets', which is no data set's name here; allowed: with" in said
+    assert "--dataset folder:PATH, and --resize 8 where" in said
     assert main(["verify", record, "--dataset", folder]) == 1
     assert "allowed: the data it was made from" in capsys.readouterr().err
     assert main(["verify", record, "--resize", "8"]) == 1

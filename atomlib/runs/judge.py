@@ -30,6 +30,7 @@ from atomlib.runtime.files import (
     atomic_write,
     check_writable,
     lock,
+    own_path,
     read_record,
     set_aside,
     write_record,
@@ -188,6 +189,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("path", help="the set: a file, or a folder of files")
     add("--data", required=True, help="what it stands for: a name for load_dataset")
+    add("--resize", type=int, help="side to bring a folder's images to, as when the set was made")
     add("--protocol", nargs="+", default=["ours"], help=f"of {', '.join(PROTOCOLS)}")
     add("--networks", type=int, default=5, help="trained from scratch under each protocol")
     add("--seed", type=int, default=0)
@@ -205,7 +207,8 @@ def run(given: argparse.Namespace) -> None:
     """Read, describe and judge one set. Raises SettingError."""
     for name in given.protocol:
         check_choice("protocol", name, PROTOCOLS)
-    data = load_dataset(given.data)
+    output = None if given.output is None else own_path("output", given.output)
+    data = load_dataset(given.data, resize=given.resize)
     made = read_published(
         given.path,
         data,
@@ -229,7 +232,7 @@ def run(given: argparse.Namespace) -> None:
                 data,
                 own if one is made else f"{RANDOM}, IPC {made.ipc}",
                 protocol_name,
-                folder=given.output,
+                folder=output,
                 networks=given.networks,
                 seed=given.seed,
             )

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from atomlib.datasets.image_data import ImageData
-from atomlib.datasets.load import load_dataset
+from atomlib.datasets.known import HELD_OUT
+from atomlib.datasets.load import DATASETS, load_dataset
 from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet, stem
 from atomlib.errors import SettingError, shown
@@ -60,7 +61,7 @@ def verify(
     """
     path = Path(record)
     then = _read(path)
-    data = load_dataset(then["dataset"]) if data is None else data
+    data = _data_of(path, then) if data is None else data
     if data.fingerprint != then["data"]:
         raise SettingError(
             f"{path} was made from {then['dataset']} with fingerprint {then['data'][:12]}, data is "
@@ -96,6 +97,22 @@ def verify(
         verdict=str(compare(now, {**then, "variant": "then"})),
         changed=[*_other_arithmetic(then, bookmark.how), *_changed(then)],
     )
+
+
+def _data_of(path: Path, then: dict[str, Any]) -> ImageData:
+    """The data set that a record names. Raises SettingError for one that has no name here."""
+    name, held = then["dataset"], ""
+    if isinstance(name, str) and name.endswith(HELD_OUT):
+        name, held = name.removesuffix(HELD_OUT), HELD_OUT
+    if name not in DATASETS:
+        kind = "tinyimagenet" if str(name).startswith("tinyimagenet") else "folder:PATH"
+        size = then["shape"][-1] if "shape" in then else "SIDE"
+        raise SettingError(
+            f"{path} was made from {shown(then['dataset'])}, which is no data set's name here; "
+            f"allowed: with --dataset {kind}{held}, and --resize {size} where its images were "
+            "brought to that side"
+        )
+    return load_dataset(then["dataset"])
 
 
 def _other_arithmetic(then: dict[str, Any], how: str) -> list[str]:
@@ -164,7 +181,7 @@ def _changed(then: dict[str, Any]) -> list[str]:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``atomlib verify``."""
     parser.add_argument("records", nargs="+", help="files of <report>/results/")
-    parser.add_argument("--dataset", help="if the data set has another name here")
+    parser.add_argument("--dataset", help="of a folder's record, folder:PATH, say")
     parser.add_argument("--resize", type=int, help="with --dataset: the side its images had then")
 
 

@@ -278,7 +278,7 @@ def test_a_claim_is_of_the_network_that_was_evaluated(claims, evaluated, claimed
 
 def test_the_command(tmp_path, data, monkeypatch, capsys):
     write_mtt(tmp_path, TRAINED, LABELS)
-    monkeypatch.setattr(judging, "load_dataset", lambda name: data)
+    monkeypatch.setattr(judging, "load_dataset", lambda name, resize: data)
     monkeypatch.setattr(judging, "evaluate", lambda *_, **how: torch.full((_[2].networks,), 50.0))
     command = ["evaluate", str(tmp_path), "--data", "cifar10", "--networks", "2", "--random"]
     assert cli.main([*command, "--protocol", "ours", "dc"]) == 0
@@ -287,14 +287,28 @@ def test_the_command(tmp_path, data, monkeypatch, capsys):
     assert cli.main([*command, "--networks", "1"]) == 0
     assert "±" not in capsys.readouterr().out.replace("its file says", "")  # one has no spread
     assert cli.main([*command, "--output", ""]) == 1
-    assert "folder is ''" in capsys.readouterr().err
+    assert "output is ''" in capsys.readouterr().err
     assert cli.main([*command, "--space", "white"]) == 1
     assert capsys.readouterr().err.startswith("error: space is 'white'")
 
 
+def test_a_set_of_a_resized_folder_is_judged_at_its_size(tmp_path, data, monkeypatch, capsys):
+    write_mtt(tmp_path, TRAINED, LABELS)
+    asked = []
+    monkeypatch.setattr(
+        judging, "load_dataset", lambda *name, **how: asked.append((name, how)) or data
+    )
+    monkeypatch.setattr(judging, "evaluate", lambda *_, **how: torch.full((_[2].networks,), 50.0))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    command = ["evaluate", str(tmp_path), "--data", "folder:pets", "--resize", "8"]
+    assert cli.main([*command, "--output=~/kept"]) == 0
+    assert asked == [(("folder:pets",), {"resize": 8})]
+    assert list((tmp_path / "home" / "kept").glob("*.json")), "as a shell has it"
+
+
 def test_files_of_one_name_have_records_of_their_own(tmp_path, data, monkeypatch):
     """MTT calls all of its files images_best.pt."""
-    monkeypatch.setattr(judging, "load_dataset", lambda name: data)
+    monkeypatch.setattr(judging, "load_dataset", lambda name, resize: data)
     monkeypatch.setattr(judging, "evaluate", lambda *_, **how: torch.full((_[2].networks,), 50.0))
     for folder in ("one", "other"):
         file = write_mtt(tmp_path / folder, TRAINED, LABELS)
