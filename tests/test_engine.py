@@ -1,6 +1,9 @@
 """Settings of where cells run, and that processes make what this one makes."""
 
 import importlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,7 +16,9 @@ from atomlib.runs.engine import VARIABLES, Engine
 from atomlib.runs.grid import Cell, FullDataCell
 from atomlib.runs.store import Store
 from atomlib.runs.sweep import sweep
+from atomlib.runtime import device
 from atomlib.training import EvalConfig
+from tests.test_environment import ROOT
 
 module = importlib.import_module("atomlib.runs.sweep")  # `atomlib.runs.sweep` is the function
 
@@ -204,6 +209,78 @@ def test_the_same_is_done_here_and_in_processes(monkeypatch, workers, count):
     results = Engine.chosen().side_by_side(items, doubled, tensors, (2,))
     found = {item.number: result for item, result in results}
     assert found == {n: [n, 4 + n] for n in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "fits"),
+    [(8, 2, "WORKERS=2 CPUS_PER_CELL=1"), (2, 2, "CPUS_PER_CELL=1"), (3, 1, "WORKERS=2"),
+     (2, 1, None), (1, 4, None)],
+)  # fmt: skip
+def test_more_threads_than_processors_are_told_once(monkeypatch, capsys, workers, threads, fits):
+    monkeypatch.setattr(where, "processors", lambda device: 2)
+    monkeypatch.setattr(where, "in_processes", lambda items, *_: iter(items))
+    monkeypatch.setenv("WORKERS", str(workers))
+    monkeypatch.setenv("CPUS_PER_CELL", str(threads))
+    where._say.cache_clear()
+    items = [SimpleNamespace(name=str(n), number=n) for n in range(9)]
+    for _ in range(2):
+        [*Engine.chosen().side_by_side(items, doubled, {"numbers": torch.arange(2)}, (2,))]
+    named = f"{threads} thread{'s' * (threads > 1)}"
+    said = f"{workers} workers x {named} on 2 processors, which wait for each other; {fits} fits\n"
+    assert capsys.readouterr().err == (said if fits else "")
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "limits"),
+    [
+        ("0::/", {"memory.max": "1000"}, [1000]),
+        ("0::/job/step", {"job/step/memory.max": "max", "job/memory.max": "7"}, [7]),
+        ("9:name=systemd:/\n4:cpu,memory:/a", {"cpu,memory/memory.limit_in_bytes": "5"}, [5]),
+        ("4:memory:/docker/x\n0::/", {"memory/memory.limit_in_bytes": "9"}, [9]),
+        ("0::/", {}, []),
+        (None, {}, []),
+    ],
+)
+def test_memory_is_what_a_container_or_a_job_may_take(tmp_path, monkeypatch, own, files, limits):
+    if own is not None:
+        (tmp_path / "own").write_text(f"{own}\n")
+    for name, text in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    assert device._limits(tmp_path / "own", tmp_path / "groups") == limits
+    monkeypatch.setattr(device, "_limits", lambda: limits)
+    free = device.memory(torch.device("cpu"))
+    assert free == limits[0] if limits else free > 1 << 28
+
+
+def test_a_method_of_a_notebook_is_refused_before_workers_start(tmp_path):
+    code = CODE_OF_ONES_OWN.format(folder=str(tmp_path))
+    environment = {**os.environ, "WORKERS": "2", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-"], input=code, env=environment, capture_output=True, text=True
+    )
+    words = (
+        "SettingError: method Mine is defined in a notebook, or in no file; allowed with WORKERS"
+    )
+    assert done.stderr.splitlines()[-1].removeprefix("atomlib.errors.").startswith(words)
+    assert done.stderr.splitlines()[-1].endswith("package.module:Mine")
+
+
+CODE_OF_ONES_OWN = """
+from typing import ClassVar
+from atomlib.methods import DM
+from atomlib.runs import Store, cells, sweep
+
+class Mine(DM):
+    name: ClassVar[str] = "mine"
+    label: ClassVar[str] = "Mine"
+    source: ClassVar[str] = "a lab"
+
+small = {{"width": 16, "iterations": 1, "real_batch": 4}}
+grid = cells(["digits"], [Mine], [1], [0, 1], settings=small, evaluation={{"width": 16}})
+sweep(Store({folder!r}, progress=False), grid)
+"""
 
 
 def test_threads_are_those_asked_for_and_are_put_back(monkeypatch, tmp_path, make_data):

@@ -4,7 +4,8 @@ Environment variables say which, so that notebooks need not:
 
     ENGINE          processes (the default) or ray
     WORKERS         processes that cells run in; 1, the default, is this process only; auto is one
-                    per GPU, or as many as processors, by the threads of a cell, and memory allow
+                    per GPU, else as many as memory allows and processors, by the threads of a cell
+                    (so one, where a cell has all of them: set CPUS_PER_CELL too)
     RAY_ADDRESS     auto (the default), or HOST:PORT of a Ray cluster
     CPUS_PER_CELL   threads of a cell; default: those that torch has here (on a cluster a cell with
                     a GPU then takes no more processors than leave some for the node's other GPUs)
@@ -14,9 +15,11 @@ The number of threads changes the order of sums, so the bytes of a result; nothi
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -97,6 +100,7 @@ class Engine:
         one copy between them. On a cluster, all nodes must see the folder ``shared``, if any.
         """
         workers = min(self.workers, len(items))
+        self._say_if_too_many(workers)
         if self.name == "processes" and workers == 1:
             with self.threads():
                 work = make(tensors, *arguments)
@@ -105,6 +109,8 @@ class Engine:
                         result = work(item)
                     yield item, result
             return
+        if self.name == "processes":
+            _check_found_by_workers(items)
         arrays = {name: tensor.cpu().contiguous().numpy() for name, tensor in tensors.items()}
         if self.name == "processes":
             with TemporaryDirectory(prefix="atomlib-") as folder:
@@ -118,6 +124,22 @@ class Engine:
         about = {"address": self.address, "cpus": self.cpus_asked, "gpus": self.gpus}
         about |= {"threads": self.cpus, "shared": shared}
         yield from in_cluster(items, _from_arrays, (arrays, make, arguments), **about)
+
+    def _say_if_too_many(self, workers: int) -> None:
+        """Workers whose threads outnumber the processors wait for each other."""
+        cpu = torch.device("cpu")
+        there = processors(cpu)
+        if self.name != "processes" or workers == 1 or pick_device(None) != cpu:
+            return
+        if workers * self.cpus > there:
+            fit = min(workers, there)
+            asked = {} if fit == workers else {"WORKERS": fit}
+            asked |= {} if there // fit >= self.cpus else {"CPUS_PER_CELL": there // fit}
+            _say(
+                f"{workers} workers x {self.cpus} thread{'s' * (self.cpus > 1)} on {there} "
+                f"processor{'s' * (there > 1)}, which wait for each other; "
+                f"{' '.join(f'{name}={number}' for name, number in asked.items())} fits"
+            )
 
     def device(self, asked: str | torch.device | None) -> tuple[torch.device, float]:
         """The device that an item is worked on, and how many bytes of it, 0 for a CPU, are ours.
@@ -144,6 +166,24 @@ class Engine:
         """As many threads in this process as a cell has in another."""
         with threads(self.cpus):
             yield
+
+
+def _check_found_by_workers(items: Sequence[Any]) -> None:
+    """Raise SettingError for a method whose class no other process can import."""
+    if os.path.isfile(getattr(sys.modules["__main__"], "__file__", "")):  # a script: they import it
+        return
+    for kind in (type(getattr(item, "method", None)) for item in items):
+        if kind.__module__ == "__main__":
+            raise SettingError(
+                f"method {kind.__name__} is defined in a notebook, or in no file; allowed with "
+                f"WORKERS above 1: a class of a module, by its name, package.module:{kind.__name__}"
+            )
+
+
+@cache
+def _say(words: str) -> None:
+    """Once in a process."""
+    print(words, file=sys.stderr)
 
 
 def _that_fit(threads: int) -> int:

@@ -62,10 +62,31 @@ def free_memory(device: torch.device) -> None:
 
 
 def memory(device: torch.device) -> int:
-    """Bytes that a device has in all."""
+    """Bytes that a device has in all; of a CPU, that its container or its job may take."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_limits()])
+
+
+def _limits(
+    own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> list[int]:
+    """Bytes that Linux lets this process's groups have, of either version of control groups."""
+    found = []
+    for line in own.read_text().splitlines() if own.is_file() else []:
+        _, kinds, group = line.split(":", 2)
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        top = root / kinds if kinds else root
+        name = "memory.limit_in_bytes" if kinds else "memory.max"
+        # A container sees its own group as the top, and may be told of it by the host's name.
+        inner = top / group.lstrip("/")
+        for folder in (inner, *inner.parents):
+            with suppress(OSError, ValueError):  # ValueError: "max"
+                found.append(int((folder / name).read_text()))
+            if folder == top:
+                break
+    return found
 
 
 class Arithmetic(Protocol):
