@@ -73,7 +73,7 @@ def evaluate(
     execution = Execution(config, device, operations(config, data) * work)
     batch = min(config.batch_size, len(distilled))
     check_room(config, data, device, batch, 1)
-    network = network_for(config, data).to(device)
+    network = network_for(config, data, stream(config.seed, "evaluate")).to(device)
     size = side_by_side(config, data, device, batch)
     check_room(config, data, device, batch, min(size, config.networks))
 

@@ -146,7 +146,8 @@ def _untrained(
     work = operations(config, data) * (3 * len(data.train_labels) * passes + len(data.test_labels))
     check_room(config, data, device, min(config.batch_size, len(data.train_labels)), 1)
     execution = Execution(config, device, work)
-    trainer = Trainer(network_for(config, data).to(device), config, execution)
+    network = network_for(config, data, stream(config.seed, "evaluate")).to(device)
+    trainer = Trainer(network, config, execution)
     # Networks on the full data train one by one; how many there are, or go together, decides
     # nothing.
     settings = settings_of(config.but(networks=1, together=None))

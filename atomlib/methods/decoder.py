@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atomlib.datasets.image_data import ImageData
-from atomlib.models.build import reset_parameters
+from atomlib.models.build import reset_parameters, undrawn
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.cache import check_cache, kept_tensors, place
@@ -109,7 +109,7 @@ def operations(data: ImageData, width: int, *, autoencoder: bool = False) -> int
 
 def random_decoder(data: ImageData, width: int, seed: int, device: torch.device) -> Decoder:
     """G as drawn, from PyTorch's default distributions."""
-    made = Decoder(data.channels, data.image_size, width)
+    made = undrawn(lambda: Decoder(data.channels, data.image_size, width))
     reset_parameters(made, stream(seed, "decoder"))
     return made.requires_grad_(False).to(device)
 
@@ -130,7 +130,7 @@ def trained_autoencoder(
     facts = Facts("decoder", REVISION, settings, data.fingerprint, libraries())
     about = json.dumps(asdict(facts))
     path = place("decoders", data.name, facts)
-    network = Autoencoder(data.channels, data.image_size, width)
+    network = undrawn(lambda: Autoencoder(data.channels, data.image_size, width))
     with lock(path):
         if found := kept_tensors(path):
             network.load_state_dict(found[0])

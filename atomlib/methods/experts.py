@@ -57,7 +57,7 @@ class Experts:
         self.data, self.config, self.zca, self.count, self.epochs = data, config, zca, count, epochs
         work = 3 * operations(config, data) * len(data.train_labels) * epochs * count
         self.execution = Execution(config, device, work)
-        network = network_for(config, data).to(device)
+        network = network_for(config, data, stream(config.seed, "expert")).to(device)
         passes = config.but(epochs=max(1, epochs - 1))  # one more is made
         self.trainer = Trainer(network, passes, self.execution)
         self._held: dict[int, Tensor] = {}

@@ -277,7 +277,8 @@ class TrajectoryMatcher(Learner):
         )
         self.optimizer.param_groups[0]["weight_decay"] = method.image_weight_decay
         self.method, self.experts = method, experts
-        self.student = Student(network_for(method, data).to(device), self.execution)
+        network = network_for(method, data, stream(method.seed, "network")).to(device)
+        self.student = Student(network, self.execution)
         self.labels = torch.arange(data.num_classes, device=device).repeat_interleave(method.ipc)
         self.starts = stream(method.seed, "starts")
         self.order = stream(method.seed, "order", device=device)

@@ -1,7 +1,8 @@
 """Networks by name: building one, drawing its weights anew, counting its operations and memory."""
 
 import math
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
@@ -126,9 +127,25 @@ def build_model(
         if type(value) is not int or not 1 <= value <= MOST:
             raise SettingError(f"{key} is {shown(value)}; allowed: 1 to {MOST:,}")
     check_kind("generator", generator, torch.Generator | None, "a torch.Generator, or None")
-    model = MODELS[name](in_channels, image_size, num_classes, **settings)
+    model = undrawn(lambda: MODELS[name](in_channels, image_size, num_classes, **settings))
     reset_parameters(model, generator)
     return model
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def undrawn(make: Callable[[], Network]) -> Network:
+    """The network that ``make`` builds, on torch's default device, with whatever the memory held
+    for weights, buffers and all: ``reset_parameters`` is to follow.
+
+    PyTorch's layers draw weights as they are built, from its global generator, which is the
+    caller's; on the meta device they draw nothing.
+    """
+    here = torch.get_default_device()
+    with torch.device("meta"):
+        network = make()
+    return network if here.type == "meta" else network.to_empty(device=here)
 
 
 @torch.no_grad()

@@ -339,7 +339,11 @@ class _Bench:
         configs = [self.config.but(**asdict(candidate)) for candidate in group.candidates]
         networks = [
             build_model(
-                "convnet", **shape, num_classes=self.num_classes, **config.network_settings()
+                "convnet",
+                **shape,
+                num_classes=self.num_classes,
+                generator=stream(self.config.seed, "nas"),
+                **config.network_settings(),
             ).to(images.device)
             for config in configs
         ]
