@@ -173,7 +173,7 @@ def _passes(
     device, passes = trainer.execution.device, trainer.config.epochs + 1
     images = preprocess.training_images(data, facts.settings["zca"], device)
     labels = data.train_labels.to(device)
-    kept = Bookmark.of(_bookmark(path), json.dumps(asdict(facts)))
+    kept = Bookmark.of(Bookmark(_bookmark(path)), json.dumps(asdict(facts)))
     state = kept.read(like=record)
     for name, tensor in record.items():
         tensor.copy_(state.pop(name, tensor))

@@ -7,7 +7,7 @@ import torch
 
 from atomlib.distill import distill, trajectory
 from atomlib.evaluate import evaluate
-from atomlib.methods import ATOM, Learner, RandomImages
+from atomlib.methods import ATOM, DM, Learner, RandomImages
 from atomlib.runtime import bookmark as resume
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import read_about, write_tensors
@@ -57,10 +57,23 @@ def test_what_was_written_is_read(tmp_path):
 
 
 def test_another_runs_file_is_not_read(tmp_path, monkeypatch):
-    Bookmark.of(tmp_path / "x", "run").write(STATE, 1, 2)
-    assert Bookmark.of(tmp_path / "x", "other run").read() == {}
+    kept = Bookmark(tmp_path / "x")
+    Bookmark.of(kept, "run").write(STATE, 1, 2)
+    assert Bookmark.of(kept, "other run").read() == {}
     monkeypatch.setattr(resume, "versions", lambda: {"torch": "9.9"})
-    assert Bookmark.of(tmp_path / "x", "run").read() == {}
+    assert Bookmark.of(kept, "run").read() == {}
+
+
+def test_another_runs_file_that_somebody_gives_stays(tmp_path, monkeypatch, complains):
+    path = tmp_path / "x"
+    Bookmark.of(path, "run").write(STATE, 1, 2)
+    before = path.read_bytes()
+    with complains(f"resume is {path}", "the bookmark of another run (1 of 2 steps;", "its own"):
+        Bookmark.of(path, "other run")
+    monkeypatch.setattr(resume, "versions", lambda: {"torch": "9.9"})
+    with complains(f"resume is {path}", "the bookmark of another run"):
+        Bookmark.of(str(path), "run")
+    assert path.read_bytes() == before
 
 
 def key_of_before(run):
@@ -217,12 +230,33 @@ def test_a_run_past_a_checkpoint_that_is_asked_for_starts_anew(data, tmp_path, m
 
 
 def test_another_setting_does_not_go_on_from_it(data, tmp_path, monkeypatch):
+    kept = Bookmark(tmp_path / "unfinished")
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_at(patch, Learner, "iterate", 8)
+        distill(data, RUN, progress=False, resume=kept)
+    made = distill(data, RUN.but(seed=1), progress=False, resume=kept)
+    assert torch.equal(made.trained, distill(data, RUN.but(seed=1), progress=False).trained)
+
+
+@pytest.mark.parametrize("other", [RUN.but(seed=1), DM(iterations=12, width=16, compile="off")])
+def test_another_run_leaves_it_to_the_one_that_was_killed(
+    data, tmp_path, monkeypatch, complains, other
+):
+    whole = distill(data, RUN, progress=False)
     path = tmp_path / "unfinished"
     with monkeypatch.context() as patch, pytest.raises(Cut):
         cut_at(patch, Learner, "iterate", 8)
         distill(data, RUN, progress=False, resume=path)
-    made = distill(data, RUN.but(seed=1), progress=False, resume=path)
-    assert torch.equal(made.trained, distill(data, RUN.but(seed=1), progress=False).trained)
+    for refused in (
+        lambda: distill(data, other, progress=False, resume=path),
+        lambda: evaluate(whole, data, TRAIN, progress=False, resume=path),
+    ):
+        with complains(f"resume is {path}", "the bookmark of another run (7 of 12 steps;"):
+            refused()
+    with monkeypatch.context() as patch:
+        calls = cut_at(patch, Learner, "iterate", 0)
+        made = distill(data, RUN, progress=False, resume=path)
+    assert len(calls) == 12 - 7 and torch.equal(made.trained, whole.trained)
 
 
 # Evaluation

@@ -136,7 +136,7 @@ def trained_autoencoder(
             network.load_state_dict(found[0])
             return network.requires_grad_(False).to(device)
         check_cache(path.parent)
-        kept = Bookmark.of(path.with_suffix(".unfinished"), about)
+        kept = Bookmark.of(Bookmark(path.with_suffix(".unfinished")), about)
         training = Training(network.to(device), data, execution)
         training.restore(kept.read())
         name = f"decoder of {data.name}"

@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from atomlib.errors import SettingError
+from atomlib.errors import SettingError, shown
 from atomlib.runtime.files import (
     DamagedError,
     as_path,
@@ -51,18 +51,18 @@ class Bookmark:
 
         ``run`` names everything that decides the result: settings, data, how arithmetic runs;
         ``how`` is the part of it that says the last. Raises SettingError, before any work, where
-        the file's folder cannot be written, and for a file that somebody gave and no bookmark is: a
-        run that ends deletes its own.
+        the file's folder cannot be written, and for a file that somebody gave and that is no
+        bookmark, or another run's: a run that ends deletes its own. Of a Bookmark, which is this
+        package's to delete, another run's is begun anew.
         """
+        terms = {"threads": torch.get_num_threads(), "versions": versions(), "how": how}
         if resume is None or isinstance(resume, cls):
             made = cls() if resume is None else resume
         else:
-            made = cls(_own(as_path("resume", resume)))
+            made = cls(_own(as_path("resume", resume), _key(run, terms)))
         if made.path is not None:
             check_writable(made.path.parent)
-        made.run = run
-        made.terms = {"threads": torch.get_num_threads(), "versions": versions(), "how": how}
-        made.key = _key(run, made.terms)
+        made.run, made.terms, made.key = run, terms, _key(run, terms)
         return made
 
     @property
@@ -134,17 +134,23 @@ class Bookmark:
             self.end()
 
 
-def _own(path: Path) -> Path:
-    """A path at which nothing is, or a bookmark. Raises SettingError otherwise."""
+def _own(path: Path, key: str) -> Path:
+    """A path at which nothing is, or the bookmark of this run. Raises SettingError otherwise."""
     if os.path.lexists(path):
         try:
-            is_bookmark = {"run", "done", "total"} <= read_about(path).keys()
+            about = read_about(path)
         except DamagedError:
-            is_bookmark = False
-        if not is_bookmark:
+            about = {}
+        if not {"run", "done", "total"} <= about.keys():
             raise SettingError(
                 f"resume is {path}, which is no bookmark, or a damaged one; allowed: a file of "
                 "its own, which is deleted when the run ends"
+            )
+        if about["run"] != key:
+            raise SettingError(
+                f"resume is {path}, the bookmark of another run ({shown(about['done'])} of "
+                f"{shown(about['total'])} steps; of other settings, data, versions or threads); "
+                "allowed: a file of its own, which is deleted when the run ends"
             )
     return path
 
