@@ -209,7 +209,8 @@ class DistilledSet(Dataset):
         what ``datasets.load_dataset`` reads: pixels as they are (atomlib.datasets.png_folder).
         "dc" and "mtt" are the files of those methods' code (atomlib.published.hand_on): images
         normalised, not whitened; to undo ZCA takes ``data``, which the set was made from. Raises
-        SettingError where the folder cannot be written, or is not empty, for PNG files.
+        SettingError where the folder cannot be written, or holds files already; "dc" minds only a
+        file of its own name, and it and "mtt" may write the same set again.
         """
         check_choice("layout", layout, ["png", "hugging-face", "dc", "mtt"])
         check_kind("data", data, ImageData | None, "what load_dataset returns, or None")

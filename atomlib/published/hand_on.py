@@ -5,6 +5,7 @@ mtt    <folder>/images_best.pt and labels_best.pt, as MTT does, and lr.pt where 
 """
 
 import io
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atomlib.errors import SettingError
 from atomlib.runtime.files import atomic_write, check_writable
 
 # As the codes name data sets and methods in their files.
@@ -31,17 +33,17 @@ def write_dc(
 ) -> Path:
     """Write one set as DC's ``main.py`` does: images normalised, labels int64; return the file.
 
-    ``accuracies``, in percent, are written as fractions, as there; none is an empty list.
+    ``accuracies``, in percent, are written as fractions, as there; none is an empty list. Raises
+    SettingError where the folder cannot be written, or holds another set in a file of that name.
     """
     method, data = (re.sub(r"[^A-Za-z0-9.-]", "-", name) for name in (method, data))
     name = f"res_{method}_{NAMES.get(data, data)}_ConvNet_{ipc}ipc.pt"
-    path = check_writable(Path(folder)) / name
     content = {
         "data": [[_own(images), _own(labels)]],
         "accs_all_exps": {"ConvNet": [float(accuracy) / 100 for accuracy in accuracies]},
     }
-    _save(content, path)
-    return path
+    _write(Path(folder), {name: _saved(content)})
+    return Path(folder) / name
 
 
 def write_mtt(
@@ -51,22 +53,48 @@ def write_mtt(
     *,
     lr: float | None = None,
 ) -> Path:
-    """Write one set as MTT's ``distill.py`` does: bare tensors; return the file of images."""
-    folder = check_writable(Path(folder))
+    """Write one set as MTT's ``distill.py`` does: bare tensors; return the file of images.
+
+    Raises SettingError where the folder cannot be written, or holds any file but those of this
+    very set: a reader takes labels and a rate from files beside the images.
+    """
+    folder = Path(folder)
     tensors = {"images_best": images, "labels_best": labels}
     if lr is not None:
         tensors["lr"] = torch.tensor(lr)
-    for name, tensor in tensors.items():
-        _save(_own(tensor), folder / f"{name}.pt")
+    files = {f"{name}.pt": _saved(_own(tensor)) for name, tensor in tensors.items()}
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.name not in files:
+                raise _holds(folder, path.name)
+    _write(folder, files)
     return folder / "images_best.pt"
 
 
-def _save(content: object, path: Path) -> None:
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    """Write files by name; none where one is there already and says something else."""
+    check_writable(folder)
+    for name, content in files.items():
+        path = folder / name
+        if os.path.lexists(path) and not (path.is_file() and path.read_bytes() == content):
+            raise _holds(folder, name)
+    for name, content in files.items():
+        with atomic_write(folder / name) as partial:
+            partial.write_bytes(content)
+
+
+def _holds(folder: Path, name: str) -> SettingError:
+    return SettingError(
+        f"folder {folder} holds {name}, which is not of this set; allowed: a new or an empty "
+        "folder, or one that this set was written to before"
+    )
+
+
+def _saved(content: object) -> bytes:
     # Through memory, or the partial file's name would be part of what is written.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with atomic_write(path) as partial:
-        partial.write_bytes(buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _own(tensor: Tensor) -> Tensor:

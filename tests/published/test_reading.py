@@ -403,6 +403,32 @@ def test_written_as_dc_does(tmp_path, data):
     assert torch.equal(read.trained, TRAINED) and read.claims == {"ConvNet": [50.0]}
 
 
+def test_a_rate_of_another_set_is_not_left_beside_this_one(tmp_path, data, complains):
+    """MTT's files are read as they lie beside each other."""
+    write_mtt(tmp_path, TRAINED, LABELS, lr=0.0184)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with complains(f"folder {tmp_path} holds lr.pt", "a new or an empty folder"):
+        write_mtt(tmp_path, TRAINED, LABELS)
+    with complains(f"folder {tmp_path} holds images_best.pt"):
+        write_mtt(tmp_path, TRAINED + 1, LABELS, lr=0.0184)
+    write_mtt(tmp_path, TRAINED, LABELS, lr=0.0184)  # the same again
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    write_mtt(tmp_path / "new", TRAINED, LABELS)
+    assert read_published(tmp_path / "new", data).lr is None
+
+
+def test_a_set_of_dc_is_not_written_over_another(tmp_path, complains):
+    about = {"method": "DM", "data": "cifar10", "ipc": 2}
+    path = write_dc(tmp_path, TRAINED, LABELS, **about)
+    before = path.read_bytes()
+    with complains(f"folder {tmp_path} holds {path.name}"):
+        write_dc(tmp_path, TRAINED + 1, LABELS, **about)
+    assert path.read_bytes() == before
+    write_dc(tmp_path, TRAINED, LABELS, **about)
+    write_dc(tmp_path, TRAINED + 1, LABELS, **(about | {"method": "DSA"}))
+    assert len([*tmp_path.iterdir()]) == 2
+
+
 def test_other_statistics(tmp_path, make_data):
     """MTT normalises CIFAR-100 by CIFAR-10's statistics."""
     torch.save([TRAINED, LABELS], tmp_path / "s.pt")
