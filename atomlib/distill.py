@@ -64,6 +64,11 @@ def trajectory(
     check_kind("method", method, Method, "an object of atomlib.methods, such as ATOM(ipc=1)")
     find(type(method))  # which refuses one without a name of its own
     method = method.resolve(data)
+    if unset := method.unset():  # which no file could hold
+        raise SettingError(
+            f"{unset[0]} of method {method.name!r} is None, and its resolve leaves it so; allowed: "
+            f"a value, or {unset[0]!r} in the class's may_stay_none"
+        )
     check_kind("at", at, list | tuple | set | range, "a list of iterations")
     for iteration in at:
         if type(iteration) is not int or not 0 <= iteration <= method.length:

@@ -192,6 +192,24 @@ def test_distill_refuses_a_method_without_a_name_of_its_own(make_data, complains
         distill(make_data(), method)
 
 
+def test_distill_refuses_a_setting_that_stays_none_before_any_work(
+    make_data, complains, monkeypatch
+):
+    """No file could hold such a set, which was made to its end."""
+    monkeypatch.setattr(LeavesNone, "learner", lambda *_, **__: pytest.fail("it began"))
+    with complains("strength of method 'mine' is None", "allowed: a value, or 'strength' in"):
+        distill(make_data(), LeavesNone(iterations=2, width=8, real_batch=4), progress=False)
+
+
+def test_a_setting_that_may_stay_none_is_saved(make_data, tmp_path):
+    class MayStay(LeavesNone):
+        may_stay_none: ClassVar[tuple[str, ...]] = ("strength",)
+
+    method = MayStay(iterations=2, width=8, real_batch=4)
+    made = distill(make_data(), method, progress=False)
+    assert DistilledSet.load(made.save(tmp_path / "set")).method.settings["strength"] is None
+
+
 # Finding one
 
 
