@@ -192,6 +192,41 @@ def test_distill_refuses_a_method_without_a_name_of_its_own(make_data, complains
         distill(make_data(), method)
 
 
+WRONG_TERMS = {
+    "nothing": (lambda _: None, "gave None; allowed: a list of one pair or more"),
+    "no term": (lambda _: [], "gave []; allowed: a list of one pair or more"),
+    "no weight": (lambda output: [output], "as a term; allowed: a pair, a weight and a tensor"),
+    "a number": (lambda _: [(1.0, 2.0)], "gave (1.0, 2.0) as a term; allowed: a pair"),
+    "a mean": (lambda output: [(1.0, output.mean())], "gave a tensor of shape ();"),
+    "a mean row": (lambda output: [(1.0, output.mean(dim=0))], "gave a tensor of shape (32,);"),
+    "half": (lambda output: [(1.0, output), (1.0, output[::2])], "allowed: one row per image"),
+}
+
+
+@pytest.mark.parametrize("mode", ["off", "on"])
+@pytest.mark.parametrize("name", WRONG_TERMS)
+def test_terms_that_are_none_are_told_by_distill_and_by_the_check(make_data, complains, name, mode):
+    wrong, sentence = WRONG_TERMS[name]
+
+    class Wrong(Mine):
+        def terms(self, maps, output):
+            return wrong(output)
+
+    with complains("terms of Wrong gave ", sentence):
+        method = Wrong(iterations=2, width=8, real_batch=4, compile=mode)
+        distill(make_data(), method, device="cpu", progress=False)
+    with complains("Wrong cannot be run: terms of Wrong gave ", kind=AssertionError):
+        check_method(Wrong)
+
+
+def test_terms_may_have_rows_of_any_form(make_data):
+    class Form(Mine):
+        def terms(self, maps, output):
+            return [(1.0, maps[0]), (1.0, output.sum(dim=1)), [2, output]]
+
+    distill(make_data(), Form(iterations=1, width=8, real_batch=4), progress=False)
+
+
 def test_distill_refuses_a_setting_that_stays_none_before_any_work(
     make_data, complains, monkeypatch
 ):

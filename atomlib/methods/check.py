@@ -47,9 +47,10 @@ def check_method(method: type[Method] | Method, data: ImageData | None = None) -
 
     ``method`` is a class, tried with few iterations and a small network, or an object, tried as
     it is; on ``data``, or 16 images of noise in three classes. Checked on the CPU: name, label,
-    source and revision; settings that a file gives back; one seed, one result, whatever PyTorch's
-    own generator; the start is Random's where ``init`` is "real", and a chosen set is real images
-    of each class; a Learner's state is all of it; killed anywhere, a run ends with the same bytes.
+    source and revision; settings that a file gives back; a run that distill makes without a
+    complaint; one seed, one result, whatever PyTorch's own generator; the start is Random's where
+    ``init`` is "real", and a chosen set is real images of each class; a Learner's state is all of
+    it; killed anywhere, a run ends with the same bytes.
     """
     kind = method if isinstance(method, type) else type(method)
     _check_words(kind)
@@ -59,7 +60,10 @@ def check_method(method: type[Method] | Method, data: ImageData | None = None) -
     _check_settings(method, data)
     method = method.resolve(data)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
-        whole = _bytes(data, method, Path(folder), seed=1)
+        try:
+            whole = _bytes(data, method, Path(folder), seed=1)
+        except SettingError as error:
+            raise AssertionError(f"{kind.__name__} cannot be run: {error}") from None
         if _bytes(data, method, Path(folder), seed=2) != whole:
             raise AssertionError(
                 f"{kind.__name__} gives two results at one seed; draw from randomness.stream only"

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from atomlib.augmentation import Draw, as_draw, augment, indices, uniforms
 from atomlib.datasets.image_data import ImageData
+from atomlib.errors import SettingError, shown
 from atomlib.methods.learned_images import LearnedImages, RealSampler, class_chunks, part_of
 from atomlib.methods.method import Learner
 from atomlib.models.build import FlatWeights, check_room, network_for, operations
@@ -39,7 +40,7 @@ class FeatureMatching(LearnedImages):
     def terms(
         self, maps: list[Float[Tensor, "n c h w"]], output: Float[Tensor, "n f"]
     ) -> list[tuple[float, Float[Tensor, "n _"]]]:
-        """What is matched, one row per image, each with its weight.
+        """What is matched: one term or more, of one row per image each, with its weight.
 
         ``maps`` are each block's maps after its activation and before its pooling, ``output`` the
         flattened output of the feature extractor.
@@ -85,14 +86,39 @@ def class_means(
 ) -> tuple[list[float], ClassMeans]:
     """Weights of a method's terms, and their class means in float32.
 
-    ``maps`` and ``output`` are those of M images of each of K classes, class by class.
+    ``maps`` and ``output`` are those of M images of each of K classes, class by class. Raises
+    SettingError for terms that are not as ``FeatureMatching.terms`` has them.
     """
     weights, means = [], []
-    for weight, rows in method.terms(maps, output):
+    for weight, rows in _checked(method.terms(maps, output), method, len(output)):
         rows = rows if rows.dtype.itemsize >= 4 else rows.float()
         weights.append(weight)
         means.append(rows.unflatten(0, (classes, -1)).mean(dim=1))
     return weights, means
+
+
+def _checked(terms: object, method: FeatureMatching, images: int) -> list[tuple[float, Tensor]]:
+    """The terms, once they have the form of terms: types and shapes are looked at, no values."""
+    name = type(method).__name__
+    if not isinstance(terms, list) or not terms:
+        raise SettingError(
+            f"terms of {name} gave {shown(terms)}; allowed: a list of one pair or more, a weight "
+            "and a tensor of one row per image"
+        )
+    for term in terms:
+        pair = isinstance(term, (tuple, list)) and len(term) == 2
+        if not pair or not isinstance(term[1], Tensor):
+            raise SettingError(
+                f"terms of {name} gave {shown(term)} as a term; allowed: a pair, a weight and a "
+                "tensor of one row per image"
+            )
+        shape = tuple(term[1].shape)
+        if shape[:1] != (images,):
+            raise SettingError(
+                f"terms of {name} gave a tensor of shape {shape}; allowed: one row per image, "
+                f"here {images}"
+            )
+    return terms
 
 
 def matching_loss(
