@@ -52,7 +52,8 @@ def evaluate(
 
     With ``resume``, a file, an evaluation that was killed resumes from its bookmark; see
     ``runtime.bookmark``. Network i has its own initialisation, order and augmentation, drawn from
-    the config's seed and i. Raises SettingError where the set was made from other data.
+    the config's seed and i. Raises SettingError where the set was made from other data, and
+    DivergedError for a network whose scores of test images are not finite.
     """
     check_same_data(distilled, data)
     config = EvalConfig() if config is None else config
@@ -107,7 +108,7 @@ def evaluate(
                     done = first * passes + len(group) * epoch
                     if kept.due():
                         kept.write(reached | trainer.state(), done, total)
-                accuracies += trainer.accuracies(test, test_labels)
+                accuracies += trainer.accuracies(test, test_labels, first)
                 fits = True
             state = {}
             if fits:

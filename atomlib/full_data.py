@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
+from atomlib.errors import DivergedError
 from atomlib.models.build import check_room, network_for, operations
 from atomlib.randomness import stream
 from atomlib.runtime.bookmark import Bookmark
@@ -40,14 +41,17 @@ def full_data_accuracies(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Float[Tensor, "networks"]:
-    """Test accuracy, in percent, of each network trained on all training images."""
+    """Test accuracy, in percent, of each network trained on all training images.
+
+    Raises DivergedError for a network whose scores of test images are not finite.
+    """
     trainers = (
         _trained(data, config, zca, index, pick_device(device), progress)
         for index in range(config.networks)
     )
     test = preprocess.test_images(data, zca, pick_device(device))
     labels = data.test_labels.to(test.device)
-    return torch.tensor([trainer.accuracies(test, labels)[0] for trainer in trainers])
+    return torch.tensor([t.accuracies(test, labels, index)[0] for index, t in enumerate(trainers)])
 
 
 @under_torch_defaults
@@ -94,7 +98,8 @@ def right_after_passes(
     progress: bool = True,
 ) -> Bool[Tensor, "passes n"]:
     """Which training images the first of these networks gives their label after each pass over
-    them, on the CPU; images are tested as they are, unaugmented."""
+    them, on the CPU; images are tested as they are, unaugmented. Raises DivergedError where its
+    weights are not finite in the end."""
     trainer, facts = _untrained(data, config, zca, 0, device)
     path = place("passes", data.name, facts)
     with lock(path):
@@ -107,6 +112,11 @@ def right_after_passes(
         labels = data.train_labels.to(device)
         for epoch in _passes(trainer, data, facts, path, progress, record):
             record["right"][epoch - 1] = trainer.right(images, labels)
+        if not all(weight.isfinite().all() for weight in trainer.network.parameters()):
+            raise DivergedError(
+                f"weights after {passes} passes over the full data are not finite; try fewer "
+                f"epochs, or another norm (now {config.norm!r})"
+            )
         _keep(path, record, facts)
     return record["right"]
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from atomlib.augmentation import DSA, Draw, DSAConfig, as_draw, augment_each, indices, uniforms
 from atomlib.datasets.image_data import ImageData
+from atomlib.errors import DivergedError
 from atomlib.models.architectures import Dropout
 from atomlib.models.build import NetworkConfig, at_once, network_for, reset_parameters
 from atomlib.models.convnet import default_depth
@@ -218,24 +219,47 @@ class Trainer:
         with self.execution.autocast():
             return self.network(images)
 
-    def accuracies(self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]) -> list[float]:
-        """Percent of ``images`` given their label, network by network: here of the one."""
-        right = self.right(images, labels).sum(dim=-1).flatten().tolist()
-        return [100 * count / len(labels) for count in right]
+    def accuracies(
+        self,
+        images: Float[Tensor, "n c s s"],
+        labels: Int[Tensor, "n"],
+        first: int | None = None,
+    ) -> list[float]:
+        """Percent of ``images`` given their label, network by network: here of the one.
 
-    @torch.no_grad()
+        ``first`` is the number of the first network: DivergedError, naming the network, for one
+        whose scores are not finite. None: such a one has the accuracy that argmax gives it.
+        """
+        right, finite = self._tested(images, labels)
+        diverged = (~finite.flatten()).nonzero().flatten().tolist()
+        if first is not None and diverged:
+            raise DivergedError(
+                f"network {first + diverged[0]} diverged, its scores of test images are not "
+                f"finite; try a smaller lr (now {self.config.lr:g})"
+            )
+        return [100 * count / len(labels) for count in right.sum(dim=-1).flatten().tolist()]
+
     def right(
         self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]
     ) -> Bool[Tensor, "*networks n"]:
         """Which images are given their label, unaugmented; training can go on afterwards."""
+        return self._tested(images, labels)[0]
+
+    @torch.no_grad()
+    def _tested(
+        self, images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]
+    ) -> tuple[Bool[Tensor, "*networks n"], Bool[Tensor, "*networks"]]:
+        """Which images are given their label, and whether all scores of a network are finite."""
         self.network.eval()
         for weight in self.network.parameters():
             weight.grad = None  # of no more use, and of the memory of a step's graph
-        parts = []
+        right, finite = [], []
         for x, y in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
             with self.execution.step():
-                parts.append(self._scores(x).argmax(dim=-1) == y)
-        return torch.cat(parts, dim=-1)
+                scores = self._scores(x)
+                right.append(scores.argmax(dim=-1) == y)
+                finite.append(scores.isfinite().flatten(-2).all(dim=-1))
+        return torch.cat(right, dim=-1), torch.stack(finite).all(dim=0)
 
 
 class EnsembleTrainer(Trainer):

@@ -11,9 +11,10 @@ from atomlib import evaluate as protocol
 from atomlib.augmentation import DSAConfig, draw
 from atomlib.datasets.image_data import ImageData
 from atomlib.distill import distill
-from atomlib.errors import SettingError
+from atomlib.errors import DivergedError, SettingError
 from atomlib.evaluate import evaluate
-from atomlib.methods import RandomImages
+from atomlib.full_data import full_data_accuracies
+from atomlib.methods import Forgetting, Herding, KCenter, RandomImages
 from atomlib.models.build import network_for
 from atomlib.preprocess import Preprocess, fitted
 from atomlib.runtime.device import Execution
@@ -193,6 +194,53 @@ def test_networks_are_tested_on_images_whitened_as_the_set_was(data, monkeypatch
 
 def test_real_images_of_separable_classes_train_a_near_perfect_network(data):
     assert (accuracies(data, ipc=20, networks=2, epochs=60) > 95).all()
+
+
+WILD = EvalConfig(networks=3, epochs=3, width=8, lr=1e20)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_network_without_numbers_has_no_accuracy(data, complains, together):
+    with complains("network 0 diverged", "smaller lr (now 1e+20)", kind=DivergedError):
+        evaluate(real_set(data), data, WILD.but(together=together), progress=False)
+    with complains("network 0 diverged", "smaller lr (now 1e+20)", kind=DivergedError):
+        full_data_accuracies(data, WILD, zca=False, progress=False)
+
+
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_the_network_that_diverged_is_named(data, complains, monkeypatch, together):
+    """Scores of one network only are no numbers, and of one test image only."""
+    plain, tested = Trainer._test_scores, []
+
+    def one_wrong(self, images):
+        scores = plain(self, images)
+        stacked = scores if scores.dim() == 3 else scores[None]
+        for network in stacked:
+            if len(tested) == 2:
+                network[7, 1] = torch.inf
+            tested.append(1)
+        return scores
+
+    monkeypatch.setattr(Trainer, "_test_scores", one_wrong)
+    with complains("network 2 diverged", kind=DivergedError):
+        config = EvalConfig(networks=4, epochs=1, width=8, together=together, compile="off")
+        evaluate(real_set(data), data, config, progress=False)
+
+
+def test_a_sigmoid_network_at_a_wild_rate_has_numbers(data):
+    """Its weights are large and finite: what argmax says is its accuracy."""
+    config = WILD.but(activation="sigmoid", norm="none", lr=1e3, weight_decay=0.0)
+    assert evaluate(real_set(data), data, config, progress=False).isfinite().all()
+
+
+@pytest.mark.parametrize("method", [Herding, KCenter, Forgetting])
+def test_no_coreset_is_chosen_by_a_network_without_numbers(
+    data, complains, monkeypatch, tmp_path, method
+):
+    monkeypatch.setenv("ATOM_CACHE", str(tmp_path))
+    monkeypatch.setattr(method, "training", lambda self: WILD.but(networks=1).resolve(SIDE))
+    with complains("not finite", "another norm (now 'instance')", kind=DivergedError):
+        distill(data, method(ipc=2, width=8, feature_epochs=3), progress=False)
 
 
 def test_set_made_from_other_data_is_refused(data, hard):

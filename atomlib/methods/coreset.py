@@ -13,6 +13,7 @@ from torch import Tensor
 
 from atomlib.augmentation import DSA, DSAConfig
 from atomlib.datasets.image_data import ImageData, rows_by_class
+from atomlib.errors import DivergedError
 from atomlib.full_data import features_of
 from atomlib.methods.method import Method
 from atomlib.models.build import operations
@@ -41,6 +42,11 @@ class Coreset(Method):
         self, data: ImageData, device: torch.device, *, progress: bool = True
     ) -> Int[Tensor, "k ipc"]:
         features = features_of(data, self.training(), self.zca, device, progress=progress)
+        if not features.isfinite().all():
+            raise DivergedError(
+                f"features after {self.feature_epochs} epochs on the full data are not finite; try "
+                f"fewer feature_epochs, or another norm (now {self.norm!r})"
+            )
         rows, present = rows_by_class(data)
         return torch.stack(
             [
