@@ -24,6 +24,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from atomlib.errors import SettingError, shown
 from atomlib.settings import Fraction, Settings, _named
 
 Strategy = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
@@ -111,7 +112,17 @@ def draw(
     (evaluation: groups are images), otherwise each draws its own (distillation: groups are
     classes). Several generators (evaluation: one per network) draw as many groups each, the same as
     each would by itself; the groups of one follow those of the other.
+
+    Raises SettingError where there is no strategy to draw, or no generator to draw from.
     """
+    if not config.on:
+        raise SettingError(
+            f"strategies is (); allowed where one is drawn: one or more of {', '.join(STRATEGIES)}"
+        )
+    if not generators or not all(isinstance(one, torch.Generator) for one in generators):
+        raise SettingError(
+            f"generators is {shown(generators)}; allowed: one torch.Generator or more"
+        )
     u = uniforms(groups, *generators)
     return as_draw(u, indices(config, u.device), side, config, one_strategy)
 
@@ -167,9 +178,13 @@ def _indices(strategies: tuple[str, ...], device: torch.device) -> Int[Tensor, "
 def augment(
     images: Float[Tensor, "g m c h w"], drawn: Draw, config: "DSAConfig"
 ) -> Float[Tensor, "g m c h w"]:
-    """Apply each group's draw to its M square images. Differentiable in the images.
+    """Apply each group's draw to its M square images.
 
-    Images whose group drew another strategy pass each stage untouched, to the bit.
+    Images are float32, as many groups and of the side that were drawn for. Those whose group drew
+    another strategy pass each stage untouched, to the bit. First derivatives by the images are
+    those of ``backward`` and ``torch.autograd.grad``: the resampling is an operator of its own, so
+    that a second derivative, or ``torch.func.grad``, raises RuntimeError, as do float64, another
+    number of groups and images that are not square.
     """
     groups, _, _, _, side = images.shape
 

@@ -241,7 +241,7 @@ class DistilledSet(Dataset):
             )
         device = self.trained.device
         pixels = preprocess.fitted(data, self.zca, device).inverse(self.trained)
-        return preprocess.fitted(data, False, device)(pixels)
+        return preprocess.fitted(data, False, device).of_floats(pixels)
 
 
 def load_folder(

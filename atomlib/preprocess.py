@@ -18,7 +18,7 @@ from torch import Tensor
 
 from atomlib.datasets import known
 from atomlib.datasets.image_data import ImageData
-from atomlib.errors import SettingError
+from atomlib.errors import SettingError, did_you_mean, shown
 from atomlib.runtime.cache import keep_tensors, kept_tensors
 from atomlib.runtime.device import memory
 from atomlib.runtime.files import cache_folder
@@ -28,12 +28,14 @@ STATISTICS = {k.name: k.statistics for k in (*known.OFFICIAL, known.TINYIMAGENET
 """Mean and standard deviation per channel, of pixels in [0, 1], as the field uses them."""
 
 
+WORDS, ALLOWED = ("unit", "computed"), "True, False, 'unit' or 'computed'"
+
+
 def _no_number(value: object) -> object:
     """Else 1 would pass for true."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        expected = "True, False, 'unit' or 'computed'"
         raise PydanticCustomError(
-            "literal_error", "Input should be {expected}", {"expected": expected}
+            "literal_error", "Input should be {expected}", {"expected": ALLOWED}
         )
     return value
 
@@ -44,6 +46,9 @@ ZCA = Annotated[Literal[True, False, "unit", "computed"], BeforeValidator(_no_nu
 training split. With one eps these are different transforms (docs/facts.md, 'ZCA')."""
 
 ZCA_EPS = 0.1
+
+ROUNDING = 1e-3
+"""By which pixels may leave [0, 1]: the transform and its inverse give white as 1.0001."""
 ZCA_MATRICES = ("mean_vector", "transform_matrix", "transform_inv")
 
 
@@ -58,7 +63,12 @@ class Preprocess:
     @classmethod
     @under_torch_defaults
     def fit(cls, data: ImageData, *, zca: ZCA) -> Self:
-        """Fit on the training split. ZCA matrices are cached by the data's fingerprint."""
+        """Fit on the training split. ZCA matrices are cached by the data's fingerprint.
+
+        Raises SettingError for a ``zca`` that is none of ZCA's.
+        """
+        if not (isinstance(zca, bool) or (isinstance(zca, str) and zca in WORDS)):
+            raise SettingError(f"zca is {shown(zca)}{did_you_mean(zca, WORDS)}; allowed: {ALLOWED}")
         if zca == "computed" or data.statistics is None:
             mean, std = _statistics(data.train_images)
         else:
@@ -70,9 +80,23 @@ class Preprocess:
         return cls(mean, std, _fit_zca(data, plain)) if zca else plain
 
     def __call__(self, pixels: Num[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """uint8 pixels, or floats in [0, 1], to float32 network inputs."""
+        """uint8 pixels, or floats in [0, 1], to float32 network inputs.
+
+        Raises SettingError for other integers, and for floats above 1, which may be of 0 to 255.
+        """
         if pixels.dtype == torch.uint8:
-            pixels = pixels.float() / 255
+            return self.of_floats(pixels.float() / 255)
+        most = pixels.max() if pixels.is_floating_point() and len(pixels) else 0.0
+        if not pixels.is_floating_point() or most > 1 + ROUNDING:
+            reach = f" up to {float(most):.4g}" if pixels.is_floating_point() else ""
+            raise SettingError(
+                f"pixels are {pixels.dtype}{reach}; allowed: torch.uint8 of 0 to 255, or floats "
+                "from 0 to 1"
+            )
+        return self.of_floats(pixels)
+
+    def of_floats(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Floats of which 1 is white to network inputs, unchecked: learned ones lie beyond."""
         images = (pixels - self.mean) / self.std
         if self.zca is None:
             return images
@@ -108,14 +132,20 @@ def fitted(data: ImageData, zca: ZCA, device: torch.device) -> Preprocess:
 @lru_cache(maxsize=2)
 @under_torch_defaults
 def training_images(data: ImageData, zca: ZCA, device: torch.device) -> Tensor:
-    """The full training split as network inputs, resident on ``device``: float32 [n, c, h, w]."""
+    """The full training split as network inputs, resident on ``device``: float32 [n, c, h, w].
+
+    The tensor is shared by the whole process: do not write to it.
+    """
     return fitted(data, zca, device)(data.train_images.to(device))
 
 
 @lru_cache(maxsize=2)
 @under_torch_defaults
 def test_images(data: ImageData, zca: ZCA, device: torch.device) -> Tensor:
-    """The whole test split as network inputs, resident on ``device``: float32 [m, c, h, w]."""
+    """The whole test split as network inputs, resident on ``device``: float32 [m, c, h, w].
+
+    The tensor is shared by the whole process: do not write to it.
+    """
     return fitted(data, zca, device)(data.test_images.to(device))
 
 

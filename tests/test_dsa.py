@@ -183,6 +183,39 @@ def test_only_the_strategies_asked_for_are_drawn(one_strategy):
     assert {STRATEGIES[index] for index in picked.tolist()} == {"rotate", "color"}
 
 
+@pytest.mark.parametrize(
+    ("strategies", "generators", "parts"),
+    [
+        ((), [torch.Generator()], ("strategies is ()", "color, crop, cutout")),
+        (("crop",), [], ("generators is ()", "one torch.Generator or more")),
+        (("crop",), [0], ("generators is (0,)", "one torch.Generator or more")),
+    ],
+)
+def test_what_cannot_be_drawn_is_told(complains, strategies, generators, parts):
+    with complains(*parts):
+        draw(4, 8, DSAConfig(strategies=strategies), *generators)
+
+
+def test_what_augment_does_not_do_raises_as_it_says():
+    x, config = images(4, 1), DSAConfig()
+    drawn = draw(4, SIDE, config, seeded())
+
+    def size(x):
+        return augment(x, drawn, config).square().sum()
+
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(size(leaf), leaf, create_graph=True)
+    for wrong in (
+        lambda: slope.sum().backward(),
+        lambda: torch.func.grad(size)(x),
+        lambda: size(x.double()),
+        lambda: size(x[:3]),
+        lambda: size(x[..., 1:]),
+    ):
+        with pytest.raises(RuntimeError):
+            wrong()
+
+
 def test_the_seed_decides_the_draw():
     first, again, other = (draw(9, SIDE, DSAConfig(), seeded(seed)) for seed in (0, 0, 1))
     for one, same, another in zip(first, again, other, strict=True):

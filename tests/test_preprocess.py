@@ -103,6 +103,41 @@ def test_inverse_recovers_the_pixels(zca, channels):
         torch.testing.assert_close(back, pixels / 255, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("zca", ["units", "True", 1, 0, 1.0, None, ("unit",), torch.tensor(True)])
+def test_a_whitening_that_is_none_is_told(complains, zca):
+    """And not taken for the one that is True."""
+    with complains("zca is ", "allowed: True, False, 'unit' or 'computed'"):
+        Preprocess.fit(made_up(), zca=zca)
+    with complains("zca is 'units' (did you mean 'unit'?)"):
+        Preprocess.fit(made_up(), zca="units")
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.int8, torch.bool, torch.float32, torch.half])
+@pytest.mark.parametrize("zca", [False, True])
+def test_pixels_that_would_not_be_scaled_are_told(complains, zca, kind):
+    data = made_up()
+    fitted = Preprocess.fit(data, zca=zca)
+    with complains(f"pixels are {kind}", "torch.uint8 of 0 to 255, or floats from 0 to 1"):
+        fitted(data.test_images.to(kind))
+
+
+@pytest.mark.parametrize("zca", [False, True, "unit"])
+def test_there_and_back_is_no_pixel_too_bright(zca):
+    train = correlated()
+    train[::3] = 255
+    fitted = Preprocess.fit(made_up(train=train), zca=zca)
+    inputs = fitted(train)
+    torch.testing.assert_close(fitted(fitted.inverse(inputs)), inputs, rtol=0, atol=1e-2)
+    assert len(fitted(train[:0].float())) == 0
+
+
+def test_floats_beyond_white_are_taken_where_that_is_said():
+    fitted = Preprocess.fit(made_up(), zca=False)
+    pixels = correlated(5) / 255
+    both = (fitted.of_floats(pixels + 3) - fitted(pixels)) * fitted.std
+    torch.testing.assert_close(both, torch.full_like(both, 3))
+
+
 def test_inverse_does_not_clip():
     fitted = Preprocess.fit(made_up(), zca=False)
     far = torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1).expand(2, 3, SIDE, SIDE)

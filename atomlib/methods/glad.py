@@ -80,7 +80,7 @@ class Latents(Settings):
                     lambda x, f: decoders.fit(decoder, x, f, self.fit_steps), pixels, latents
                 )
         latents = latents.clamp(-LARGEST, LARGEST).unflatten(0, (data.num_classes, self.ipc))
-        return LatentLearner(self, within, latents, lambda f: transform(decoder(f)))
+        return LatentLearner(self, within, latents, lambda f: transform.of_floats(decoder(f)))
 
     def operations(self, data: ImageData) -> int:
         """Floating point operations of one network's life: those of the method within, and two

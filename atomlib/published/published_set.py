@@ -301,10 +301,10 @@ def _as_inputs(
     device = torch.device("cpu")
     fitted = preprocess.fitted(data, ZCA_OF[space], device)
     if space == "pixels":
-        return fitted(images), images.clamp(0, 1), False
+        return fitted.of_floats(images), images.clamp(0, 1), False
     if space == "normalised" and statistics not in (None, data.name):
         mean, std = statistics_of(statistics)
-        images = fitted(images * std + mean)
+        images = fitted.of_floats(images * std + mean)
     return images, fitted.inverse(images).clamp(0, 1), ZCA_OF[space]
 
 
