@@ -264,6 +264,29 @@ def test_data_of_the_wrong_form_is_told(make_data, complains, change, parts):
         replace(data, **change)
 
 
+@pytest.mark.parametrize("part", ["train_images", "train_labels", "test_images", "test_labels"])
+def test_what_is_no_tensor_is_told(make_data, complains, part):
+    data = make_data()
+    given = getattr(data, part)
+    others = {"a numpy.ndarray": given.numpy(), "a list": given.tolist(), "a NoneType": None}
+    for kind, other in others.items():
+        with complains(f"{part} of toy are {kind};", "torch.from_numpy", kind=DataError):
+            replace(data, **{part: other})
+    for other in (given.to("meta"), given.to_sparse()):
+        with complains(f"{part} of toy are on ", "allowed: on cpu", kind=DataError):
+            replace(data, **{part: other})
+
+
+@pytest.mark.parametrize(
+    "names", [None, 3, "abc", (0, 1, 2), ("a", "b", None), ("a", "b", "\ud800"), ("a", "b", "c\n")]
+)
+def test_class_names_that_are_no_text_are_told(make_data, complains, names):
+    with complains("class", "of toy", "allowed: ", "text", kind=DataError):
+        replace(make_data(), class_names=names)
+    with complains("fingerprint of toy is None", kind=DataError):
+        replace(make_data(), fingerprint=None)
+
+
 # Folders from the environment
 
 

@@ -27,8 +27,8 @@ class ImageData:
     Two that were loaded from the same content are equal, so that what was computed from one is
     found again for the other.
 
-    Raises DataError for tensors that are none of that, a class without training images, or a
-    name that a file cannot bear.
+    Raises DataError for what is none of that, a class without training images, or a name that a
+    file cannot bear.
     """
 
     name: str
@@ -160,6 +160,7 @@ NAME_BYTES = 100
 
 def _check(data: ImageData) -> None:
     """Raise DataError unless both splits hold what ImageData documents."""
+    _check_kinds(data)
     classes = data.num_classes
     for split in ("train", "test"):
         images, labels = getattr(data, f"{split}_images"), getattr(data, f"{split}_labels")
@@ -195,6 +196,40 @@ def _check(data: ImageData) -> None:
         name = data.class_names[int(absent.nonzero()[0])]
         raise DataError(
             f"class {name!r} of {data.name} has no training images; allowed: one or more"
+        )
+
+
+def _check_kinds(data: ImageData) -> None:
+    """Raise DataError unless tensors are tensors in memory, and class names text."""
+    for part in ("train_images", "train_labels", "test_images", "test_labels"):
+        value = getattr(data, part)
+        if not isinstance(value, Tensor):
+            kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+            raise DataError(
+                f"{part} of {data.name} are a {kind}; allowed: a torch tensor (of a numpy array "
+                "torch.from_numpy makes one)"
+            )
+        if value.device.type != "cpu" or value.layout != torch.strided:
+            raise DataError(
+                f"{part} of {data.name} are on {value.device}, {value.layout}; allowed: on cpu, "
+                f"{torch.strided}"
+            )
+    names = data.class_names
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        raise DataError(
+            f"class_names of {data.name} are {shown(names)}; allowed: a tuple of text, one name "
+            "per class"
+        )
+    for name in names:
+        if unspeakable(name):
+            raise DataError(
+                f"class name {name!a} of {data.name} is no text, or has control characters; "
+                "allowed: text on one line"
+            )
+    if not isinstance(data.fingerprint, str):
+        raise DataError(
+            f"fingerprint of {data.name} is {shown(data.fingerprint)}; allowed: text, or none "
+            "given, for it to be computed"
         )
 
 
