@@ -86,10 +86,10 @@ def test_a_file_of_the_version_before_is_gone_on_from(tmp_path, capsys):
     path = tmp_path / "x"
     about = {"run": key_of_before("run"), "done": 1, "total": 2, "seconds": 7.0}
     write_tensors(path, STATE, about)
-    kept = Bookmark.of(path, "run")
+    kept = Bookmark.of(Bookmark(path), "run")
     assert kept.read().keys() == STATE.keys() and kept.seconds >= 7
     write_tensors(path, STATE, {**about, "run": "other"})
-    assert Bookmark.of(path, "run").read() == {}
+    assert Bookmark.of(Bookmark(path), "run").read() == {}
     assert capsys.readouterr().err == ""
 
 
@@ -98,14 +98,14 @@ def test_the_same_run_with_other_threads_versions_or_numbers_says_that_it_begins
 ):
     path = tmp_path / "mine.safetensors"
     plain, (how, other) = resume.versions(), ("eager float32 on cpu", "eager bfloat16 on cpu")
-    Bookmark.of(path, f"run {how} 1", how).write(STATE, 15, 20)
-    assert Bookmark.of(path, f"run {how} 1", how).read()
-    assert not Bookmark.of(path, f"another run {how} 1", how).read()
+    Bookmark.of(Bookmark(path), f"run {how} 1", how).write(STATE, 15, 20)
+    assert Bookmark.of(Bookmark(path), f"run {how} 1", how).read()
+    assert not Bookmark.of(Bookmark(path), f"another run {how} 1", how).read()
     assert capsys.readouterr().err == ""
     begins = "mine stood at 15 of 20 with {}; with {}, as here, it rounds otherwise, so it begins"
 
     def said(how=how):
-        assert not Bookmark.of(path, f"run {how} 1", how).read()
+        assert not Bookmark.of(Bookmark(path), f"run {how} 1", how).read()
         return capsys.readouterr().err
 
     assert said(other) == f"{begins.format(how, other)} anew\n"

@@ -331,11 +331,13 @@ def test_the_cells_that_a_profile_of_the_package_asks_for_can_be_made(path, monk
         found = made(
             ["atom"], changes, recipes=[recipe], variants=disagreements(recipe, names, base)
         )
-        assert [cell.variant for cell in found] == [base, *names]
+        # By the text, digits are not whitened.
+        none = {"zca"} if recipe == "text" else set()
+        assert [cell.variant for cell in found] == [base, *(n for n in names if n not in none)]
     tried = profile.get("12_settings", {})
     variants = candidates(tried.get("tried", []))
     found = made(["atom"], tried, recipes=[tried.get("recipe", "text")], variants=variants)
     assert [cell.variant for cell in found] == [*variants]
     for method in changes.get("others", []):
         found = made([method], changes, variants=own_disagreements(method, base))
-        assert len(found) == 1 + len(METHODS[method].disagreements)
+        assert len(found) == 1 + len({*METHODS[method].disagreements} - {"zca"})
