@@ -69,6 +69,15 @@ def trajectory(
             f"{unset[0]} of method {method.name!r} is None, and its resolve leaves it so; allowed: "
             f"a value, or {unset[0]!r} in the class's may_stay_none"
         )
+    check_iterations(at, method)
+    device = pick_device(device)
+    free_memory(device)
+    method.check_room(data, device)
+    return _run(data, method, {*at} - {method.length}, device, progress, resume)
+
+
+def check_iterations(at: object, method: Method) -> None:
+    """Raise SettingError unless ``at`` are iterations of the run of a resolved method."""
     check_kind("at", at, list | tuple | set | range, "a list of iterations")
     for iteration in at:
         if type(iteration) is not int or not 0 <= iteration <= method.length:
@@ -76,10 +85,6 @@ def trajectory(
                 f"at has {shown(iteration)}; allowed: 0 to {method.length}, the iterations of the "
                 "run"
             )
-    device = pick_device(device)
-    free_memory(device)
-    method.check_room(data, device)
-    return _run(data, method, {*at} - {method.length}, device, progress, resume)
 
 
 @under_torch_defaults

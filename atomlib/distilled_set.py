@@ -96,7 +96,7 @@ class DistilledSet(Dataset):
 
         Raises SettingError for what ``load`` would refuse.
         """
-        path = as_path("path", path)
+        path = as_path("path", path, file=True)
         self.check()
         about = {
             "format": FORMAT,

@@ -3,6 +3,7 @@
 import errno
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from atomlib.distilled_set import DistilledSet, load_folder, stem, summarise
+from atomlib.distilled_set import DistilledSet, load_folder, read_published, stem, summarise
 from atomlib.errors import SettingError
 from atomlib.evaluate import evaluate
 from atomlib.methods import ATOM, find
+from atomlib.runs.store import Store
+from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import DamagedError, read_record, read_tensors, write_tensors
 from atomlib.training import EvalConfig
 
@@ -441,6 +444,31 @@ def test_what_is_no_path_is_told(make_set, complains, path):
     for use in (made.save, made.export, DistilledSet.load, load_folder):
         with complains("is", "allowed: the path of"):
             use(path)
+
+
+@pytest.mark.parametrize("path", [".", "", "/", "..", "a/..", Path()])
+def test_a_path_without_a_name_is_no_file(make_set, tmp_path, monkeypatch, complains, path):
+    monkeypatch.chdir(tmp_path)
+    with complains("path is", "allowed: the path of a file"):
+        make_set().save(path)
+    with complains("resume is", "allowed: the path of a file"):
+        Bookmark.of(path, "run")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_path_may_begin_at_home(make_set, tmp_path, monkeypatch, complains):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = make_set()
+    assert made.save("~/x.safetensors") == tmp_path / "x.safetensors"
+    assert torch.equal(DistilledSet.load(Path("~/x.safetensors")).trained, made.trained)
+    assert torch.equal(read_published("~/x.safetensors").trained, made.trained)
+    assert len(load_folder("~")) == 1
+    assert made.export("~/png") == tmp_path / "png"
+    assert Store("~/st").folder == tmp_path / "st"
+    assert Bookmark.of("~/b", "run").path == tmp_path / "b"
+    for use in (made.save, made.export, DistilledSet.load, read_published, load_folder, Store):
+        with complains("is '~nobody-of-that-name/x', and there is no such home", "allowed"):
+            use("~nobody-of-that-name/x")
 
 
 @pytest.mark.parametrize("data", ["toy", 5, torch.zeros(3)])

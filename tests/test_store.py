@@ -106,6 +106,44 @@ def test_the_record_says_what_evaluate_measures_and_what_was_measured(results, d
     assert read_record(path) == record
 
 
+@pytest.mark.parametrize("folder", [None, 3, "", b"x", "a" * 300])
+def test_what_is_no_folder_is_told(complains, folder):
+    with complains("folder is", "allowed: the path of"):
+        Store(folder)
+
+
+def test_what_is_no_data_method_set_or_config_is_told(results, data, complains):
+    made = results.distilled(data, SMALL)
+    full = {"zca": False}
+    for wrong in ("digits", None, 3):
+        with complains("data is", "load_dataset"):
+            results.distilled(wrong, SMALL)
+        with complains("data is", "load_dataset"):
+            results.accuracies(made, wrong, BRIEF)
+        with complains("data is", "load_dataset"):
+            results.full_data(wrong, BRIEF, **full)
+    for wrong in ("atom", None, BRIEF, ATOM):
+        for use in (results.distilled, results.has):
+            with complains("method is", "such as ATOM(ipc=1)"):
+                use(data, wrong)
+        for use in (results.recorded, results.holds):
+            with complains("method is", "such as ATOM(ipc=1)"):
+                use(data, wrong, BRIEF)
+        with complains("distilled is", "DistilledSet.load"):
+            results.accuracies(wrong, data, BRIEF)
+    for wrong in ({"epochs": 2}, None, SMALL):
+        with complains("config is", "an EvalConfig"):
+            results.accuracies(made, data, wrong)
+        with complains("config is", "an EvalConfig"):
+            results.recorded(data, SMALL, wrong)
+        for use in (results.full_data, results.holds_full_data):
+            with complains("config is", "an EvalConfig"):
+                use(data, wrong, **full)
+    for at in (1, "1", [7], [-1]):
+        with complains("at ", "allowed:"):
+            results.trajectory(data, SMALL, at)
+
+
 def test_what_was_made_is_read(results, data, work, tmp_path):
     made = results.distilled(data, SMALL)
     record = results.accuracies(made, data, BRIEF)

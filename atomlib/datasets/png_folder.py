@@ -16,7 +16,7 @@ from torch import Tensor
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
 from atomlib.errors import SettingError
-from atomlib.runtime.files import atomic_write, check_writable
+from atomlib.runtime.files import as_path, atomic_write, check_writable
 
 
 def png_folder(
@@ -100,7 +100,7 @@ def write_png(pixels: UInt8[np.ndarray, "h w c"], path: Path) -> None:
 
 
 def _new(folder: str | Path, images: Tensor) -> Path:
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     if images.shape[1] not in (1, 3):
         raise SettingError(
             f"images have {images.shape[1]} channels; allowed in PNG files: 1 (grey) or 3 (colour)"

@@ -36,7 +36,7 @@ from atomlib.runs.engine import Engine
 from atomlib.runs.processes import processors
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, free_memory, pick_device
-from atomlib.runtime.files import check_writable, digest_of, lock
+from atomlib.runtime.files import as_path, check_writable, digest_of, lock
 from atomlib.runtime.layout import Layout
 from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import hardware
@@ -140,7 +140,7 @@ def evaluate_candidates(
     Raises SettingError before any work for an invalid setting, and RuntimeError, naming the
     candidate or its group, where training failed.
     """
-    keep, engine = Path(keep), Engine.chosen()
+    keep, engine = as_path("keep", keep, file=True), Engine.chosen()
     device, room = engine.device(device)
     asked = config or EvalConfig()
     config = _check(proxy, candidates, data, asked, zca, workers, device)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atomlib.errors import SettingError
-from atomlib.runtime.files import atomic_write, check_writable
+from atomlib.runtime.files import as_path, atomic_write, check_writable
 
 # As the codes name data sets and methods in their files.
 NAMES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "tinyimagenet": "TinyImageNet"}
@@ -42,8 +42,9 @@ def write_dc(
         "data": [[_own(images), _own(labels)]],
         "accs_all_exps": {"ConvNet": [float(accuracy) / 100 for accuracy in accuracies]},
     }
-    _write(Path(folder), {name: _saved(content)})
-    return Path(folder) / name
+    folder = as_path("folder", folder)
+    _write(folder, {name: _saved(content)})
+    return folder / name
 
 
 def write_mtt(
@@ -58,7 +59,7 @@ def write_mtt(
     Raises SettingError where the folder cannot be written, or holds any file but those of this
     very set: a reader takes labels and a rate from files beside the images.
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     tensors = {"images_best": images, "labels_best": labels}
     if lr is not None:
         tensors["lr"] = torch.tensor(lr)

@@ -20,8 +20,9 @@ from typing import Any
 from torch import Tensor
 
 from atomlib.datasets.image_data import ImageData
-from atomlib.distill import trajectory
+from atomlib.distill import check_iterations, trajectory
 from atomlib.distilled_set import DistilledSet, stem
+from atomlib.errors import check_kind
 from atomlib.evaluate import check_same_data, evaluate
 from atomlib.full_data import full_data_accuracies
 from atomlib.methods import METHODS, Method
@@ -29,6 +30,7 @@ from atomlib.preprocess import ZCA
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import (
     DamagedError,
+    as_path,
     check_writable,
     lock,
     read_record,
@@ -52,8 +54,9 @@ class Store:
     """Results of one report, in one folder."""
 
     def __init__(self, folder: str | Path, *, progress: bool = True):
-        """Raises SettingError where the folder cannot be written."""
-        self.layout = Layout(check_writable(Path(folder)))
+        """Raises SettingError where the folder cannot be written, as all calls do for what is no
+        data, method, settings or set."""
+        self.layout = Layout(check_writable(as_path("folder", folder)))
         self.progress = progress
 
     def distilled(self, data: ImageData, method: Method) -> DistilledSet:
@@ -71,7 +74,8 @@ class Store:
 
         Read where they were made before; otherwise one run makes them all.
         """
-        method = method.resolve(data)
+        method = _method(method, data)
+        check_iterations(at, method)
         with lock(self._unfinished(stem(data.name, method))):
             return self._trajectory(data, method, at)
 
@@ -131,8 +135,11 @@ class Store:
         resolved settings; "data", "evaluation" and "distillation" say what it was made from, where,
         and how long it took.
         """
-        config = config.resolve(data)
+        check_kind(
+            "distilled", distilled, DistilledSet, "what distill or DistilledSet.load returns"
+        )
         check_same_data(distilled, data)
+        config = _config(config, data)
         now = asked(config, data, distilled.digest())
         name = record_name(distilled.stem, config.model, config.variant)
         with lock(self._unfinished(evaluation_run(name))):
@@ -156,7 +163,7 @@ class Store:
         The set itself need not be there: its record says what it was made from. So the sets of
         checkpoints, the most of what a long run writes, can be left out of what is kept.
         """
-        method, config = method.resolve(data), config.resolve(data)
+        method, config = _method(method, data), _config(config, data)
         name = stem(data.name, method)
         record = self._read(record_name(name, config.model, config.variant))
         if self.layout.distilled(name).exists():
@@ -169,21 +176,21 @@ class Store:
 
     def has(self, data: ImageData, method: Method) -> bool:
         """Whether the set was made before, and would be read."""
-        return self._find(data, method.resolve(data)) is not None
+        return self._find(data, _method(method, data)) is not None
 
     def holds(self, data: ImageData, method: Method, config: EvalConfig) -> bool:
         """Whether both the set and its accuracies were made before, and would be read."""
-        there = self.layout.distilled(stem(data.name, method.resolve(data))).exists()
+        there = self.layout.distilled(stem(data.name, _method(method, data))).exists()
         return there and self.recorded(data, method, config) is not None
 
     def holds_full_data(self, data: ImageData, config: EvalConfig, *, zca: ZCA) -> bool:
         """Whether the record of ``full_data`` was made before, and would be read."""
         record = self._read(full_data_name(data.name))
-        return same_facts(record, asked(config.resolve(data), data, zca=zca))
+        return same_facts(record, asked(_config(config, data), data, zca=zca))
 
     def full_data(self, data: ImageData, config: EvalConfig, *, zca: ZCA) -> dict[str, Any]:
         """The record of networks trained on the full data: method and IPC "whole"."""
-        config = config.resolve(data)
+        config = _config(config, data)
         name = full_data_name(data.name)
         now = asked(config, data, zca=zca)
         with lock(self._unfinished(name)):
@@ -235,6 +242,20 @@ class Store:
     def _write(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
         write_record(self.layout.record(name), record)
         return record
+
+
+def _method(method: Method, data: ImageData) -> Method:
+    """A resolved method. Raises SettingError for what is none, or no data."""
+    check_kind("data", data, ImageData, "what load_dataset returns")
+    check_kind("method", method, Method, "an object of atomlib.methods, such as ATOM(ipc=1)")
+    return method.resolve(data)
+
+
+def _config(config: EvalConfig, data: ImageData) -> EvalConfig:
+    """Resolved settings of an evaluation. Raises SettingError for what is none, or no data."""
+    check_kind("data", data, ImageData, "what load_dataset returns")
+    check_kind("config", config, EvalConfig, "an EvalConfig")
+    return config.resolve(data)
 
 
 def _of_data(data: ImageData) -> dict[str, Any]:

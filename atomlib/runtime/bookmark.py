@@ -59,7 +59,8 @@ class Bookmark:
         if resume is None or isinstance(resume, cls):
             made = cls() if resume is None else resume
         else:
-            made = cls(_own(as_path("resume", resume), _key(run, terms)))
+            given = as_path("resume", resume, file=True)
+            made = cls(_own(given, _key(run, terms)))
         if made.path is not None:
             check_writable(made.path.parent)
         made.run, made.terms, made.key = run, terms, _key(run, terms)

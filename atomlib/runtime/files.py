@@ -31,31 +31,36 @@ LONGEST_NAME = 255
 """In bytes: what file systems allow."""
 
 
-def as_path(setting: str, value: object) -> Path:
-    """A path that somebody gave. Raises SettingError for what can be none."""
-    check_kind(setting, value, str | Path, "the path of a file or folder")
+def as_path(setting: str, value: object, *, file: bool = False) -> Path:
+    """A path that somebody gave, with ~ as a shell reads it; of a ``file``, one that has a name.
+
+    Raises SettingError for what can be none.
+    """
+    allowed = "the path of a file" if file else "the path of a file or folder"
+    check_kind(setting, value, str | Path, allowed)
+    path = Path(_from_home(setting, str(value), allowed))
     try:
-        longest = max((len(os.fsencode(part)) for part in Path(value).parts), default=1)
+        longest = max((len(os.fsencode(part)) for part in path.parts), default=1)
     except UnicodeEncodeError:  # half of a letter
         longest = 0
-    if not str(value) or "\0" in str(value) or not 1 <= longest <= LONGEST_NAME:
-        raise SettingError(f"{setting} is {shown(value)}; allowed: the path of a file or folder")
-    return Path(value)
+    nameless = file and path.name in ("", "..")
+    if not str(value) or "\0" in str(value) or not 1 <= longest <= LONGEST_NAME or nameless:
+        raise SettingError(f"{setting} is {shown(value)}; allowed: {allowed}")
+    return path
+
+
+def _from_home(setting: str, path: str, allowed: str) -> str:
+    """A path with ~, or ~somebody, filled in. Raises SettingError where there is no such home."""
+    if (full := os.path.expanduser(path)).startswith("~"):
+        raise SettingError(
+            f"{setting} is {shown(path)}, and there is no such home; allowed: {allowed}"
+        )
+    return full
 
 
 def own_path(setting: str, value: object) -> Path:
-    """The same of a command's option, as an absolute path; ~ is a home, as in a shell.
-
-    Raises SettingError for what can be no path, and for a home that is not there.
-    """
-    as_path(setting, value)
-    path = os.path.expanduser(str(value))
-    if path.startswith("~"):
-        raise SettingError(
-            f"{setting} is {shown(value)}, and there is no such home; allowed: the path of a file "
-            "or folder"
-        )
-    return Path(os.path.abspath(path))
+    """``as_path`` of a command's option, as an absolute path."""
+    return Path(os.path.abspath(as_path(setting, value)))
 
 
 @contextmanager
@@ -223,11 +228,7 @@ def cache_folder() -> Path:
     chosen = os.environ.get("ATOM_CACHE")
     if not chosen:
         return _default_cache(os.environ.get("HOME", ""))
-    if (folder := os.path.expanduser(chosen)).startswith("~"):
-        raise SettingError(
-            f"ATOM_CACHE is {chosen!r}, and there is no such home; allowed: the path of a folder"
-        )
-    return Path(folder)
+    return Path(_from_home("ATOM_CACHE", chosen, "the path of a folder"))
 
 
 @cache
