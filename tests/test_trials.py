@@ -12,6 +12,7 @@ import types
 import unicodedata
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from atomlib.report.findings import compare
 from atomlib.runs import Store, cells, parameters, profiles
 from atomlib.runs.status import status
 from atomlib.runtime import files
+from atomlib.runtime.torch_state import torch_defaults
 from atomlib.training import EvalConfig
 
 pytestmark = pytest.mark.torture
@@ -509,6 +511,41 @@ def test_the_callers_torch_changes_no_byte_and_is_put_back(restored, monkeypatch
     after = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_default_device())
     assert before == after
     assert torch.equal(made.trained, expected.trained) and torch.equal(found, accuracies)
+
+
+def test_threads_beside_each_other_are_as_ever(restored, make_data):
+    """torch's default types are the process's: the first to end must not put the caller's back."""
+    data = make_data()
+    methods = [TINY.but(iterations=iterations) for iterations in (1, 6, 12)]
+    expected = [distill(data, method, progress=False) for method in methods]
+    torch.set_default_dtype(torch.float64)
+    torch.set_float32_matmul_precision("medium")
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            made = [*pool.map(lambda method: distill(data, method, progress=False), methods)]
+            assert all(
+                torch.equal(a.trained, b.trained) for a, b in zip(made, expected, strict=True)
+            )
+    assert torch.get_default_dtype() == torch.float64
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
+def test_the_first_to_end_leaves_them_to_the_others(restored):
+    """Entered in two threads, left in either order, and once more by one that changed them."""
+    torch.set_default_dtype(torch.float64)
+    for first_out in (0, 1):
+        both = [torch_defaults(), torch_defaults()]
+        for one in both:
+            one.__enter__()
+        both.pop(first_out).__exit__(None, None, None)
+        assert torch.get_default_dtype() == torch.float32
+        both.pop().__exit__(None, None, None)
+        assert torch.get_default_dtype() == torch.float64
+    with torch_defaults():
+        torch.set_default_dtype(torch.float16)
+        with torch_defaults():
+            assert torch.get_default_dtype() == torch.float32
+    assert torch.get_default_dtype() == torch.float16
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

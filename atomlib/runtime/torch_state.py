@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, wraps
+from threading import Lock
 from typing import Any
 
 import torch
@@ -20,15 +21,10 @@ import torch
 def torch_defaults() -> Iterator[None]:
     """float32, on the CPU, gradients recorded, no autocast, full precision of float32 products."""
     name_account()
-    dtype, precision = torch.get_default_dtype(), torch.get_float32_matmul_precision()
     with ExitStack() as stack:
+        _of_process.enter()
+        stack.callback(_of_process.leave)
         # Each only where the caller has changed it, since some of them slow torch down.
-        if dtype != torch.float32:
-            stack.callback(torch.set_default_dtype, dtype)
-            torch.set_default_dtype(torch.float32)
-        if precision != "highest":
-            stack.callback(torch.set_float32_matmul_precision, precision)
-            torch.set_float32_matmul_precision("highest")
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         for device in ("cpu", "cuda"):
@@ -39,6 +35,39 @@ def torch_defaults() -> Iterator[None]:
         if not torch.is_grad_enabled():
             stack.enter_context(torch.enable_grad())
         yield
+
+
+class _OfProcess:
+    """Those of torch's defaults that all threads share: the first to enter changes them, and the
+    last to leave puts back what a caller had set, or one thread would end another's."""
+
+    def __init__(self):
+        self.lock, self.inside, self.callers = Lock(), 0, {}
+
+    def enter(self) -> None:
+        with self.lock:
+            self.inside += 1
+            for get, put, own in SHARED:
+                if (value := get()) != own:
+                    self.callers[put] = value
+                    put(own)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                for put, value in self.callers.items():
+                    put(value)
+                self.callers.clear()
+
+
+SHARED = (
+    (torch.get_default_dtype, torch.set_default_dtype, torch.float32),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+)
+"""How each is read and set, and what it is here."""
+
+_of_process = _OfProcess()
 
 
 @cache
