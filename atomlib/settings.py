@@ -5,6 +5,7 @@ the data or on another setting; ``resolve`` fills it in, and what is stored and 
 filled-in form.
 """
 
+import re
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -75,10 +76,16 @@ def _explain(error: ValidationError, settings: type[BaseModel]) -> str:
         allowed = list(settings.model_fields)
         near = did_you_mean(name, allowed)
         return f"unknown setting {shown(name)}{near}; allowed: {', '.join(allowed)}"
+    if first["type"] == "missing":
+        return f"{name} of {settings.__name__} is not given; allowed: a value, it has no default"
+    if first["type"] == "string_pattern_mismatch" and first["ctx"]["pattern"] == VARIANT:
+        return f"{name} is {shown(value)}; allowed: lower-case letters, digits, '.', '_' and '+'"
     near = ""
     if first["type"] == "literal_error":
         near = did_you_mean(value, first["ctx"]["expected"].replace(" or ", ", ").split(", "))
         near = near.replace("\"'", "'").replace("'\"", "'")
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Input should ")
+    wanted = re.sub(r"^(String|List|Tuple|Set|Dictionary|Value|Data) should (have )?", "", wanted)
+    wanted = wanted.replace("match pattern", "text of the pattern")
     wanted = wanted.replace("a valid integer", "an integer").replace("a valid ", "a ")
     return f"{name or 'input'} is {shown(value)}{near}; allowed: {wanted}"

@@ -1,9 +1,13 @@
 """Settings: copies, JSON, and one sentence for anything wrong."""
 
+import json
+from typing import Annotated
+
 import pytest
+from pydantic import Field
 
 from atomlib.augmentation import DSAConfig
-from atomlib.methods import ATOM
+from atomlib.methods import ATOM, DM
 from atomlib.training import EvalConfig
 
 NAN = float("nan")
@@ -42,7 +46,13 @@ def test_but_changes_a_copy():
         ({"seed": -1}, ["seed is -1", "0"]),
         ({"layers": (1, 0)}, ["layers.1 is 0", "1"]),
         ({"layers": 2}, ["layers is 2", "tuple"]),
-        ({"variant": "a\nb"}, ["variant is 'a\\nb'", "match"]),
+        ({"variant": "a\nb"}, ["variant is 'a\\nb'", "lower-case letters"]),
+        (
+            {"variant": "My Variant"},
+            ["variant is 'My Variant'; allowed: lower-case letters, digits, '.', '_' and '+'"],
+        ),
+        ({"variant": "a" * 101}, ["; allowed: at most 100 characters"]),
+        ({"variant": 1}, ["variant is 1; allowed: a string"]),
         ({"model": "convnt"}, ["model is 'convnt'", "did you mean 'convnet'"]),
         ({"norm": "instnce"}, ["norm is 'instnce'", "did you mean 'instance'", "'batch'"]),
         ({"loss_scal": 1.0}, ["'loss_scal'", "did you mean 'loss_scale'", "image_lr"]),
@@ -69,6 +79,27 @@ def test_a_bad_setting_is_one_sentence(complains, settings, parts):
 def test_a_bad_setting_of_the_evaluation_is_one_sentence(complains, settings, parts):
     with complains("allowed: ", *parts):
         EvalConfig(**settings)
+
+
+class Own(DM):
+    weight: float
+    word: Annotated[str, Field(pattern="^x*$")] = ""
+    pair: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), max_length=2, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "weight of Own is not given; allowed: a value, it has no default"),
+        ({"weight": 1.0, "word": "y"}, "word is 'y'; allowed: text of the pattern '^x*$'"),
+        ({"weight": 1.0, "pair": (1, 2, 3)}, "; allowed: at most 2 items"),
+    ],
+)
+def test_settings_of_ones_own_are_as_plain(complains, settings, sentence):
+    with complains(sentence):
+        Own(**settings)
+    with complains(sentence):
+        Own.from_json(json.dumps(settings))
 
 
 BAD_DSA = [
