@@ -127,7 +127,12 @@ class DistilledSet(Dataset):
         path = as_path("path", path)
         if not os.path.isfile(path):
             raise SettingError(f"distilled set {path} is missing; make it with distill(...).save")
-        tensors, about = read_tensors(path)
+        try:
+            tensors, about = read_tensors(path)
+        except DamagedError as error:
+            if path.suffix == ".safetensors":
+                raise
+            raise DamagedError(f"{error}; read_published reads other authors' files") from None
         try:
             if about["format"] != FORMAT:
                 raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
@@ -269,8 +274,9 @@ def load_folder(
     sets = [s for s in sets if seed is None or s.method.seed == seed]
     if not sets:
         of_seed = "" if seed is None else f" and seed {seed}"
+        found = f"holds no distilled set of {', '.join(wanted or METHODS)}{of_seed}"
         raise SettingError(
-            f"folder {folder} holds no distilled set of {', '.join(wanted or METHODS)}{of_seed}; "
+            f"folder {folder} {found if folder.is_dir() else 'is not there'}; "
             f"make them with: make reports PROFILE={folder.parent.name or 'quick'}"
         )
     return sorted(

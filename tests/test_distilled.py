@@ -197,6 +197,12 @@ def test_a_folder_is_no_file(tmp_path, complains):
         DistilledSet.load(tmp_path)
 
 
+def test_another_authors_file_is_answered_with_what_reads_it(tmp_path, complains):
+    torch.save(torch.zeros(3, 3, 8, 8), tmp_path / "images_best.pt")
+    with complains("images_best.pt is", "read_published reads other", kind=DamagedError):
+        DistilledSet.load(tmp_path / "images_best.pt")
+
+
 def test_a_file_cut_anywhere_is_named(saved, complains):
     whole = saved.read_bytes()
     for length in [*range(0, len(whole), 149), len(whole) - 1]:
@@ -363,7 +369,7 @@ def test_a_folder_without_the_sets_is_answered_with_the_command(make_set, tmp_pa
     for methods in (["atom"], ["atom", "random"]):
         with complains(folder, ", ".join(methods), "make reports PROFILE=quick"):
             load_folder(folder, methods)
-    with complains("make reports PROFILE=none"):
+    with complains(f"folder {tmp_path}/none/distilled is not there", "make reports PROFILE=none"):
         load_folder(tmp_path / "none" / "distilled")
     with complains("did you mean 'atom'"):
         load_folder(folder, ["atmo"])

@@ -101,6 +101,31 @@ def test_the_example_is_written_once_and_whole(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["example"]
 
 
+def test_the_example_is_whole_where_two_processes_write_it(tmp_path, monkeypatch):
+    folder, plain = tmp_path / "example", Image.Image.save
+
+    def save_beside_another(self, *args, **kwargs):
+        """Before the first image is written, another process begins and ends."""
+        monkeypatch.setattr(Image.Image, "save", plain)
+        example_folder(folder, train=1, test=1)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "save", save_beside_another)
+    assert example_folder(folder, train=2, test=2) == folder
+    assert len([*folder.rglob("*.png")]) == 20
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in tmp_path.iterdir()] == ["example"]
+
+
+def test_the_example_is_not_put_in_place_of_a_file(tmp_path, complains):
+    (tmp_path / "example").touch()
+    with complains(tmp_path / "example", "could not be written", "allowed: a new"):
+        example_folder(tmp_path / "example", train=1, test=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["example"]
+    with complains("folder is '.'", "allowed: the path"):
+        example_folder(".")
+
+
 def test_the_first_of_each_class_in_its_order(make_data):
     data = make_data(counts=(4, 2, 3))
     images, labels = first_of_each(data, "train", 3)

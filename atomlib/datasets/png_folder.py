@@ -1,8 +1,8 @@
 """Export of images as folders of PNG files, for torchvision and Hugging Face."""
 
-import os
 import re
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,19 +63,32 @@ def example_folder(folder: str | Path, *, train: int = 30, test: int = 10) -> Pa
     """Write a data set as a folder of images, {train,test}/<class>/<number>.png, to try with.
 
     It holds scikit-learn's digits, a few per class, and is what ``load_dataset`` reads as
-    "folder:<folder>". Where it is there already, it stays as it is.
+    "folder:<folder>". Where it is there already, also by another process in the meantime, it stays
+    as it is. Raises SettingError where it cannot be written.
     """
-    if (folder := Path(folder)).is_dir() and any(folder.iterdir()):
+    folder = as_path("folder", folder, file=True)  # which is put in its place by its name
+    if _is_full(folder):
         return folder
     data = load_dataset("digits")
+    check_writable(folder.parent)
     # Beside it and renamed, so that a kill leaves no part of a data set that looks like one.
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    check_writable(partial)
-    for split, count in (("train", train), ("test", test)):
-        images, labels = first_of_each(data, split, count)
-        _write(images, labels, [partial / split / name for name in data.class_names], partial)
-    partial.rename(folder)
+    partial = Path(
+        tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial")
+    )
+    try:
+        for split, count in (("train", train), ("test", test)):
+            images, labels = first_of_each(data, split, count)
+            _write(images, labels, [partial / split / name for name in data.class_names], partial)
+        partial.chmod(0o755)  # mkdtemp's is readable by its owner only
+        partial.rename(folder)
+    except OSError as error:
+        if not _is_full(folder):
+            raise SettingError(
+                f"{folder} could not be written ({error.strerror or error}); allowed: a new or an "
+                "empty folder"
+            ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -99,13 +112,17 @@ def write_png(pixels: UInt8[np.ndarray, "h w c"], path: Path) -> None:
     Image.fromarray(pixels.squeeze(-1) if grey else pixels).save(path, format="png")
 
 
+def _is_full(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
 def _new(folder: str | Path, images: Tensor) -> Path:
     folder = as_path("folder", folder)
     if images.shape[1] not in (1, 3):
         raise SettingError(
             f"images have {images.shape[1]} channels; allowed in PNG files: 1 (grey) or 3 (colour)"
         )
-    if os.path.isdir(folder) and any(folder.iterdir()):
+    if _is_full(folder):
         raise SettingError(f"folder {folder} is not empty; allowed: a new or an empty one")
     return check_writable(folder)
 
