@@ -483,6 +483,15 @@ def test_images_that_are_not_square_are_refused_with_the_way_out(tmp_path, refus
     refuses(folder, folder, "10 x 8", "square", "resize")
 
 
+@pytest.mark.parametrize("shape", [{"width": 10}, {"width": 1, "height": 1}])
+def test_a_shape_that_will_not_do_is_told_by_the_first_image(tmp_path, refuses, monkeypatch, shape):
+    read, plain = [], image_folder.read_image
+    monkeypatch.setattr(image_folder, "read_image", lambda *a: read.append(a[0]) or plain(*a))
+    folder = write(tmp_path / "pets", made_up(**shape))
+    refuses(folder, folder, "square ones of 2 pixels or more", "resize")
+    assert read == ["train/ant/0.png"]
+
+
 @pytest.mark.parametrize(
     ("splits", "absent"),
     [(("train",), "no test/ or val/"), (("test",), "no train/"), (("val",), "no train/")],
@@ -497,6 +506,6 @@ def test_an_empty_folder_is_refused(tmp_path, refuses):
     refuses(tmp_path / "pets", "no train/")
 
 
-@pytest.mark.parametrize("resize", [0, -1])
+@pytest.mark.parametrize("resize", [0, -1, 1])
 def test_a_bad_resize_is_refused(tmp_path, refuses, resize):
-    refuses(write(tmp_path / "pets", made_up()), f"resize is {resize}", "1 pixel", resize=resize)
+    refuses(write(tmp_path / "pets", made_up()), f"resize is {resize}", "2 pixels", resize=resize)

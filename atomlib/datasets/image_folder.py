@@ -39,8 +39,8 @@ def load_folder(path: Path, resize: int | None, source: str = "") -> ImageData:
     the file that is wrong.
     """
     most = math.isqrt(PIXELS)
-    if resize is not None and (type(resize) is not int or not 1 <= resize <= most):
-        raise DataError(f"resize is {shown(resize)}; allowed: 1 pixel or more, to {most}, or None")
+    if resize is not None and (type(resize) is not int or not 2 <= resize <= most):
+        raise DataError(f"resize is {shown(resize)}; allowed: 2 pixels or more, to {most}, or None")
     name = stem(path)
     check_name(name)
     if not path.is_dir() and not path.is_file():
@@ -85,6 +85,12 @@ def _decode(name: str, path: Path, resize: int | None) -> tuple[ImageData, str]:
     files = dict(listing.read(wanted))
     # The first image says how large all of them are, or they are refused as they are decoded.
     first = read_image(wanted[0], files[wanted[0]], path, resize).array
+    size = first.shape[:2]
+    if size[0] != size[1] or size[0] < 2:
+        raise DataError(
+            f"images of {path} are {_size(first)}; allowed: square ones of 2 pixels or more, or a "
+            "resize setting"
+        )
     needed = 3 * first.shape[0] * first.shape[1] * len(wanted)
     if needed > DECODED_BYTES:
         raise DataError(
@@ -112,10 +118,6 @@ def _decode(name: str, path: Path, resize: int | None) -> tuple[ImageData, str]:
             )
         )
     bits = use_bits(decoded, wanted, files, path, resize)
-    if first.shape[0] != first.shape[1]:
-        raise DataError(
-            f"images of {path} are {_size(first)}; allowed: square ones, or a resize setting"
-        )
     channels = 3 if any(pixels.array.ndim == 3 for pixels in decoded) else 1
     arrays = iter([pixels.array for pixels in decoded])
     images = {
