@@ -107,9 +107,11 @@ def is_reduced(record: dict[str, Any]) -> bool:
 
 
 def is_as_in_paper(record: dict[str, Any]) -> bool:
-    """Whether all settings are those that the paper prints; more networks than its are allowed."""
-    settings = changes(record).keys() - {"networks"}
-    return recipe_of(record) == "text" and not settings and not is_reduced(record)
+    """Whether all settings are those that the paper prints; more networks than its are allowed.
+    What is not evaluated is not."""
+    if recipe_of(record) != "text" or "evaluate" not in record or is_reduced(record):
+        return False
+    return not changes(record).keys() - {"networks"}
 
 
 def lasts(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
