@@ -141,6 +141,17 @@ def test_how_far_the_images_grew_is_what_the_committed_sets_say():
         for name in ("atom", "datadam", "random")
     )
     assert told == {f"{grown / real:.1f}" for grown in (atom, datadam)}
+    real, *grown = (
+        load_file(sets / f"cifar10-{name}.safetensors")["trained"].std()
+        for name in (
+            "random-ipc10-seed0-code",
+            "held-out-atom-ipc10-seed0-code-loss_scale.1000",
+            "held-out-atom-ipc10-seed0-code",
+        )
+    )
+    large, plain = (f"{each / real:.1f}" for each in grown)
+    said = " ".join(EVERYWHERE.split())
+    assert f"the images is {large} times Random's (by the code as it is {plain} times)" in said
 
 
 TOLD = " ".join(re.sub(r"<!-- reports/.*?<!-- end -->", "", EVERYWHERE, flags=re.DOTALL).split())
