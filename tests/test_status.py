@@ -222,9 +222,8 @@ def test_the_command_lists_and_counts(results, monkeypatch, capsys, complains):
         module.status("elsewhere")
 
 
-@pytest.mark.parametrize("earlier", [False, True])
-def test_a_profiles_results_are_the_clones_until_its_first_run(results, monkeypatch, earlier):
-    """Those of your_data/ in it too; where that run began was kept in build/ before."""
+def test_a_profiles_results_are_the_clones_until_its_first_run(results, monkeypatch):
+    """Those of your_data/ in it too."""
     clone = results.folder.parent
     monkeypatch.chdir(clone)
     (clone / "notebooks" / "profiles").mkdir(parents=True)
@@ -237,10 +236,9 @@ def test_a_profiles_results_are_the_clones_until_its_first_run(results, monkeypa
     assert found == dict.fromkeys(
         (f"set your_data/{STEM}", f"accuracies your_data/{STEM}"), "from the clone"
     )
-    started = mine.started_before if earlier else mine.started
-    started.parent.mkdir(parents=True, exist_ok=True)
-    started.touch()
-    os.utime(started, (0, 0))
+    mine.started.parent.mkdir(parents=True, exist_ok=True)
+    mine.started.touch()
+    os.utime(mine.started, (0, 0))
     for folder in (mine.folder, mine.folder / "your_data"):
         assert {line.state for line in status(folder)} == {"done"}
 

@@ -7,7 +7,6 @@ lands in reports/<name>/.
 
 import argparse
 import json
-import math
 import os
 import re
 import sys
@@ -213,12 +212,10 @@ def run_profile(
 
 def _begun(layout: Layout) -> float:
     """When the first run here began, which is now where there was none (see ``made_since``)."""
-    report, since = layout.of_clone, made_since(layout.folder)
+    report = layout.of_clone
     if report is not None and not report.started.exists():
         with atomic_write(report.started) as partial:
             partial.touch()
-            if since < math.inf:  # an earlier version kept it elsewhere
-                os.utime(partial, (since, since))
     return made_since(layout.folder)
 
 

@@ -279,8 +279,7 @@ def made_since(folder: str | Path) -> float:
     report = Layout(folder).of_clone
     if report is None:
         return 0.0
-    times = (p.stat().st_mtime for p in (report.started, report.started_before) if p.exists())
-    return next(times, math.inf)
+    return report.started.stat().st_mtime if report.started.exists() else math.inf
 
 
 def facts_of_set(made: DistilledSet) -> Facts:

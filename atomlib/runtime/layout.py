@@ -184,11 +184,6 @@ class Layout:
         """A file as old as the first run in this clone."""
         return self.unfinished / "started"
 
-    @property
-    def started_before(self) -> Path:
-        """Where earlier versions kept it: what removed build/ made all results be made again."""
-        return self.build / "started"
-
     def running(self, notebook: str) -> Path:
         """A notebook while it is executed."""
         return self.build / f"{notebook}.ipynb"
