@@ -160,6 +160,14 @@ def test_reset_refuses_a_layer_that_it_cannot_draw():
         reset_parameters(nn.Sequential(nn.Linear(2, 2), nn.PReLU()), seeded())
 
 
+def test_a_layer_with_a_buffer_of_its_own_is_refused_too():
+    """Its values are not drawn, and networks are built without any."""
+    layer = nn.Identity()
+    layer.register_buffer("table", torch.arange(3))
+    with pytest.raises(TypeError, match="Identity"):
+        reset_parameters(nn.Sequential(layer), None)
+
+
 def test_the_generators_seed_decides_the_weights():
     first, again, other = (convnet(width=16, seed=seed) for seed in (0, 0, 1))
     for one, same, another in zip(*map(drawn_layers, (first, again, other)), strict=True):

@@ -157,8 +157,8 @@ def reset_parameters(model: nn.Module, generator: torch.Generator | None) -> Non
     joint weight Xavier-uniform, biases 0; class token 0, positional embedding normal with
     deviation 0.02 (torchvision's). Dropout starts a new stream. In place, so that a compiled
     step keeps its tensors. Everything comes from ``generator``, or from PyTorch's global one
-    where it is None. Raises TypeError for a layer it does not know, rather than leaving it as
-    it was.
+    where it is None. Raises TypeError for a layer with weights or buffers that it does not know,
+    rather than leaving them as they were.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -174,7 +174,8 @@ def reset_parameters(model: nn.Module, generator: torch.Generator | None) -> Non
             module.reseed(generator)
         else:
             # By name: torchvision, whose classes these are, is slow to import.
-            for name, parameter in module.named_parameters(recurse=False):
+            own = *module.named_parameters(recurse=False), *module.named_buffers(recurse=False)
+            for name, parameter in own:
                 match type(module).__name__, name:
                     case "MultiheadAttention", "in_proj_weight":
                         nn.init.xavier_uniform_(parameter, generator=generator)
