@@ -22,7 +22,8 @@ from atomlib.methods import METHODS, Method, UnknownMethod, find, place
 from atomlib.published import PublishedSet, read_published
 from atomlib.published.hand_on import write_dc, write_mtt
 from atomlib.published.layouts import rate_in
-from atomlib.runtime.files import DamagedError, as_path, digest_of, read_tensors, write_tensors
+from atomlib.runtime.files import DamagedError, digest_of, read_tensors, write_tensors
+from atomlib.runtime.paths import as_path
 
 __all__ = ["DistilledSet", "PublishedSet", "by_class", "load_folder", "read_published"]
 

@@ -21,7 +21,7 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.errors import SettingError, did_you_mean, shown
 from atomlib.runtime.cache import keep_tensors, kept_tensors
 from atomlib.runtime.device import memory
-from atomlib.runtime.files import cache_folder
+from atomlib.runtime.paths import cache_folder
 from atomlib.runtime.torch_state import under_torch_defaults
 
 STATISTICS = {k.name: k.statistics for k in (*known.OFFICIAL, known.TINYIMAGENET)}

@@ -13,9 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from atomlib.methods import ATOM, DM, RandomImages
 from atomlib.methods.learned_images import LearnedImages
 from atomlib.recipes import RECIPES
-from atomlib.report import readable
+from atomlib.report import readable, sentences
 from atomlib.report.figures import cost_figure
-from atomlib.report.findings import cost_findings
 from atomlib.runs import cost
 from atomlib.runs.cost import costs, matrix_rate, peak_memory, seconds, step_cost
 from atomlib.runs.processes import alone
@@ -123,7 +122,7 @@ def test_every_method_is_measured_in_a_process_of_its_own(make_data):
     assert table.method.tolist() == ["dm", "atom"]
     assert (table.step_peak_mb <= table.peak_mb).all() and (table.step_peak_mb > 50).all()
     assert (table.peak_mb * 1e6 < peak_memory(CPU) - 3e8).all() and held.numel()
-    (sentence,) = cost_findings(table)
+    (sentence,) = sentences.of_costs(table)
     ratio = table.step_s[1] / table.step_s[0]
     assert f"{ratio:.2f} times one of DM" in sentence
     assert readable.costs(table).method.tolist() == ["DM", "ATOM"]

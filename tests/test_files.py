@@ -9,7 +9,8 @@ from safetensors import SafetensorError
 
 from atomlib.errors import SettingError
 from atomlib.runtime import files
-from atomlib.runtime.files import atomic_write, cache_folder, check_writable, sha256_file
+from atomlib.runtime.files import atomic_write, sha256_file
+from atomlib.runtime.paths import cache_folder, check_writable
 
 
 def full_disk(*_):

@@ -18,7 +18,7 @@ from atomlib.augmentation import DSAConfig
 from atomlib.distill import distill
 from atomlib.distilled_set import DistilledSet
 from atomlib.methods import ATOM, DM, METHODS
-from atomlib.report import findings, tables
+from atomlib.report import findings, sentences, tables
 from atomlib.report.figures import (
     WIDEST,
     accuracy_figure,
@@ -580,7 +580,7 @@ def test_only_records_of_one_seed_are_compared_over_their_networks():
 
 
 def test_a_curve_of_one_point_brings_nothing_to_tell():
-    assert findings.curve_findings([record(method="random")]) == []
+    assert sentences.of_curves([record(method="random")]) == []
 
 
 def test_tests_are_rows_of_a_table():
@@ -631,7 +631,7 @@ def test_pairs_of_powers_are_averaged_by_which_is_the_higher():
         record("digits", accuracies=[value - 1, value + 1]) | {"variant": f"ps{p}.pc{q}"}
         for (p, q), value in grid.items()
     ]
-    assert findings.power_sentences(tables.variant_table(records)) == [
+    assert sentences.of_powers(tables.variant_table(records)) == [
         "digits (8 x 8), IPC 1: the highest is ps1.pc4, 60.0; on average 60.0 with the higher "
         "channel power (1 of 4 pairs), 40.0 with the higher spatial power (1 of 4 pairs), 51.0 "
         "with equal powers (2 of 4 pairs)."

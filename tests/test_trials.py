@@ -31,7 +31,7 @@ from atomlib.report import figures, pictures
 from atomlib.report.findings import compare
 from atomlib.runs import Store, cells, parameters, profiles
 from atomlib.runs.status import status
-from atomlib.runtime import files
+from atomlib.runtime import files, paths
 from atomlib.runtime.torch_state import torch_defaults
 from atomlib.training import EvalConfig
 
@@ -636,7 +636,7 @@ def test_an_account_without_name_and_home_can_do_everything(tmp_path):
 
 def test_a_cache_may_be_named_from_home(monkeypatch):
     monkeypatch.setenv("ATOM_CACHE", "~/kept")
-    assert files.cache_folder() == files.Path.home() / "kept"
+    assert paths.cache_folder() == paths.Path.home() / "kept"
 
 
 # The user's Jupyter, YAML and the shell

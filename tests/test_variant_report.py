@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from atomlib.methods import ATOM
-from atomlib.report import figures, hyperparameters, readable
-from atomlib.report.findings import against, curve_findings, nas_findings, transfer_findings
+from atomlib.report import figures, hyperparameters, readable, sentences
+from atomlib.report.findings import against, transfer_findings
 from atomlib.report.readable import provenance
 from atomlib.report.records import named_by_recipe
 from atomlib.report.tables import curve_table, transfer_table, variant_table
@@ -184,12 +184,12 @@ def test_a_curve_is_in_the_order_of_iterations():
 
 
 def test_what_iterations_bring_and_what_choosing_hides_is_said():
-    (sentence,) = curve_findings(CURVE)
+    (sentence,) = sentences.of_curves(CURVE)
     gained = stats.ttest_ind([80.0, 81.0, 82.0], [50.0, 50.5, 51.0], equal_var=False).pvalue
     assert "90 iterations bring +30.5 points over 0" in sentence
     assert f"(Welch's t-test over networks, p = {gained:.2g})" in sentence
     assert "the best, at 30, is 9.2 above the last" in sentence
-    (sentence,) = curve_findings([checkpoint(0, [1.0]), checkpoint(90, [2.0])])
+    (sentence,) = sentences.of_curves([checkpoint(0, [1.0]), checkpoint(90, [2.0])])
     assert "not tested: 1 and 1 networks are too few" in sentence
     assert "the last iterate is the best" in sentence
 
@@ -313,7 +313,7 @@ def test_the_search_is_told_in_sentences_by_correlation():
             search("whole", 0.95, 0.9, 1.0, 48, 90.0),
         ]
     )
-    first, second, last = nas_findings(table)
+    first, second, last = sentences.of_search(table)
     assert first.startswith("ATOM: Spearman 0.80 (0.70 to 0.90)") and "in 25 % of its time" in first
     assert "88.0 %, -2.0 points" in first and second.startswith("Random")
     assert last == "The intervals of ATOM and Random do not overlap."
@@ -321,8 +321,8 @@ def test_the_search_is_told_in_sentences_by_correlation():
     assert shown["its first 5"].tolist() == ["–"] * 3
     assert shown["trained on"].tolist() == ["Random", "ATOM", "full data"]
     table.loc[0, "high"] = 0.75
-    assert nas_findings(table)[-1].startswith("All proxies' intervals overlap")
+    assert sentences.of_search(table)[-1].startswith("All proxies' intervals overlap")
     table.loc[0, ["correlation", "low", "high"]] = np.nan  # its accuracies are all the same
-    first, second, last = nas_findings(table)
+    first, second, last = sentences.of_search(table)
     assert first.startswith("ATOM") and second.startswith("Random: no correlation with training")
     assert last.startswith("Fewer than two proxies have a correlation")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from atomlib.datasets import known
 from atomlib.datasets.image_data import BROUGHT, ImageData
 from atomlib.runtime.cache import keep_tensors, kept_tensors
-from atomlib.runtime.files import cache_folder
+from atomlib.runtime.paths import cache_folder
 
 CACHE_FORMAT = 5  # raise it when decoding changes, so that old caches are not read
 

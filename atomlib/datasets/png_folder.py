@@ -16,7 +16,8 @@ from torch import Tensor
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
 from atomlib.errors import SettingError
-from atomlib.runtime.files import as_path, atomic_write, check_writable
+from atomlib.runtime.files import atomic_write
+from atomlib.runtime.paths import as_path, check_writable
 
 
 def png_folder(

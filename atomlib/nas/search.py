@@ -36,8 +36,9 @@ from atomlib.runs.engine import Engine
 from atomlib.runs.processes import processors
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.device import Execution, free_memory, pick_device
-from atomlib.runtime.files import as_path, check_writable, digest_of, lock
+from atomlib.runtime.files import digest_of, lock
 from atomlib.runtime.layout import Layout
+from atomlib.runtime.paths import as_path, check_writable
 from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import hardware
 from atomlib.runtime.torch_state import under_torch_defaults

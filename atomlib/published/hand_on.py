@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atomlib.errors import SettingError
-from atomlib.runtime.files import as_path, atomic_write, check_writable
+from atomlib.runtime.files import atomic_write
+from atomlib.runtime.paths import as_path, check_writable
 
 # As the codes name data sets and methods in their files.
 NAMES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "tinyimagenet": "TinyImageNet"}

@@ -21,14 +21,8 @@ from atomlib.published.layouts import ALLOWED, Found
 from atomlib.published.looks import Looks
 from atomlib.published.pixels import SPACES, Space, statistics_of
 from atomlib.published.tensor_files import SUFFIXES
-from atomlib.runtime.files import (
-    DamagedError,
-    as_path,
-    check_start,
-    digest_of,
-    read_about,
-    read_tensors,
-)
+from atomlib.runtime.files import DamagedError, check_start, digest_of, read_about, read_tensors
+from atomlib.runtime.paths import as_path
 
 
 @dataclass(eq=False)

@@ -1,6 +1,4 @@
-"""Tests of significance and the sentences below a table: Welch's t-test, measured against measured
-and measured against published.
-"""
+"""Tests of significance: Welch's t-test, measured against measured and against published."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,15 +9,13 @@ import numpy as np
 import pandas as pd
 import scipy  # its stats load where they are first used: half a second
 
-from atomlib.methods import ATOM, DM, RandomImages, place
+from atomlib.methods import ATOM, RandomImages, place
 from atomlib.report.published import published_text
 from atomlib.report.records import (
     by,
     by_recipe,
-    by_run,
     data_label,
     data_of,
-    iterations_of,
     label,
     lasts,
     points,
@@ -209,7 +205,7 @@ def at_chance(record: dict[str, Any]) -> bool:
     return min(record["accuracies"]) <= 100 * limit
 
 
-def _p(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+def p_of(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     p, why = _welch(ours, theirs)
     return f"not tested: {why}" if p is None else f"p = {p:.2g}"
 
@@ -315,96 +311,3 @@ def against(records: Iterable[dict[str, Any]], base: str) -> list[Finding]:
 
 def _cell(record: dict[str, Any]) -> tuple:
     return (*(record[key] for key in ("dataset", "ipc", "method", "seed")), recipe_of(record))
-
-
-def curve_findings(records: Iterable[dict[str, Any]]) -> list[str]:
-    """One sentence per distillation of several checkpoints: what the iterations brought, and best
-    against last."""
-    sentences = []
-    for (_, ipc, method, seed, recipe, _), run in by_run(records).items():
-        if len(run) == 1:
-            continue
-        first, last = min(run, key=iterations_of), max(run, key=iterations_of)
-        best = max(run, key=lambda r: float(np.mean(r["accuracies"])))
-        gain, gap = (
-            float(np.mean(a["accuracies"]) - np.mean(b["accuracies"]))
-            for a, b in ((last, first), (best, last))
-        )
-        kept = "the last iterate is the best" if best is last else (
-            f"the best, at {iterations_of(best)}, is {tenths(gap)} above the last "
-            f"({_p(best, last)}, not corrected for having been chosen)"
-        )  # fmt: skip
-        sentences.append(
-            f"{by_recipe(method, recipe)}, {data_of(last).label}, IPC {ipc}, seed {seed}: "
-            f"{iterations_of(last)} iterations bring {points(gain)} points over "
-            f"{iterations_of(first)} (Welch's t-test over networks, {_p(last, first)}); {kept}."
-        )
-    return sentences
-
-
-def power_sentences(table: pd.DataFrame) -> list[str]:
-    """One per data set, IPC and recipe of a power grid: the highest pair, and the mean accuracy of
-    the pairs by which power is the higher."""
-    sentences = []
-    for (dataset, ipc, recipe), part in table.groupby(["dataset", "ipc", "recipe"], sort=False):
-        pairs = part.variant.str.extract(r"ps([\d.]+)\.pc([\d.]+)$").astype(float)
-        higher = np.sign(pairs[1] - pairs[0])
-        kinds = {1: "the higher channel power", -1: "the higher spatial power", 0: "equal powers"}
-        groups = {kind: part["mean"][higher == sign] for sign, kind in kinds.items()}
-        means = [
-            f"{tenths(mean.mean())} with {kind} ({len(mean)} of {len(part)} pairs)"
-            for kind, mean in groups.items()
-            if len(mean)
-        ]
-        best = part.loc[part["mean"].idxmax()]
-        sentences.append(
-            f"{data_label(table, dataset)}, IPC {ipc}{by(recipe)}: the highest is {best.variant}, "
-            f"{tenths(best['mean'])}; on average {', '.join(means)}."
-        )
-    return sentences
-
-
-def cost_findings(table: pd.DataFrame) -> list[str]:
-    """One sentence per IPC and recipe: how the methods' iterations compare in time and memory."""
-    sentences = []
-    for (ipc, recipe), part in table.groupby(["ipc", "recipe"], sort=False):
-        part = part.set_index("method")
-        if not {DM.name, ATOM.name} <= set(part.index):
-            continue
-        dm, atom = part.loc[DM.name], part.loc[ATOM.name]
-        sentences.append(
-            f"IPC {ipc}{by(recipe)}: an iteration of ATOM takes "
-            f"{atom.step_s / dm.step_s:.2f} times one of DM and "
-            f"{atom.step_peak_mb / dm.step_peak_mb:.2f} times its memory; it stands at "
-            f"{atom.times_bound:.2g} times the arithmetic bound, DM's at {dm.times_bound:.2g}."
-        )
-    return sentences
-
-
-def nas_findings(table: pd.DataFrame) -> list[str]:
-    """One sentence per proxy, the best correlated first, and the reference."""
-    rivals = table[table["proxy"] != "whole"].sort_values("correlation", ascending=False)
-    whole = table.set_index("proxy").loc["whole"]
-    sentences = []
-    for cell in rivals.itertuples():
-        gap = points(cell.accuracy - cell.best_accuracy)
-        found = f"{cell.correlation:.2f} ({cell.low:.2f} to {cell.high:.2f})"
-        found = "no correlation" if pd.isna(cell.correlation) else f"Spearman {found}"
-        sentences.append(
-            f"{label(cell.proxy)}: {found} with training on all images, in "
-            f"{100 * cell.seconds / whole.seconds:.0f} % of its time; it chose a network that "
-            f"reaches {tenths(cell.accuracy)} %, {gap} points from the best there is."
-        )
-    rivals = rivals.dropna(subset=["correlation", "low", "high"])
-    if len(rivals) < 2:
-        few = "Fewer than two proxies have a correlation: too few candidates, or equal accuracies."
-        return [*sentences, few]
-    first, last = rivals.iloc[0], rivals.iloc[-1]
-    if rivals.low.max() <= rivals.high.min():
-        verdict = "All proxies' intervals overlap; their differences were not tested."
-    elif first.low > last.high:
-        pair = " and ".join(label(cell["proxy"]) for cell in (first, last))
-        verdict = f"The intervals of {pair} do not overlap."
-    else:
-        verdict = "Some intervals overlap and some do not; the first and last proxy's do."
-    return [*sentences, verdict]

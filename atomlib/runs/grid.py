@@ -23,8 +23,9 @@ from atomlib.methods import METHODS, Method, find
 from atomlib.models.build import NetworkConfig, operations
 from atomlib.preprocess import ZCA
 from atomlib.recipes import DISAGREEMENTS, RECIPES, Change
-from atomlib.runtime.files import LONGEST_NAME, name_bytes
+from atomlib.runtime.files import name_bytes
 from atomlib.runtime.layout import Layout, evaluation_run, record_name
+from atomlib.runtime.paths import LONGEST_NAME
 from atomlib.settings import VARIANT
 from atomlib.training import EvalConfig
 

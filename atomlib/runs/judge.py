@@ -26,16 +26,14 @@ from atomlib.runs.store import asked, counts, same_facts
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import (
     DamagedError,
-    as_path,
     atomic_write,
-    check_writable,
     lock,
-    own_path,
     read_record,
     set_aside,
     write_record,
 )
 from atomlib.runtime.layout import Layout, judged_name
+from atomlib.runtime.paths import as_path, check_writable, own_path
 from atomlib.runtime.provenance import given, ran
 from atomlib.training import REVISION, EvalConfig
 

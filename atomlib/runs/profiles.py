@@ -25,8 +25,9 @@ from atomlib.errors import SettingError, check_choice, check_kind, shown
 from atomlib.runs.engine import VARIABLES, Engine
 from atomlib.runs.store import made_since
 from atomlib.runtime.clone import absolute_folders, data_folder, root
-from atomlib.runtime.files import as_path, atomic_write, check_writable, lock, own_path
+from atomlib.runtime.files import atomic_write, lock
 from atomlib.runtime.layout import Layout
+from atomlib.runtime.paths import as_path, check_writable, own_path
 
 NOTEBOOKS = Path("notebooks")
 

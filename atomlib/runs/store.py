@@ -28,16 +28,9 @@ from atomlib.full_data import full_data_accuracies
 from atomlib.methods import METHODS, Method
 from atomlib.preprocess import ZCA
 from atomlib.runtime.bookmark import Bookmark
-from atomlib.runtime.files import (
-    DamagedError,
-    as_path,
-    check_writable,
-    lock,
-    read_record,
-    set_aside,
-    write_record,
-)
+from atomlib.runtime.files import DamagedError, lock, read_record, set_aside, write_record
 from atomlib.runtime.layout import Layout, evaluation_run, full_data_name, record_name
+from atomlib.runtime.paths import as_path, check_writable
 from atomlib.runtime.provenance import (
     Facts,
     differences,

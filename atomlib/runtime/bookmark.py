@@ -18,14 +18,8 @@ import torch
 from torch import Tensor
 
 from atomlib.errors import SettingError, shown
-from atomlib.runtime.files import (
-    DamagedError,
-    as_path,
-    check_writable,
-    read_about,
-    read_tensors,
-    write_tensors,
-)
+from atomlib.runtime.files import DamagedError, read_about, read_tensors, write_tensors
+from atomlib.runtime.paths import as_path, check_writable
 from atomlib.runtime.provenance import versions
 
 EVERY_SECONDS = 30.0

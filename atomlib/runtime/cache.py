@@ -14,15 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from atomlib.errors import SettingError
-from atomlib.runtime.files import (
-    DamagedError,
-    cache_folder,
-    check_writable,
-    read_about,
-    read_tensors,
-    set_aside,
-    write_tensors,
-)
+from atomlib.runtime.files import DamagedError, read_about, read_tensors, set_aside, write_tensors
+from atomlib.runtime.paths import cache_folder, check_writable
 from atomlib.runtime.provenance import Facts, differences
 
 

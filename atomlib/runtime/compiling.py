@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from atomlib.errors import SettingError
-from atomlib.runtime.files import DamagedError, cache_folder, lock, read_record, write_record
+from atomlib.runtime.files import DamagedError, lock, read_record, write_record
+from atomlib.runtime.paths import cache_folder
 
 PAYS_ON_A_CPU = 2e12
 """Operations of a run: compiling costs up to a minute where the cache is cold, and saves half to
