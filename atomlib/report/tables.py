@@ -27,7 +27,7 @@ from atomlib.report.records import (
 def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """One row per dataset, IPC and method, published beside measured, in percent.
 
-    ``mean`` is that of the last iterate, over the networks of all distillation seeds.
+    ``mean`` is that of the last iterate: the mean of the distillation seeds' means over networks.
     ``std`` is the spread over networks: the population standard deviation (as the DC family
     gives it) within a seed, pooled over seeds. ``seed_std`` is the spread over
     seeds: that of the seeds' means, empty with one seed. Where ``checkpoints`` > 1 were
@@ -52,12 +52,12 @@ def main_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
                 "recipe": recipe,
                 "method": method,
                 "ipc": ipc,
-                "mean": np.average(means, weights=networks),
+                "mean": means.mean(),  # a seed counts once, as in its test
                 "std": np.sqrt(np.average(variances, weights=networks)),
                 "seed_std": means.std() if len(seeds) > 1 else np.nan,
                 "networks": sum(networks),
                 "seeds": len(seeds),
-                "best": np.average([seed["best"] for seed in seeds], weights=networks),
+                "best": np.mean([seed["best"] for seed in seeds]),
                 "best_at": "/".join(str(seed["best_at"]) for seed in seeds),
                 "checkpoints": max(seed["checkpoints"] for seed in seeds),
                 "reduced": any(seed["reduced"] for seed in seeds),
