@@ -301,6 +301,18 @@ def test_one_seed_is_compared_over_networks_and_several_over_seeds():
     assert str(two).endswith("not tested: 2 distillation seeds are too few.")
 
 
+def test_what_is_at_chance_at_another_seed_is_no_matter():
+    def records(method, *accuracies):
+        return [record(method=method, seed=s, accuracies=(a,)) for s, a in enumerate(accuracies)]
+
+    dm = records("dm", 30, 31, 35)
+    (three,) = findings.findings([*records("atom", 50, 52, 54), *dm])
+    assert three.verdict.word == "above"
+    assert findings.findings([*records("atom", 50, 52, 54, 10), *dm]) == [three]
+    (collapsed,) = findings.findings([*records("atom", 50, 52, 10), *dm])
+    assert collapsed.how == "some networks are at chance"
+
+
 def test_a_mean_of_one_network_shows_no_spread():
     shown = row(readable(main_table([record(accuracies=(73.6,))])), method="ATOM")
     assert shown["IPC 1"] == "73.6 (one network)"

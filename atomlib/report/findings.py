@@ -269,7 +269,7 @@ def _compare_seeds(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], whe
     why = ""
     if len(seeds) < FEWEST:
         why = f"{len(seeds)} distillation seeds are too few"
-    elif any(map(at_chance, (*ours, *theirs))):
+    elif any(at_chance(r) for r in (*ours, *theirs) if r["seed"] in seeds):
         why = "some networks are at chance"
     elif not has_spread(np.subtract(a, b)):
         why = f"the same at each of {len(seeds)} distillation seeds"
