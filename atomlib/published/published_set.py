@@ -83,9 +83,11 @@ class PublishedSet(Dataset):
 
     @property
     def claim(self) -> str:
-        """Mean and deviation of the accuracies that the file holds; empty where it has none."""
+        """Mean and deviation, one having none, of the accuracies that the file holds; empty where
+        it has none."""
         return "; ".join(
-            f"{network} {fmean(of):.2f} ± {pstdev(of):.2f} (n = {len(of)})"
+            f"{network} {fmean(of):.2f}{f' ± {pstdev(of):.2f}' if len(of) > 1 else ''} "
+            f"(n = {len(of)})"
             for network, of in self.claims.items()
         )
 

@@ -36,7 +36,7 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
                 "pixels": record["space"],
                 "rate": record["lr"],
                 "claim": fmean(claims) if claims else elsewhere,
-                "claim_std": pstdev(claims) if claims else None,
+                "claim_std": pstdev(claims) if len(claims) > 1 else None,
                 "claim_from": "its file" if claims else "elsewhere" if elsewhere else "",
                 "distinct": record["distinct"],
                 "nearest": record["nearest"],
@@ -98,6 +98,8 @@ def _text(cell: pd.Series, kind: str) -> str:
         return f"{cell[kind]:.1f} (not in the file)"
     if cell.get(f"{kind}_networks") == 1:
         return f"{cell[kind]:.1f} (1 network)"
+    if pd.isna(cell[f"{kind}_std"]):  # a claim of one accuracy, of who knows how many networks
+        return f"{cell[kind]:.1f}"
     return f"{cell[kind]:.1f} ± {cell[f'{kind}_std']:.1f}"
 
 

@@ -276,6 +276,15 @@ def test_a_claim_is_of_the_network_that_was_evaluated(claims, evaluated, claimed
     assert (row.claim, row.claim_from) == ((claimed, "its file") if claimed else (46, "elsewhere"))
 
 
+@pytest.mark.parametrize(("claims", "text"), [([40.0], "40.0"), ([40.0, 44.0], "42.0 ± 2.0")])
+def test_a_claim_of_one_accuracy_has_no_spread(tmp_path, data, claims, text):
+    shown = published_sets.readable(published_sets.table([record("dc", claims={"final": claims})]))
+    assert shown.claimed.tolist() == [text]
+    made = published(tmp_path / "set", data)
+    made.claims = {"final": claims}
+    assert ("±" in made.describe()) == ("±" in text)
+
+
 def test_the_command(tmp_path, data, monkeypatch, capsys):
     write_mtt(tmp_path, TRAINED, LABELS)
     monkeypatch.setattr(judging, "load_dataset", lambda name, resize: data)
