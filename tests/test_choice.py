@@ -56,7 +56,7 @@ def test_the_recipe_itself_may_come_first():
 def test_a_choice_without_the_recipe_itself_is_not_compared():
     table = held_out(worse=[20.0, 21.0, 22.0], better=[53.0, 54.0, 55.5])
     (first, *_) = choice.sentences(table, confirmed_at({"": [[54.0, 54.5, 55.0]]}))
-    assert "54.2, against code not compared" in first
+    assert "comes first of 2 candidates: 54.2, against code not compared" in first
 
 
 def test_candidates_that_are_missing_are_told():

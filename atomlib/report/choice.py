@@ -58,14 +58,14 @@ def sentences(
     """What came first in ``ranked``, and how ``records`` of it on the test images stand to the
     recipe's and to the published figure; ``missing`` candidates are not made yet."""
     records = list(records)
-    first = table.iloc[0]
+    first, count = table.iloc[0], (table.variant != table.whole).sum()
     if first.variant == first.whole:
-        said = [f"On held-out images no candidate of {len(table) - 1} comes before {first.whole}."]
+        said = [f"On held-out images no candidate of {count} comes before {first.whole}."]
     else:
         compared = isinstance(first.verdict, str)
         worth = f"{points(first.worth)} {SIGNS[first.verdict]}" if compared else "not compared"
         said = [
-            f"On held-out images {first.variant} comes first of {len(table) - 1} candidates: "
+            f"On held-out images {first.variant} comes first of {count} candidates: "
             f"{tenths(first['mean'])}, against {first.whole} {worth} (not corrected for having "
             "been chosen)."
         ]
