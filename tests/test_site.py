@@ -564,6 +564,17 @@ def test_the_lead_by_the_code_is_told_as_such():
     assert "in 1 of 1 measurements; CIFAR-10, IPC 1, by the code +10.0 points (publ" in told
 
 
+def test_a_lead_that_is_not_tested_is_not_said_to_be_missing():
+    alone = [record(ipc=10, method=m, accuracies=(a,)) for m, a in (("atom", 40), ("datadam", 30))]
+    found = verdict([report_of(*alone)])
+    assert [r["lead_word"] for r in found["rows"] if r.get("lead")] == ["not tested"]
+    assert "The lead" not in " ".join(found["sentences"])
+    three = [record(method=m, accuracies=(30, 31, 32)) for m in ("atom", "datadam")]
+    assert "is there in 0 of 1 measurements." in " ".join(
+        verdict([report_of(*alone, *three)])["sentences"]
+    )
+
+
 @pytest.mark.parametrize(
     ("note", "run"),
     [

@@ -179,7 +179,7 @@ def _sentences(rows: list[dict[str, Any]], reports: Sequence[ReportFolder]) -> l
         found.append(
             f"{_listed(others)}: only at other settings, {_gaps(others)} from what is published."
         )
-    leads = [row for row in run if row["lead"]]
+    leads = [row for row in run if row["lead_word"] not in ("", "not tested")]
     if leads:
         above = [row for row in leads if row["lead_word"] == "above"]
         found.append(
