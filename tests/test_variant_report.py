@@ -50,6 +50,13 @@ def test_interval_is_students_over_the_networks():
     assert (row.low, row.high) == pytest.approx((a.mean() - half, a.mean() + half), abs=0.006)
 
 
+@pytest.mark.filterwarnings("error")
+def test_equal_accuracies_have_no_interval():
+    (row,) = variant_table([record("whole", [7.5, 7.5, 7.5])]).itertuples()
+    assert (row.mean, row.std, row.networks) == (7.5, 0.0, 3)
+    assert np.isnan([row.low, row.high]).all()
+
+
 def test_one_network_has_no_interval():
     table = variant_table([record("text", [70.0])])
     assert table[["low", "high"]].isna().all(axis=None)

@@ -110,13 +110,13 @@ def variant_table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """One row per variant: mean, std (population) and the 95 % t-interval of the mean, in percent.
 
     ``low`` and ``high`` bound the interval, over the networks really trained; with a single
-    network they are empty. ``runs`` is the record it is of, in results/.
+    network, or equal accuracies, they are empty. ``runs`` is the record it is of, in results/.
     """
     rows = []
     for r in records:
         a = np.array(r["accuracies"])
         spread = np.nan, np.nan
-        if len(a) > 1:
+        if np.ptp(a) > 0:
             spread = scipy.stats.t.interval(0.95, len(a) - 1, a.mean(), scipy.stats.sem(a))
         rows.append(
             {"dataset": r["dataset"], "recipe": recipe_of(r)}
