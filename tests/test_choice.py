@@ -63,8 +63,10 @@ def test_candidates_that_are_missing_are_told():
     table = held_out(**{"": [50.0, 51.0, 52.5]}, worse=[20.0, 21.0, 22.0])
     tested = confirmed_at({"": [[54.0, 54.5, 55.0]]})
     told = "Candidates not made yet: 2. The choice may change with them."
-    assert choice.sentences(table, tested, missing=2)[1] == told
-    assert told[:20] not in " ".join(choice.sentences(table, tested))
+    assert choice.sentences(table, tested, asked=3)[1] == told
+    alone = held_out(worse=[20.0, 21.0, 22.0])  # the recipe itself is not made, and no candidate
+    assert choice.sentences(alone, tested, asked=3)[1] == told
+    assert told[:20] not in " ".join(choice.sentences(table, tested, asked=1))
 
 
 def confirmed_at(found):

@@ -190,6 +190,12 @@ def test_a_curve_is_in_the_order_of_iterations():
     assert readable.curve(table)["accuracy, %"].tolist() == ["50.5", "90.2", "81.0"]
 
 
+def test_of_equal_checkpoints_the_earlier_is_called_the_best():
+    equal = [checkpoint(i, [80.0, 81.0, 82.0]) for i in (0, 30, 90)]
+    for run in (equal, equal[::-1]):
+        assert "the best, at 0, is 0.0 above the last" in sentences.of_curves(run)[0]
+
+
 def test_what_iterations_bring_and_what_choosing_hides_is_said():
     (sentence,) = sentences.of_curves(CURVE)
     gained = stats.ttest_ind([80.0, 81.0, 82.0], [50.0, 50.5, 51.0], equal_var=False).pvalue

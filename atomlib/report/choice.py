@@ -53,10 +53,10 @@ def readable_confirmed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def sentences(
-    table: pd.DataFrame, records: Iterable[dict[str, Any]], missing: int = 0
+    table: pd.DataFrame, records: Iterable[dict[str, Any]], asked: int | None = None
 ) -> list[str]:
     """What came first in ``ranked``, and how ``records`` of it on the test images stand to the
-    recipe's and to the published figure; ``missing`` candidates are not made yet."""
+    recipe's and to the published figure. Of the candidates ``asked`` some may not be made yet."""
     records = list(records)
     first, count = table.iloc[0], (table.variant != table.whole).sum()
     if first.variant == first.whole:
@@ -69,7 +69,7 @@ def sentences(
             f"{tenths(first['mean'])}, against {first.whole} {worth} (not corrected for having "
             "been chosen)."
         ]
-    if missing:
+    if missing := (asked or count) - count:
         said.append(f"Candidates not made yet: {missing}. The choice may change with them.")
     for row in confirmed(records).itertuples():
         text = f"On the test images {row.settings} reaches {tenths(row.mean)}"

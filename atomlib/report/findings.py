@@ -33,11 +33,12 @@ HOW = (
     "Difference: measured − published, in points; ▲ above, ▼ below, ≈ not told apart at p < 0.05, "
     "? not tested (Welch's t-test from means and spreads, over networks, or over distillation "
     "seeds where there are several). Few papers say how many networks a published spread is of "
-    f"(their codes train 5 to 100): {PUBLISHED_NETWORKS} are taken; with more, ≈ may become ▲ or "
-    "▼. Where no spread was published, the test is of the measured mean against the published mean "
-    "only. Fewer than three networks or seeds are not tested. With one seed, how far another "
-    "seed's images would lie from these is not in the test. Nothing is corrected for the number of "
-    "comparisons."
+    f"(their codes train 5 to 100): {PUBLISHED_NETWORKS} are taken; another number may turn ≈ into "
+    "▲ or ▼, or back. Where no spread was published, the test is of the measured mean against the "
+    "published mean only. Fewer than three networks or seeds are not tested. With one seed, how "
+    "far another seed's images would lie from these is not in the test; with several, all are "
+    "evaluated from the same networks' starts, whose luck is not in it. Nothing is corrected for "
+    "the number of comparisons."
 )
 """What a reader must know below a table with such differences."""
 

@@ -29,7 +29,8 @@ def of_curves(records: Iterable[dict[str, Any]]) -> list[str]:
         if len(run) == 1:
             continue
         first, last = min(run, key=iterations_of), max(run, key=iterations_of)
-        best = max(run, key=lambda r: float(np.mean(r["accuracies"])))
+        # Of equals the earlier, as in the main table.
+        best = max(run, key=lambda r: (float(np.mean(r["accuracies"])), -iterations_of(r)))
         gain, gap = (
             float(np.mean(a["accuracies"]) - np.mean(b["accuracies"]))
             for a, b in ((last, first), (best, last))
