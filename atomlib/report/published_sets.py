@@ -86,7 +86,8 @@ def readable(found: pd.DataFrame) -> pd.DataFrame:
         }
         if isinstance(cell.get("protocol"), str) and row["its authors' protocol"] != "–":
             row["its authors' protocol"] += f" ({cell['protocol']})"
-        rows.append(row | {"note": cell["warning"] or ""})
+        warned = isinstance(cell["warning"], str)  # no text is NaN in a table read from its CSV
+        rows.append(row | {"note": cell["warning"] if warned else ""})
     return pd.DataFrame(rows)
 
 

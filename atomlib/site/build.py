@@ -190,6 +190,7 @@ class _Site:
             "title": ", ".join(filter(None, [*words, settings_in_words(made)])),
             "notebooks": pages,
             "runs": bool(report.records),
+            "needs": "" if report.records else " ATOM_SETS=folder",
         }
 
 

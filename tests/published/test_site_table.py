@@ -10,9 +10,11 @@ from PIL import Image
 from atomlib.published import read_published
 from atomlib.published.hand_on import write_mtt
 from atomlib.report import published_sets
+from atomlib.report.writing import write_table
 from atomlib.runs.judge import thumbnail
 from atomlib.runtime.layout import Layout
 from atomlib.site import published_sets as on_site
+from atomlib.site.build import build
 from tests.published.test_reading import LABELS, TRAINED
 
 NAME = "DC's, IPC <1> & more"
@@ -54,3 +56,17 @@ def test_rows(tmp_path):
     assert first["cells"]["its authors' protocol"].startswith("27.5 ± 0.5 (DC: 300 epochs, no aug")
     report.tables = {"main_table": pd.DataFrame()}
     assert on_site.rows(SimpleNamespace(report=report, root="a%20b/")) == []
+
+
+def test_a_table_alone_is_a_report_with_nothing_empty(tmp_path):
+    """Without pictures, notebooks and runs: as the committed one, whose files are not there."""
+    table = published_sets.table([record("ours"), record("ours", name="other")])
+    folder = tmp_path / "reports/other"
+    write_table(table, folder, "published_sets", "The note.", published_sets.readable)
+    page = (build(out=tmp_path / "site", reports=tmp_path / "reports") / "index.html").read_text()
+    shown = page.split('id="published-other"')[1].split("</figure>")[0]
+    assert "nan" not in shown and "<td></td>" in shown  # no note is an empty cell
+    assert "<thead><tr><th" in shown and "The first image" not in shown
+    assert "The notebooks" not in page
+    assert "make reports PROFILE=other ATOM_SETS=folder</code>" in page
+    assert '<li><a href="index.html#report-other">Table</a></li>' in page
