@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from base64 import b64decode
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from nbformat import v4, write
+from nbformat import read, v4, write
 from PIL import Image
 from scipy.stats import ttest_1samp, ttest_ind
 
@@ -35,7 +36,7 @@ from atomlib.runtime.layout import Layout
 from atomlib.site import api
 from atomlib.site.build import MARKER, build
 from atomlib.site.notebook_page import markdown, mathml, parts, read_html, read_markdown
-from atomlib.site.report_pages import natural, sort_key
+from atomlib.site.report_pages import FIGURES, natural, sort_key
 from atomlib.site.verdict import nearness, settings_in_words, verdict
 from atomlib.training import EvalConfig
 from tests.test_environment import ROOT
@@ -316,6 +317,29 @@ def test_a_sheet_of_images_holds_every_pixel_in_its_place(small):
         row, column = divmod(index, 2)
         tile = sheet[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         np.testing.assert_array_equal(tile, (255 * image).round().permute(1, 2, 0).numpy())
+
+
+def test_the_gallery_has_the_order_of_the_tables(small, make_data):
+    saved(make_data("toy"), small / "reports/small", recipe="code")
+    saved(make_data("toy"), small / "reports/small", method="dm")
+    text = (build() / "small/gallery.html").read_text().split('id="others"')[0]
+    assert re.findall("<h3>(.*)</h3>", text) == ["Random", "DM", "ATOM", "ATOM, by the code"]
+
+
+def test_a_picture_of_a_notebook_alone_has_the_words_before_it(small):
+    """One that is none of the report's figures; several of a cell are counted."""
+    path = Path("reports/small/notebooks/01_one.ipynb")
+    notebook = read(path, 4)
+    (cell,) = [c for c in notebook.cells if "write_figure" in c.source]
+    notebook.cells = [
+        v4.new_markdown_cell("# One\n\nFirst.\n\nWhat *it* is\n& was:"),
+        v4.new_code_cell("show()", outputs=cell.outputs),
+        v4.new_code_cell("show(); show()", outputs=cell.outputs * 2),
+    ]
+    write(notebook, path)
+    found = [a["alt"] for tag, a in Page(build() / "small/01_one.html").elements if tag == "img"]
+    said = "What it is & was"
+    assert found == [said, f"Picture 1 of 2: {said}", f"Picture 2 of 2: {said}"]
 
 
 def test_a_set_of_somebody_elses_method_is_shown(small):
@@ -837,6 +861,12 @@ def test_the_front_page_leads_to_code_paper_commands_and_citation(committed):
     assert unescape(description).endswith(verdict_of(committed)["sentences"][0])
 
 
+def test_each_figure_of_the_committed_reports_has_a_caption():
+    names = {path.stem for path in (ROOT / "reports").glob("*/figures/*.png")}
+    own = {name for name in names if not name.startswith(("gallery_", "methods_", "published_"))}
+    assert own - set(FIGURES) == set()
+
+
 def verdict_of(committed):
     return verdict([ReportFolder.read(ROOT / "reports" / name) for name in committed.names])
 
@@ -885,6 +915,8 @@ def test_each_kind_of_page_of_the_committed_reports_is_sound(committed, browser)
         assert browser.execute_script(landmarks) == [1] * 5, name
         bare = "return [...document.images].filter((image) => !image.alt).length"
         assert browser.execute_script(bare) == 0, name
+        nameless = "return document.querySelectorAll('.scroll:not([aria-label])').length"
+        assert browser.execute_script(nameless) == 0, name
     asked = requests(browser)
     assert len(asked) > len(pages)
     assert {urlsplit(url).scheme for url in asked} <= {"file", "data", "about"}
@@ -927,6 +959,34 @@ def test_a_table_that_scrolls_says_so_at_the_side_where_there_is_more(committed,
     assert browser.execute_script(state, 9999) == [True, False, True, hint]
     emulate(browser, width=1280)
     assert browser.execute_script(state, 0) == [False, False, False, hint]
+
+
+def test_what_a_row_is_of_stays_in_sight(committed, browser):
+    """While a table is scrolled, on a telephone: the verdict, a notebook's table, the runs."""
+    emulate(browser, width=390)
+    for page in ("index.html", "cifar10-1000/01_main_table.html", "cifar10-1000/runs.html"):
+        open_page(browser, committed.folder / page)
+        place = "const box = document.querySelector('.scroll'); box.scrollLeft = 1e4;" \
+            "const cell = box.querySelector('tbody tr').cells[0].getBoundingClientRect();" \
+            "return [box.scrollLeft, cell.left - box.getBoundingClientRect().left]"  # fmt: skip
+        moved, left = browser.execute_script(place)
+        assert moved > 100 and left == 0, page
+
+
+def test_paper_has_the_images_and_whole_tables(committed, browser):
+    """Tiles are backgrounds, which browsers do not print unless told to."""
+    open_page(browser, committed.folder / "quick/gallery.html")
+    paper = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"]
+    assert b64decode(paper).count(b"/Subtype /Image") > 100
+    emulate(browser, width=718)  # A4 without its margins
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    open_page(browser, committed.folder / "cifar10-1000/01_main_table.html")
+    width = "return document.documentElement.scrollWidth"
+    assert browser.execute_script(width) < 1.5 * 718  # what Chromium makes smaller to fit
+    cut = "return [...document.querySelectorAll('.scroll')].filter((box) =>" \
+        "getComputedStyle(box).overflowX !== 'visible').length"  # fmt: skip
+    assert browser.execute_script(cut) == 0
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_the_links_of_a_picture_are_folded(committed, browser):

@@ -87,12 +87,14 @@ def draw(made: DistilledSet, path: Path) -> Sheet:
 
 
 def trajectories(sheets: Iterable[Sheet]) -> list[list[Sheet]]:
-    """The sheets of each distillation, in order of iterations; plain methods before variants."""
+    """The sheets of each distillation, in order of iterations; plain methods before variants,
+    each by the text before by the code, as tables have them."""
     runs = by_run([{**vars(sheet), "sheet": sheet} for sheet in sheets])
 
     def place(run: tuple) -> tuple:
         dataset, ipc, method, seed, recipe, variant = run
-        return dataset, variant != "", recipe, seed, ipc, methods.place(method), variant
+        by = methods.place(method), recipe != "text", recipe
+        return dataset, variant != "", seed, ipc, *by, variant
 
     return [
         sorted((entry["sheet"] for entry in runs[run]), key=lambda sheet: sheet.iterations)

@@ -180,7 +180,8 @@ class _Renderer(IPythonRenderer):
         return f'<span class="card wide"><img src="{escape(target)}" alt="{escape(text)}"></span>'
 
     def table(self, text: str) -> str:
-        return f'<div class="scroll" tabindex="0"><table>{text}</table></div>\n'
+        about = 'class="scroll" tabindex="0" role="region" aria-label="Table"'
+        return f"<div {about}><table>{text}</table></div>\n"
 
 
 ALIASES = {r"\arg": r"\text{arg}\,"}

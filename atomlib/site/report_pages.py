@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -26,6 +27,8 @@ FIGURES = {
     "ablation": "The seven combinations of ATOM's terms: means over networks, bars their 95 % "
     "t-intervals; the dashed line is ATOM with all three.",
     "attention": "Start images, and below each the spatial attention that a network pays to it.",
+    "candidates": "What each candidate is worth beside the recipe as it is, the dashed line, on "
+    "held-out images; bars are 95 % intervals over networks.",
     "cost": "Seconds per iteration: the median of the repeats, the arithmetic bound across each "
     "bar; and peak memory, measured once.",
     "cross_architecture": "Accuracy by network and method: a dot per network trained, a bar their "
@@ -164,14 +167,17 @@ class ReportPages:
         for cell in dict.fromkeys(part.cell for part in pictures):
             drawn = [part for part in pictures if part.cell == cell]
             names = self.report.figures_of(drawn[0].names, len(drawn), self.order)
-            for part, name in zip(drawn, names, strict=True):
+            for number, (part, name) in enumerate(zip(drawn, names, strict=True), 1):
                 if name is None:
                     name = f"{notebook}-{len(boxes) + 1}"
                     path = self.out / "images" / f"{name}.{part.text}"
                     path.parent.mkdir(exist_ok=True)
                     path.write_bytes(part.data)
                     place = f"images/{quote(path.name)}"
-                    box = {"id": slug(name), "source": place, "caption": "", "alt": "a figure"}
+                    alt = _said_before(part, shown)
+                    if len(drawn) > 1:
+                        alt = f"Picture {number} of {len(drawn)}: {alt}"
+                    box = {"id": slug(name), "source": place, "caption": "", "alt": alt}
                     boxes.append(box | {"links": [("figure", place)]})
                 else:
                     self.made_in.setdefault(name, f"{quote(notebook)}.html#{quote(slug(name))}")
@@ -324,6 +330,14 @@ def _answer_first(boxes: list[dict[str, Any]]) -> tuple[str, list[dict], list[di
         found = re.match(ANSWERS, section) and box["part"].kind in ("text", "table", "picture")
         (answer if found else rest).append(box)
     return heading, answer, rest
+
+
+def _said_before(picture: Part, shown: list[Part]) -> str:
+    """The last paragraph or heading before a picture of a notebook, as plain text."""
+    texts = [part.html for part in shown[: shown.index(picture)] if part.kind == "text"]
+    found = re.findall(r"<(p|h\d)\b[^>]*>(.*?)</\1>", "".join(texts), re.DOTALL)
+    words = unescape(re.sub(r"<[^>]*>", "", found[-1][1])) if found else ""
+    return " ".join(words.split()).removesuffix(":") or "a figure"
 
 
 _STAGES = {"distillation": "distilled", "evaluation": "evaluated"}
