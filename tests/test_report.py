@@ -766,6 +766,8 @@ def test_published_means_stand_with_their_spread_and_panels_share_an_axis():
         low, high = cell.published - cell.published_std, cell.published + cell.published_std
         np.testing.assert_allclose(ends[:, 0], [low, high])
         assert axis.get_xlim() == accuracy_figure(records, table).axes[0].get_xlim()
+        published = min(line.get_zorder() for line in (*axis.lines[:1], *bar.lines[2]))
+        assert published > max(dots.get_zorder() for dots in axis.collections[:1])  # not hidden
 
 
 def test_a_method_has_one_line_in_all_panels():

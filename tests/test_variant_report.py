@@ -152,6 +152,7 @@ def test_transfer_by_another_recipe_is_hollow_beside_the_first():
     ]
     assert readable.transfer(transfer_table(made)).method.tolist() == ["ATOM, by the code", "ATOM"]
     axis = figures.transfer_figure(made).axes[0]
+    assert axis.get_title() == "digits (8 x 8), IPC 1"
     hollow, full = axis.collections
     assert (hollow.get_facecolor()[0, :3] == 1).all() and (full.get_facecolor()[0, :3] < 1).any()
     assert full.get_offsets()[0, 0] < hollow.get_offsets()[0, 0]
@@ -292,6 +293,15 @@ def test_the_figure_of_worths_has_each_change_at_its_own():
     ]  # fmt: skip
     drawn = [bars.lines[0].get_xydata().tolist() for bars in axis.containers]
     np.testing.assert_allclose(np.concatenate(drawn), [[-11, 0], [0, 1], [10, 2]], atol=1e-9)
+
+
+def test_panels_of_worths_say_that_each_has_its_own_range():
+    own = "each panel its own range"
+    table = worth_table(changes_of_both())
+    (alone,) = figures.worth_figure(table).axes
+    beside = figures.worth_figure(pd.concat([table, table.assign(ipc=10)])).axes
+    said = [own in axis.get_xlabel() for axis in (alone, *beside)]
+    assert said == [False, True, True]
 
 
 def test_a_figure_of_no_changes_says_so():

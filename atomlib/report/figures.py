@@ -100,9 +100,9 @@ def accuracy_figure(records: Iterable[dict[str, Any]], table: pd.DataFrame) -> F
             axis.scatter(mine.accuracy, down, s=26 / len(recipes), zorder=3, **fill)
         cell = table[(table.dataset == dataset) & (table.ipc == ipc) & table.published.notna()]
         for row in cell[cell.method.isin(order)].drop_duplicates("method").itertuples():
-            y = order.index(row.method)
-            axis.plot([row.published] * 2, [y - 0.32, y + 0.32], color="0.25", lw=1.5)
-            axis.errorbar(row.published, y, xerr=row.published_std, color="0.25", lw=1, capsize=3)
+            y, look = order.index(row.method), {"color": "0.25", "zorder": 4}  # seen upon dots
+            axis.plot([row.published] * 2, [y - 0.32, y + 0.32], lw=1.5, **look)
+            axis.errorbar(row.published, y, xerr=row.published_std, lw=1, capsize=3, **look)
         axis.set_yticks(range(len(order)), [label(m) for m in order])
         axis.set(title=f"{plain_text(data_label(table, dataset))}, IPC {ipc}", xlabel="", ylabel="")
     axes[0].set_ylim(len(order) - 0.5, -0.5)
@@ -186,7 +186,8 @@ def transfer_figure(records: Iterable[dict[str, Any]]) -> Figure:
     for classes in {data_of(r).classes for r in records} - {0}:
         axis.axhline(100 / classes, color="0.5", lw=1, ls="--", label="chance")
     axis.set_xticks(range(len(models)), [label(name) for name in models])
-    axis.set(ylabel="test accuracy, %")
+    cells = dict.fromkeys(f"{data_of(r).label}, IPC {r['ipc']}" for r in records)
+    axis.set(ylabel="test accuracy, %", title=plain_text("; ".join(cells)))
     axis.grid(axis="x", visible=False)
     legend_beside(axis)
     return figure
@@ -309,7 +310,9 @@ def worth_figure(table: pd.DataFrame) -> Figure:
         axis.set_ylim(len(part) - 0.5, -0.5)
         axis.set(title=f"{plain_text(data_label(table, dataset))}, IPC {ipc}")
         seen = "held-out" if dataset.endswith(HELD_OUT) else "test"
-        axis.set_xlabel(f"worth, points of {seen} accuracy\n(difference of means, 95 % interval)")
+        bars = "\n(difference of means, 95 % interval)"
+        bars += "\neach panel its own range" if len(panels) > 1 else ""
+        axis.set_xlabel(f"worth, points of {seen} accuracy{bars}")
     return figure
 
 
