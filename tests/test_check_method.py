@@ -176,7 +176,7 @@ class Twice(OtherClass):
         (of(Forgets), "goes on in another way"),
         (of(RestoresLess), "another state than it was given"),
         (of(Grows), "starts anew after a kill in iteration 2"),
-        (OtherClass, "not ipc training images of each class"),
+        (OtherClass, "OtherClass cannot be run: rows of OtherClass gave images of other classes"),
         (Twice, "take an image twice"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -192,11 +192,37 @@ def test_distill_refuses_a_method_without_a_name_of_its_own(make_data, complains
         distill(make_data(), method)
 
 
+WRONG_ROWS = {
+    "nothing": (lambda _: None, "gave None; allowed: torch.int64 (3, 2)"),
+    "a list": (lambda rows: rows.tolist(), "gave [["),
+    "one class after another": (lambda rows: rows.flatten(), "gave torch.int64 (6,)"),
+    "too few": (lambda rows: rows[:, :1], "gave torch.int64 (3, 1)"),
+    "floats": (lambda rows: rows.float(), "gave torch.float32 (3, 2)"),
+    "beyond the images": (lambda rows: rows + 10**6, "gave rows from 10000"),
+    "from the end": (lambda rows: rows - 10**6, "gave rows from -"),
+    "other classes": (lambda rows: rows.flip(0), "gave images of other classes"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ROWS)
+def test_rows_that_are_none_are_told_by_distill(make_data, complains, name):
+    wrong, sentence = WRONG_ROWS[name]
+
+    class Wrong(Mine):
+        def rows(self, data, device, *, progress=True):
+            return wrong(super().rows(data, device, progress=progress))
+
+    with complains("rows of Wrong ", sentence, "for each class ipc of its training rows"):
+        distill(make_data(), Wrong(ipc=2, iterations=0), device="cpu", progress=False)
+
+
 WRONG_TERMS = {
     "nothing": (lambda _: None, "gave None; allowed: a list of one pair or more"),
     "no term": (lambda _: [], "gave []; allowed: a list of one pair or more"),
     "no weight": (lambda output: [output], "as a term; allowed: a pair, a weight and a tensor"),
     "a number": (lambda _: [(1.0, 2.0)], "gave (1.0, 2.0) as a term; allowed: a pair"),
+    "a weight in quotes": (lambda output: [("1.0", output)], "gave ('1.0', tensor("),
+    "whole numbers": (lambda output: [(1.0, output.long())], "allowed: a pair, a weight and a ten"),
     "a mean": (lambda output: [(1.0, output.mean())], "gave a tensor of shape ();"),
     "a mean row": (lambda output: [(1.0, output.mean(dim=0))], "gave a tensor of shape (32,);"),
     "half": (lambda output: [(1.0, output), (1.0, output[::2])], "allowed: one row per image"),

@@ -107,10 +107,11 @@ def _checked(terms: object, method: FeatureMatching, images: int) -> list[tuple[
         )
     for term in terms:
         pair = isinstance(term, (tuple, list)) and len(term) == 2
-        if not pair or not isinstance(term[1], Tensor):
+        numbers = pair and isinstance(term[0], (int, float)) and isinstance(term[1], Tensor)
+        if not numbers or not term[1].is_floating_point():
             raise SettingError(
                 f"terms of {name} gave {shown(term)} as a term; allowed: a pair, a weight and a "
-                "tensor of one row per image"
+                "tensor of floats, one row per image"
             )
         shape = tuple(term[1].shape)
         if shape[:1] != (images,):

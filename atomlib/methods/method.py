@@ -115,6 +115,7 @@ class Method(NetworkConfig):
     ) -> Float[Tensor, "k ipc c s s"]:
         """Network inputs that a resolved method starts from: those of its ``rows``."""
         chosen = self.rows(data, device, progress=progress)
+        _check_rows(chosen, self, data)
         # Transformed by themselves, so that a random baseline needs no transform of the full data.
         pixels = data.train_images[chosen.flatten()].to(device)
         images = preprocess.fitted(data, self.zca, device)(pixels)
@@ -281,6 +282,26 @@ class UnknownMethod:
     def unset(self) -> list[str]:
         """As ``Method.unset``: nobody here knows which may stay None."""
         return []
+
+
+def _check_rows(rows: object, method: Method, data: ImageData) -> None:
+    """Raise SettingError unless ``rows`` are as ``Method.rows`` has them: an image's place is its
+    label in the set."""
+    shape = data.num_classes, method.ipc
+    if not isinstance(rows, Tensor):
+        gave = shown(rows)
+    elif rows.dtype != torch.long or tuple(rows.shape) != shape:
+        gave = f"{rows.dtype} {tuple(rows.shape)}"
+    elif int(rows.min()) < 0 or int(rows.max()) >= len(data.train_labels):
+        gave = f"rows from {int(rows.min())} to {int(rows.max())}"
+    elif not torch.equal(data.train_labels[rows], torch.arange(shape[0])[:, None].expand(shape)):
+        gave = "images of other classes"
+    else:
+        return
+    raise SettingError(
+        f"rows of {type(method).__name__} gave {gave}; allowed: torch.int64 {shape}, for each "
+        f"class ipc of its training rows, which are 0 to {len(data.train_labels) - 1}"
+    )
 
 
 def smallest_class(data: ImageData) -> tuple[int, str]:
