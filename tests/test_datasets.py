@@ -96,6 +96,19 @@ def test_fingerprint_of_a_known_set_is_its_own_with_the_statistics_that_it_bring
 
 
 @pytest.mark.parametrize(
+    ("part", "value", "allowed"),
+    [("label", 3, "text on one line"), ("note", "a\nb", "text on one line"),
+     ("published_as", 7, "text on one line"), ("zca", "yes", "True, False or None"),
+     ("zca", 1, "True, False or None"), ("augmentations", ("mirror",), "a tuple of color, crop"),
+     ("augmentations", "crop", "a tuple of color, crop"),
+     ("augmentations", ["crop"], "a tuple of color, crop")],
+)  # fmt: skip
+def test_what_stands_beside_the_images_is_checked(make_data, complains, part, value, allowed):
+    with complains(f"{part} of toy ", f"allowed: {allowed}", kind=DataError):
+        replace(make_data(), **{part: value})
+
+
+@pytest.mark.parametrize(
     "statistics",
     [0.5, "mean", (), ((0.5,) * 3,), ((0.5,) * 2, (0.2,) * 2), (("a",) * 3, (0.2,) * 3),
      ((0.5,) * 3, (0.2, 0.2, 0.0)), ((0.5, 0.5, float("nan")), (0.2,) * 3)],

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
+from atomlib.augmentation import STRATEGIES
 from atomlib.datasets import known
 from atomlib.datasets.known import Statistics
 from atomlib.datasets.limits import unspeakable
@@ -58,6 +59,7 @@ class ImageData:
     def __post_init__(self):
         check_name(self.name)
         _check(self)
+        _check_brought(self)
         content = self.fingerprint.rpartition(":")[2] or _fingerprint(self)
         brings = known.of(self.name, content)
         for field_name in BROUGHT:
@@ -230,6 +232,26 @@ def _check_kinds(data: ImageData) -> None:
         raise DataError(
             f"fingerprint of {data.name} is {shown(data.fingerprint)}; allowed: text, or none "
             "given, for it to be computed"
+        )
+
+
+def _check_brought(data: ImageData) -> None:
+    """Raise DataError unless what stands beside the images is text, yes or no, and strategies."""
+    for part in ("label", "note", "published_as"):
+        value = getattr(data, part)
+        if value is not None and (not isinstance(value, str) or unspeakable(value)):
+            raise DataError(
+                f"{part} of {data.name} is {shown(value)}; allowed: text on one line, or None"
+            )
+    if not isinstance(data.zca, bool | None):
+        raise DataError(f"zca of {data.name} is {shown(data.zca)}; allowed: True, False or None")
+    strategies = data.augmentations
+    if strategies is not None and (
+        not isinstance(strategies, tuple) or not set(strategies) <= set(STRATEGIES)
+    ):
+        raise DataError(
+            f"augmentations of {data.name} are {shown(strategies)}; allowed: a tuple of "
+            f"{', '.join(STRATEGIES)}, or None for all of them"
         )
 
 
