@@ -464,6 +464,7 @@ def test_the_papers_settings_are_no_change():
         ({"dsa": DSAConfig(flip=0)}, {"dsa flip": (0, 0.5)}, False),
         ({"evaluation": {"networks": 3}}, {"networks": (3, 5)}, True),
         ({"evaluation": {"epochs": 100}}, {"epochs": (100, 1000)}, True),
+        ({"evaluation": {"model": "vit"}}, {"model of evaluation": ("vit", "convnet")}, False),
         ({"evaluation": {"precision": "bfloat16", "compile": "on", "together": 2}}, {}, False),
         (
             {"zca": False, "depth": 2, "image_lr": 5.0},

@@ -77,11 +77,11 @@ def changes(record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings of a record that differ from the defaults, which are the paper's: (ours, paper's).
 
     A default that depends on data or IPC is that of the record's, where its data are known. Method,
-    network, seed and IPC are no change, nor is how the arithmetic ran. A setting of distillation
+    seed and IPC are no change, nor is how the arithmetic ran. A setting of distillation
     and evaluation that is not the same in both is "width" of the one, "width of evaluation" of the
     other.
     """
-    ignored = {"method", "ipc", "seed", "variant", "model", *HOW}
+    ignored = {"method", "ipc", "seed", "variant", *HOW}
     found, distilled = {}, {}
     for part, papers in defaults(record, recipe_of(record), data_of(record)).items():
         ours = flat(record[part])
