@@ -104,7 +104,7 @@ def test_none_is_none(grid):
 
 
 def test_bad_settings_are_refused(grid, complains):
-    with complains("whole is [1]", "settings by name, or None"):
+    with complains("full_data is [1]", "settings by name, or None"):
         full_data_cells(grid, [1])
     with complains("'epoch'", "did you mean 'epochs'"):
         full_data_cells(grid, {"epoch": 5})

@@ -242,7 +242,7 @@ def full_data_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> 
     if changes is None:
         return []
     if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
-        raise SettingError(f"whole is {shown(changes)}; allowed: settings by name, or None")
+        raise SettingError(f"full_data is {shown(changes)}; allowed: settings by name, or None")
     made = []
     for data in dict.fromkeys(cell.data for cell in grid):
         own = [cell for cell in grid if cell.data == data]
