@@ -126,6 +126,10 @@ class DistilledSet(Dataset):
         changed since, or not a distilled set.
         """
         path = as_path("path", path)
+        if os.path.isdir(path):
+            raise SettingError(
+                f"distilled set {path} is a folder; allowed: one file (load_folder reads a folder)"
+            )
         if not os.path.isfile(path):
             raise SettingError(f"distilled set {path} is missing; make it with distill(...).save")
         try:

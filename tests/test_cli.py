@@ -140,9 +140,9 @@ def test_without_a_clone_it_is_said_that_there_is_none(words, tmp_path, monkeypa
     [
         (["00_quickstart", "--ipc"], "argument is '--ipc'"),
         (["--profile", "quick", "stray"], None),  # taken for a notebook
-        (["00_quickstart", "--ipc", "[1"], "parameter ipc is no YAML"),
-        (["00_quickstart", "--ipc", "2024-13-45"], "parameter ipc is no YAML"),
-        (["00_quickstart", "--ipc", "[" * 1500], "parameter ipc is no YAML"),
+        (["00_quickstart", "--ipc", "[1"], "parameter ipc is '[1', which is no YAML"),
+        (["00_quickstart", "--ipc", "2024-13-45"], "is '2024-13-45', which is no YAML"),
+        (["00_quickstart", "--ipc", "[" * 1500], "[[[', which is no YAML"),
         (["00_quickstart", "--ipc", "2024-01-01"], "parameter ipc is datetime.date(2024, 1, 1)"),
         (["00_quickstart", "--ipc", "!!set {1}"], "parameter ipc is {1}"),
         (["00_quickstart", "--ipc", "!!binary aGk="], "parameter ipc is b'hi'"),

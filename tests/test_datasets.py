@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -131,6 +132,17 @@ def test_an_unknown_name_is_answered_with_the_nearest(complains, name, nearest):
         load_dataset(name)
 
 
+def test_a_folder_without_folder_before_it_is_told_so(tmp_path, complains, monkeypatch):
+    (tmp_path / "my-images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    said = "dataset is {0!r}, a path without 'folder:' before it; allowed: 'folder:{0}', or digits"
+    for name, root in (("my-images", tmp_path), ("./my-images", None)):
+        with complains(said.format(name), kind=DataError):
+            load_dataset(name, root=root)
+    with complains("dataset is PosixPath('my-images'); allowed", "folder:PATH", kind=DataError):
+        load_dataset(Path("my-images"))
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "tinyimagenet"])
 def test_missing_data_is_answered_with_the_command_that_gets_it(tmp_path, complains, name):
     with complains(f"make data DATASET={name}", tmp_path, kind=DataError):
@@ -140,6 +152,8 @@ def test_missing_data_is_answered_with_the_command_that_gets_it(tmp_path, compla
 def test_a_missing_folder_is_answered_with_where_to_put_it(tmp_path, complains):
     with complains("folder:nowhere.zip", tmp_path, "ATOM_DATA=", kind=DataError):
         load_dataset("folder:nowhere.zip", root=tmp_path)
+    with complains(f"folder:{tmp_path}/nowhere is not there; allowed", kind=DataError):
+        load_dataset(f"folder:{tmp_path}/nowhere")
 
 
 def test_data_is_looked_for_where_atom_data_says(tmp_path, monkeypatch, complains):

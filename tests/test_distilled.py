@@ -193,7 +193,7 @@ def test_a_missing_file_is_named(tmp_path, complains):
 
 
 def test_a_folder_is_no_file(tmp_path, complains):
-    with complains(tmp_path):
+    with complains(tmp_path, "is a folder; allowed: one file (load_folder reads a folder)"):
         DistilledSet.load(tmp_path)
 
 

@@ -34,6 +34,8 @@ from atomlib.runtime.torch_state import under_torch_defaults
 
 DATASETS = ("digits", "digits32", "cifar10", "cifar100", "tinyimagenet")
 
+NAMES = (*DATASETS, "folder:PATH", "NAME-held-out")
+
 
 @under_torch_defaults
 def load_dataset(
@@ -58,7 +60,7 @@ def load_dataset(
         raise DataError(f"root is {shown(root)}; allowed: the path of a folder, or None")
     root = Path(os.path.expanduser(root)) if root else data_folder()
     if not isinstance(name, str):
-        raise DataError(f"dataset is {shown(name)}; allowed: a name, one of {', '.join(DATASETS)}")
+        raise DataError(f"dataset is {shown(name)}; allowed: a name, {', '.join(NAMES)}")
     if name.endswith(known.HELD_OUT) and not _is_folder(name, root):
         # Of "a|b-held-out" and "a-held-out|b-held-out", whichever is there is held out, once.
         whole = "|".join(part.removesuffix(known.HELD_OUT) for part in name.split("|"))
@@ -73,7 +75,12 @@ def load_dataset(
         raise DataError("dataset is 'folder:'; allowed: the path of a folder or archive behind it")
     if name.startswith("folder:"):
         return _folder(Path(name.removeprefix("folder:")), root, resize)
-    check_choice("dataset", name, [*DATASETS, "folder:PATH", "NAME-held-out"])
+    if name and name not in DATASETS and _is_folder(f"folder:{name}", root):
+        raise DataError(
+            f"dataset is {shown(name)}, a path without 'folder:' before it; allowed: "
+            f"{shown(f'folder:{name}')}, or {', '.join(DATASETS)}"
+        )
+    check_choice("dataset", name, NAMES)
     if resize is not None and name != "tinyimagenet":
         raise DataError(
             f"resize is {shown(resize)}; allowed with {name}: None, its images are one size"
@@ -284,9 +291,14 @@ def _folder(path: Path, root: Path, resize: int | None) -> ImageData:
                     f"{known.HELD_OUT!r} (rename it)"
                 )
             return data
+    if path.is_absolute():
+        raise MissingDataError(
+            f"dataset folder:{path} is not there; allowed: the path of a folder or archive"
+        )
     raise MissingDataError(
-        f"dataset folder:{path} is neither in {root} nor here; put the folder or archive there, "
-        "or set ATOM_DATA to the folder that holds it: ATOM_DATA=/path/to/data make ..."
+        f"dataset folder:{path} is neither in {root} nor in the current folder; put the folder or "
+        "archive there, or set ATOM_DATA to the folder that holds it: ATOM_DATA=/path/to/data make "
+        "..."
     )
 
 

@@ -368,5 +368,7 @@ def take(given: argparse.Namespace, more: list[str]) -> None:
             value = value if equals else words.pop(0)
             given.changes[name] = _value(value, kinds.get(name, set()))
         except NO_YAML:
-            raise SettingError(f"parameter {name} is no YAML; allowed: such as [1, 10]") from None
+            raise SettingError(
+                f"parameter {name} is {shown(value)}, which is no YAML; allowed: such as [1, 10]"
+            ) from None
         _check_plain(f"parameter {name}", given.changes[name])
