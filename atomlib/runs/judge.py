@@ -190,7 +190,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--resize", type=int, help="side to bring a folder's images to, as when the set was made")
     add("--protocol", nargs="+", default=["ours"], help=f"of {', '.join(PROTOCOLS)}")
     add("--networks", type=int, default=5, help="trained from scratch under each protocol")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of all that is drawn")
     add("--experiment", type=int, help="which of the file's sets, from 0")
     add("--space", help=f"of its pixels: {', '.join(SPACES)}; otherwise told from the values")
     add("--labels", help=f"{', '.join(KINDS)}; otherwise told from the values")
@@ -205,6 +205,7 @@ def run(given: argparse.Namespace) -> None:
     """Read, describe and judge one set. Raises SettingError."""
     for name in given.protocol:
         check_choice("protocol", name, PROTOCOLS)
+    EvalConfig(networks=given.networks, seed=given.seed)  # checked before the set is read
     output = None if given.output is None else own_path("output", given.output)
     data = load_dataset(given.data, resize=given.resize)
     made = read_published(

@@ -23,7 +23,7 @@ from atomlib.distilled_set import DistilledSet, stem
 from atomlib.errors import SettingError, shown
 from atomlib.evaluate import evaluate
 from atomlib.full_data import full_data_accuracies
-from atomlib.methods import find
+from atomlib.methods import METHODS, find
 from atomlib.report.findings import compare
 from atomlib.report.records import is_whole
 from atomlib.runs.processes import threads
@@ -148,13 +148,20 @@ def _read(path: Path) -> dict[str, Any]:
                 raise SettingError(f"its {part} has threads {shown(number)}")
         if not is_whole(record) or not record["accuracies"]:
             raise SettingError("it is not of the form that this version writes")
-        _changed(record)  # what is said afterwards, so that nothing fails after the work
+        known = record["method"] in (*METHODS, "whole")
+        if known:
+            _changed(record)  # what is said afterwards, so that nothing fails after the work
     except (SettingError, *OTHER_FORM) as error:
         why = error if isinstance(error, SettingError) else f"it has another form: {error!r}"
         raise SettingError(
             f"{path} is no record of an evaluation ({why}); allowed: a file of "
             "<report>/results/ that names what was trained and what it reached"
         ) from None
+    if not known:
+        raise SettingError(
+            f"{path} was made by {shown(record['method'])}, which is no method of the package; "
+            f"allowed: results of {', '.join(METHODS)}, or of the full data"
+        )
     return record
 
 

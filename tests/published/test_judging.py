@@ -339,3 +339,10 @@ def test_names_whose_files_would_be_one_are_refused(complains):
     for other in ("A, IPC 1", "a ipc 1", "A/IPC/1"):
         with complains("sets has 'A, IPC 1' and", "one name"):
             check_names(["A, IPC 1", "B", other])
+
+
+@pytest.mark.parametrize(("option", "value"), [("networks", "0"), ("seed", "-1")])
+def test_the_command_checks_its_numbers_before_the_set_is_read(monkeypatch, capsys, option, value):
+    monkeypatch.setattr(judging, "load_dataset", None)
+    assert cli.main(["evaluate", "x.pt", "--data", "digits", f"--{option}={value}"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {option} is {value}; allowed: ")
