@@ -588,6 +588,21 @@ def test_the_lead_by_the_code_is_told_as_such():
     assert "in 1 of 1 measurements; CIFAR-10, IPC 1, by the code +10.0 points (publ" in told
 
 
+def test_a_set_on_another_network_stands_for_no_other_record():
+    """As where cross-architecture and main table are of the same data: a ViT's comes last."""
+    ours = [record(method=m, accuracies=(a - 1, a, a + 1)) for m, a in (("atom", 40), ("dm", 30))]
+    ours += [record(method="datadam", accuracies=(37, 38, 39))]
+    report = report_of(*ours)
+    before = verdict([report])
+    for r in ours:
+        vit = {**r["evaluate"], "model": "vit"}
+        name = f"{r['method']}-on-vit"
+        report.records[name] = r | {"name": name, "variant": "", "evaluate": vit}
+    assert [r["name"] for r in report.main_records] == ["one-0", "one-1", "one-2"]
+    assert verdict([report]) == before
+    assert "+2.0" in str(before)
+
+
 def test_a_lead_that_is_not_tested_is_not_said_to_be_missing():
     alone = [record(ipc=10, method=m, accuracies=(a,)) for m, a in (("atom", 40), ("datadam", 30))]
     found = verdict([report_of(*alone)])

@@ -239,6 +239,8 @@ def test_transfer_has_methods_down_and_networks_across():
     first, second = map(str, transfer_findings(records))
     assert first.startswith("ConvNet, digits (8 x 8), IPC 1: ATOM is above Random: +10.0 points")
     assert second.startswith("ViT, ") and "networks on ATOM and Random are at chance" in second
+    assert "model" not in readable.provenance(records), "the columns say which network"
+    assert "model of evaluation vit (default convnet)" in readable.provenance(records[2:])
     dots = figures.transfer_figure(records).axes[0].collections
     assert sorted(d.get_offsets()[:, 1].tolist() for d in dots) == sorted(
         r["accuracies"] for r in records

@@ -12,7 +12,7 @@ import pandas as pd
 
 from atomlib.distilled_set import DistilledSet
 from atomlib.errors import SettingError
-from atomlib.report.records import by_recipe, data_label, is_whole, labels_of
+from atomlib.report.records import by_recipe, data_label, is_whole, labels_of, lasts
 from atomlib.runtime.files import DamagedError, read_record
 from atomlib.runtime.layout import Layout
 
@@ -83,6 +83,16 @@ class ReportFolder:
     def evaluated(self) -> list[dict[str, Any]]:
         """Records with accuracies: a set may have been made and not evaluated."""
         return [r for r in self.records.values() if r.get("accuracies")]
+
+    @property
+    def main_records(self) -> list[dict[str, Any]]:
+        """What a main table is of: each distillation's last iterate, without variants, evaluated
+        with the ConvNet."""
+        return [
+            r
+            for r in lasts(self.evaluated)
+            if not r["variant"] and r["evaluate"]["model"] == "convnet"
+        ]
 
     def note(self, name: str) -> str:
         """What stands below a table's Markdown: its data, settings and machine."""

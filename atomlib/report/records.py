@@ -115,15 +115,19 @@ def is_as_in_paper(record: dict[str, Any]) -> bool:
 
 
 def lasts(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without checkpoints: of each distillation, the record of its last iteration."""
+    """Without checkpoints: of each distillation, and each network trained on its set, the record of
+    the last iteration."""
     return [max(reversed(run), key=iterations_of) for run in by_run(records).values()]
 
 
 def by_run(records: Iterable[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]]]:
-    """The checkpoints of each distillation, by data set, IPC, method, seed and variant."""
+    """The checkpoints of each distillation by data set, IPC, method, seed, recipe, variant, which
+    has "on vit" behind it where that network was trained on them."""
     runs: dict[tuple, list[dict[str, Any]]] = {}
     for r in records:
-        variant = CHECKPOINT.sub("", r.get("variant", ""))
+        network = r.get("evaluate", {}).get("model", "convnet")
+        on = "" if network == "convnet" else f" on {network}"
+        variant = CHECKPOINT.sub("", r.get("variant", "")) + on
         about = (r[key] for key in ("dataset", "ipc", "method", "seed"))
         run = (*about, recipe_of(r), variant)
         runs.setdefault(run, []).append(r)

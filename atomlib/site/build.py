@@ -26,7 +26,7 @@ import jinja2
 from atomlib.datasets import known
 from atomlib.errors import SettingError, check_choice
 from atomlib.report.folder import ReportFolder
-from atomlib.report.records import data_of, labels_of, lasts, plain
+from atomlib.report.records import data_of, labels_of, plain
 from atomlib.runtime.clone import root
 from atomlib.runtime.files import atomic_folder
 from atomlib.runtime.layout import Layout
@@ -174,9 +174,7 @@ class _Site:
         table = report.tables.get("published_sets") if table is None else table
         names = [r["dataset"] for r in report.records.values()] if table is None else table.dataset
         labels = labels_of(report.records.values()) or {n: known.of(n, None).label for n in names}
-        made = [
-            r for r in lasts(report.evaluated) if not r["variant"] and r["dataset"] in set(names)
-        ]
+        made = [r for r in report.main_records if r["dataset"] in set(names)]
         words = [" and ".join(labels.get(name, name) for name in dict.fromkeys(names))]
         words = words if report.records else ["Sets of other authors", *words]
         pages = [

@@ -11,7 +11,7 @@ from atomlib.report import findings
 from atomlib.report.findings import SIGNS, against_published
 from atomlib.report.folder import ReportFolder
 from atomlib.report.published import published_text
-from atomlib.report.records import by_recipe, data_label, lasts, points, tenths, with_spread
+from atomlib.report.records import by_recipe, data_label, points, tenths, with_spread
 from atomlib.site import published_sets
 from atomlib.site.gallery_page import first_images
 from atomlib.site.notebook_page import slug
@@ -25,8 +25,7 @@ def front(pages: "ReportPages") -> dict[str, Any]:
     report = pages.report
     table = report.tables.get("main_table")
     known = set() if table is None else set(table.dataset)
-    main = [r for r in lasts(report.evaluated) if not r["variant"]]
-    main = [r for r in main if r["evaluate"]["model"] == "convnet" and r["dataset"] in known]
+    main = [r for r in report.main_records if r["dataset"] in known]
     drawn = {
         name: pages.figure(name, pages.root)
         for name in ("learning_curve", "main_table", "cost")

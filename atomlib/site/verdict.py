@@ -127,9 +127,8 @@ def _row(report: ReportFolder, cell: Any) -> dict[str, Any]:
     records = lasts(report.records[name] for name in names)
     rivals = [
         r
-        for r in lasts(report.evaluated)
+        for r in report.main_records
         if r["method"] == DataDAM.name
-        and not r["variant"]
         and (r["dataset"], str(r["ipc"]), recipe_of(r))
         == (cell.dataset, str(cell.ipc), cell.recipe)
     ]
