@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy  # its stats load where they are first used: half a second
 
-from atomlib.report.findings import SIGNS, compare
+from atomlib.report.findings import SIGNS, compare, welch
 from atomlib.report.records import data_label, labels_of, points, tenths
 from atomlib.report.tables import variant_table
 
@@ -53,8 +52,7 @@ def _worth(changed: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
     found = compare(changed, whole)
     low = high = np.nan
     if found.verdict.p is not None:
-        test = scipy.stats.ttest_ind(changed["accuracies"], whole["accuracies"], equal_var=False)
-        low, high = test.confidence_interval(0.95)
+        low, high = welch(changed["accuracies"], whole["accuracies"]).confidence_interval(0.95)
     return dict(
         zip(WORTH, (found.gap, low, high, found.verdict.p, found.verdict.word), strict=True)
     )

@@ -135,6 +135,8 @@ OTHER_FORM = (AttributeError, KeyError, TypeError)
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise SettingError(f"result {path} is missing; allowed: a file of <report>/results/")
     try:
         record = read_record(path)
         needed = {"dataset", "data", "method", "distill", "evaluate", "evaluation", "accuracies"}
