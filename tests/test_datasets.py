@@ -102,7 +102,8 @@ def test_fingerprint_of_a_known_set_is_its_own_with_the_statistics_that_it_bring
      ("published_as", 7, "text on one line"), ("zca", "yes", "True, False or None"),
      ("zca", 1, "True, False or None"), ("augmentations", ("mirror",), "a tuple of color, crop"),
      ("augmentations", "crop", "a tuple of color, crop"),
-     ("augmentations", ["crop"], "a tuple of color, crop")],
+     ("augmentations", ["crop"], "a tuple of color, crop"),
+     ("augmentations", (["crop"],), "a tuple of color, crop")],
 )  # fmt: skip
 def test_what_stands_beside_the_images_is_checked(make_data, complains, part, value, allowed):
     with complains(f"{part} of toy ", f"allowed: {allowed}", kind=DataError):

@@ -247,7 +247,7 @@ def _check_brought(data: ImageData) -> None:
         raise DataError(f"zca of {data.name} is {shown(data.zca)}; allowed: True, False or None")
     strategies = data.augmentations
     if strategies is not None and (
-        not isinstance(strategies, tuple) or not set(strategies) <= set(STRATEGIES)
+        not isinstance(strategies, tuple) or not all(each in STRATEGIES for each in strategies)
     ):
         raise DataError(
             f"augmentations of {data.name} are {shown(strategies)}; allowed: a tuple of "
