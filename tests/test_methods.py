@@ -3,8 +3,10 @@
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 
 from atomlib.datasets import known, load_dataset
 from atomlib.methods import (
@@ -293,6 +295,16 @@ def test_each_method_is_found_by_its_name_and_by_its_class():
         assert (method.name, place(name), label(name)) == (name, position, method.label)
         assert colour(name) == method.colour
     assert len({method.colour for method in METHODS.values()}) == len(METHODS)
+
+
+def test_every_methods_colour_is_seen_on_white():
+    for method in METHODS.values():
+        linear = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+            for part in to_rgb(method.colour)
+        ]
+        luminance = np.dot([0.2126, 0.7152, 0.0722], linear)  # contrast as WCAG defines it
+        assert 1.05 / (luminance + 0.05) > 2, method.name
 
 
 def test_a_method_is_found_by_its_place():

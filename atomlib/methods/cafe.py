@@ -155,7 +155,7 @@ class CAFE(FeatureAlignment):
     label: ClassVar[str] = "CAFE"
     source: ClassVar[str] = "Wang et al., CVPR 2022, arXiv 2203.01531"
     revision: ClassVar[int] = 1
-    colour: ClassVar[str] = "#fbafe4"
+    colour: ClassVar[str] = "#f277b5"
 
     # CAFE without augmentation is evaluated without, too.
     disagreements: ClassVar[Mapping[str, Change]] = {

@@ -58,7 +58,7 @@ class MTT(LearnedImages):
     label: ClassVar[str] = "MTT"
     source: ClassVar[str] = "Cazenavette et al., CVPR 2022, arXiv 2203.11932"
     revision: ClassVar[int] = 2
-    colour: ClassVar[str] = "#ece133"
+    colour: ClassVar[str] = "#c9b000"
 
     # Below IPC 50 the author whitens; another's table has lower figures for MTT (docs/methods.md).
     disagreements: ClassVar[Mapping[str, Change]] = {

@@ -52,9 +52,7 @@ def readable_confirmed(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def sentences(
-    table: pd.DataFrame, records: Iterable[dict[str, Any]], asked: int | None = None
-) -> list[str]:
+def sentences(table: pd.DataFrame, records: Iterable[dict[str, Any]], asked: int) -> list[str]:
     """What came first in ``ranked``, and how ``records`` of it on the test images stand to the
     recipe's and to the published figure. Of the candidates ``asked`` some may not be made yet."""
     records = list(records)
@@ -69,7 +67,7 @@ def sentences(
             f"{tenths(first['mean'])}, against {first.whole} {worth} (not corrected for having "
             "been chosen)."
         ]
-    if missing := (asked or count) - count:
+    if missing := asked - count:
         said.append(f"Candidates not made yet: {missing}. The choice may change with them.")
     for row in confirmed(records).itertuples():
         text = f"On the test images {row.settings} reaches {tenths(row.mean)}"
