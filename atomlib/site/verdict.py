@@ -37,7 +37,8 @@ SIDE_TABLES = {
 """Tables of a report beside the main one, in words."""
 
 CODE = (
-    "“By the code”: at the settings of the authors' earlier code, not those that the paper prints."
+    "“By the code”: at the settings of DataDAM’s public code, which is by the same authors, not "
+    "those that the paper prints."
 )
 
 
