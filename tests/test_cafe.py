@@ -173,6 +173,19 @@ def test_a_query_is_the_share_right_of_images_drawn_anew(data):
     assert learner.query() == pytest.approx(right.double().mean().item())  # all six are drawn
 
 
+def test_a_query_neither_uses_nor_changes_the_statistics_of_its_batch(data):
+    learner = learner_of(data, query=6, norm="batch")
+    learner.network.train()(torch.randn(30, 3, 8, 8) * 3 + 1)  # running ones unlike the images'
+    before = {name: held.clone() for name, held in learner.network.named_buffers()}
+    images = learner.sampler.as_inputs(data.train_images)
+    found = learner.query()
+    assert all(torch.equal(held, before[name]) for name, held in learner.network.named_buffers())
+    with torch.no_grad():
+        scores = learner.network.eval()(images)
+    right = scores.argmax(dim=1) == data.train_labels
+    assert found == pytest.approx(right.double().mean().item())
+
+
 # The run
 
 

@@ -7,8 +7,11 @@ from atomlib.datasets import load_dataset
 from atomlib.datasets.held_out import held_out
 from atomlib.datasets.png_folder import png_folder
 from atomlib.errors import DataError
+from atomlib.randomness import stream
 from atomlib.runs import Store, cells, sweep
 from atomlib.runs.verify import verify
+from atomlib.runtime.files import read_record
+from tests.test_environment import ROOT
 
 
 def rows_of(images):
@@ -35,9 +38,29 @@ def test_the_two_parts_are_the_training_split_and_a_tenth_of_each_class_is_for_t
     assert part == held_out(data)
 
 
+def test_those_of_the_highest_draws_are_held_out(make_data):
+    data = make_data(counts=(20, 21, 35))
+    rows = [(data.train_labels == k).nonzero().flatten() for k in range(3)]
+    draws = torch.rand(3, max(map(len, rows)), generator=stream(0, "held out"))
+    test = []
+    for own, draw in zip(rows, draws, strict=True):
+        first = sorted(range(len(own)), key=lambda i, draw=draw: -float(draw[i]))
+        test += sorted(own[first[: -(-len(own) // 10)]].tolist())
+    part = held_out(data)
+    assert torch.equal(part.test_images, data.train_images[test])
+    rest = torch.cat([own[~torch.isin(own, torch.tensor(test))] for own in rows])
+    assert torch.equal(part.train_images, data.train_images[rest])
+
+
 def test_it_is_a_data_set_by_name_with_what_the_whole_one_brings():
     whole, part = load_dataset("digits"), load_dataset("digits-held-out")
     assert part.name == "digits-held-out"
+    # As in the committed records: another draw would be another experiment.
+    (kept,) = {
+        record["data"]
+        for record in map(read_record, ROOT.glob("reports/quick/results/digits-held-out-*.json"))
+    }
+    assert part.fingerprint == kept
     assert len(part.train_images) + len(part.test_images) == len(whole.train_images)
     assert (part.zca, part.augmentations) == (whole.zca, whole.augmentations)
     assert part.label == f"{whole.label} (held out)" and "left alone" in part.note

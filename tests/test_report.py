@@ -299,6 +299,11 @@ def test_one_seed_is_compared_over_networks_and_several_over_seeds():
     assert "ATOM is not told apart from DM" in str(unsure)
     (two,) = findings.findings([*records("atom", 50, 61), *records("dm", 40, 50)])
     assert str(two).endswith("not tested: 2 distillation seeds are too few.")
+    for lead in (2, 0):
+        found = [*records("atom", 52, 53, 55), *records("dm", 52 - lead, 53 - lead, 55 - lead)]
+        (constant,) = findings.findings(found)
+        assert constant.gap == lead
+        assert str(constant).endswith("not tested: the same at each of 3 distillation seeds.")
 
 
 def test_what_is_at_chance_at_another_seed_is_no_matter():

@@ -13,7 +13,7 @@ from atomlib.distilled_set import DistilledSet
 from atomlib.methods import DM, RandomImages
 from atomlib.runs import verify as module
 from atomlib.runs.store import Store
-from atomlib.runs.verify import verify
+from atomlib.runs.verify import Verification, verify
 from atomlib.runtime.files import read_record, write_record
 from atomlib.training import EvalConfig
 from tests.test_environment import ROOT
@@ -157,6 +157,21 @@ def test_the_exit_status_says_whether_accuracies_hold(data, record, monkeypatch,
     assert (
         "missing.json is missing; allowed: a file of <report>/results/" in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status"),
+    [
+        ("now is not told apart from then: +0.1 points", 0),
+        ("now is below then: -3.0 points", 1),
+        ("now and then are +0.1 points apart; not tested: 1 and 1 networks are too few", 1),
+    ],
+)
+def test_accuracies_that_are_not_told_apart_hold(record, monkeypatch, capsys, verdict, status):
+    found = Verification([50.0], False, None, verdict, [])
+    monkeypatch.setattr(module, "verify", lambda path, data: found)
+    assert main(["verify", str(record)]) == status
+    assert f"accuracies: {verdict}" in capsys.readouterr().out
 
 
 def test_results_of_a_resized_folder_are_verified_at_their_size(tmp_path, monkeypatch, capsys):

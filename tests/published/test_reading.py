@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import shutil
 import zipfile
 from dataclasses import replace
@@ -20,6 +21,8 @@ from atomlib.methods import RandomImages
 from atomlib.preprocess import STATISTICS
 from atomlib.published import layouts, read_published
 from atomlib.published.hand_on import write_dc, write_mtt
+from atomlib.published.looks import nearest
+from atomlib.published.pixels import colour_correlation, low_frequencies
 from atomlib.published.published_set import unfolded
 from atomlib.runtime.files import DamagedError
 
@@ -464,6 +467,8 @@ def test_does_not_fit(tmp_path, make_data, complains):
 
 def test_noise_and_real_images_are_told(tmp_path, data):
     generator = torch.Generator().manual_seed(0)
+    photographs = (smooth(7, 24) * 255).round().to(torch.uint8)
+    data = replace(data, train_images=photographs[:18], test_images=photographs[18:])
     sets = {
         "noise": torch.randn(6, 3, SIDE, SIDE, generator=generator),
         "untouched real": normalised(data.train_images[::3].float() / 255),
@@ -473,15 +478,47 @@ def test_noise_and_real_images_are_told(tmp_path, data):
     for word, images in sets.items():
         torch.save([images, LABELS], tmp_path / "s.pt")
         read = read_published(tmp_path / "s.pt", data, space="normalised")
-        # The toy's real images are noise themselves, which is said first.
-        if "real" in word:
-            assert read.looks.copies + read.looks.test_copies == 6
-            assert read.looks.test_copies == (6 if "test" in word else 0)
-        elif word:
+        if word:
             assert word in read.looks.warning
+            assert read.looks.copies == (6 if word == "untouched real" else 0)
+            assert read.looks.test_copies == (6 if word == "real test" else 0)
         else:
             assert not read.looks.warning
-            assert read.looks.distinct > 0.9 and min(read.looks.distances) > 0.1
+            assert read.looks.distinct > 0.9 and min(read.looks.distances) > 0.01
+
+
+def test_the_distance_to_the_nearest_real_image_is_a_root_mean_square():
+    real = torch.full((2, 3, 4, 4), 100, dtype=torch.uint8)
+    real[1] = 200
+    image = real[:1].float() / 255 + torch.tensor([0.0, 0.03, 0.06]).view(1, 3, 1, 1)
+    (distance,) = nearest(image, real, piece=1).tolist()
+    assert distance == pytest.approx(math.sqrt((0.03**2 + 0.06**2) / 3), abs=1e-5)
+
+
+def test_low_frequencies_are_those_below_a_tenth_of_a_cycle_a_pixel():
+    across = torch.arange(40.0)
+    waves = [torch.sin(2 * math.pi * cycles * across / 40) for cycles in (3, 5)]
+    low, high = (wave.expand(1, 2, 40, 40) + 7 for wave in waves)
+    assert low_frequencies(low) == pytest.approx(1) and low_frequencies(high) < 1e-6
+    both = low_frequencies(low + 3 * (high - 7))
+    assert both == pytest.approx(1 / 10)  # power goes by the square of the amplitude
+
+
+def test_colours_correlate_as_numpy_has_it():
+    images = torch.rand(5, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    images[:, 1] += images[:, 0]
+    centred = images - images.mean((2, 3), keepdim=True)
+    r = np.corrcoef(centred.transpose(0, 1).flatten(1).numpy())
+    assert colour_correlation(images) == pytest.approx((r[0, 1] + r[0, 2] + r[1, 2]) / 3, abs=1e-6)
+
+
+def test_smooth_images_of_unlike_colours_are_not_taken_for_whitened(tmp_path):
+    generator = torch.Generator().manual_seed(2)
+    coarse = torch.randn(60, 3, 3, 3, generator=generator)
+    images = F.interpolate(coarse, size=(32, 32), mode="bilinear")
+    assert abs(colour_correlation(images)) < 0.2 and low_frequencies(images) > 0.3
+    torch.save([images, torch.arange(60) % 3], tmp_path / "s.pt")
+    assert read_published(tmp_path / "s.pt").space == "normalised"
 
 
 def test_guessing_the_space(tmp_path):
