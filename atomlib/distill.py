@@ -16,7 +16,7 @@ from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet, by_class, summarise
 from atomlib.errors import DivergedError, SettingError, check_kind, shown
 from atomlib.methods import Learner, Method, find
-from atomlib.runtime.bookmark import Bookmark
+from atomlib.runtime.bookmark import Bookmark, check_resume
 from atomlib.runtime.device import free_memory, pick_device
 from atomlib.runtime.progress import Bar
 from atomlib.runtime.provenance import given, versions
@@ -70,6 +70,7 @@ def trajectory(
             f"a value, or {unset[0]!r} in the class's may_stay_none"
         )
     check_iterations(at, method)
+    check_resume(resume)
     device = pick_device(device)
     free_memory(device)
     method.check_room(data, device)

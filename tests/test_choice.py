@@ -1,7 +1,9 @@
 """The choice on held-out images: its order, its winner, and what stands beside it."""
 
+import json
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from atomlib.report import choice, figures
 from atomlib.report.folder import ReportFolder
 from atomlib.report.records import named_by_recipe
 from atomlib.training import EvalConfig
+from tests.test_environment import ROOT
 
 CIFAR10 = known.official("cifar10").fingerprint
 
@@ -105,3 +108,9 @@ def test_each_row_leads_to_its_own_run():
     assert len(shown) == 2
     for row, own in zip(shown.itertuples(index=False), table.runs, strict=True):
         assert report.runs_as_read("settings", list(shown.columns), list(row)) == own.split()
+
+
+def test_a_report_whose_candidates_are_all_made_says_of_none_that_it_is_missing():
+    executed = nbformat.read(ROOT / "reports/quick/notebooks/12_settings.ipynb", 4)
+    text = json.dumps(executed.cells[-1].outputs)
+    assert "comes first of 5 candidates" in text and "not made yet" not in text

@@ -93,6 +93,11 @@ def test_the_matrix_rate_is_one_a_processor_can_have():
     assert 1e9 < matrix_rate(torch.float32, CPU) < 1e14
 
 
+def test_a_matrix_product_has_two_operations_for_each_of_its_sums(monkeypatch):
+    monkeypatch.setattr(cost, "timings", lambda action, device, repeats: [1.0, 2.0])
+    assert matrix_rate(torch.float32, CPU) == 2 * 2048**3
+
+
 def test_data_go_to_a_process_of_its_own_without_shared_memory(make_data):
     """A container's /dev/shm is often 64 MB."""
     data = make_data()
@@ -127,6 +132,12 @@ def test_every_method_is_measured_in_a_process_of_its_own(make_data):
     assert f"{ratio:.2f} times one of DM" in sentence
     assert readable.costs(table).method.tolist() == ["DM", "ATOM"]
     assert table.recipe.tolist() == ["text", "text"]
+
+
+@pytest.mark.parametrize("repeats", [0, -1, 1.5])
+def test_a_step_is_timed_once_or_more(make_data, complains, repeats):
+    with complains(f"repeats is {repeats}", "1 or more"):
+        costs(make_data(), [DM(**SMALL)], repeats=repeats, progress=False)
 
 
 def test_a_method_without_steps_has_no_cost(make_data, complains):

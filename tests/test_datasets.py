@@ -200,6 +200,21 @@ def test_a_download_without_a_network_is_one_sentence(tmp_path, monkeypatch, com
         load_dataset(name, root=tmp_path, download=True)
 
 
+@pytest.mark.parametrize("name", ["cifar10", "tinyimagenet"])
+def test_a_download_that_is_another_file_is_one_sentence(tmp_path, monkeypatch, complains, name):
+    """The page of a network that asks for a login first."""
+
+    def page(url, path):
+        Path(path).write_text("<html>log in")
+
+    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, max_hops: url)
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", page)
+    for _ in range(2):  # what came does not stand in the way of the next
+        with complains(name, "corrupted", "fetched elsewhere", kind=DataError):
+            load_dataset(name, root=tmp_path, download=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_describes_the_data(capsys):
     assert main(["data", "digits"]) == 0
     line = capsys.readouterr().out

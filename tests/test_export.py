@@ -1,6 +1,7 @@
 """Folders of PNG files, as others read them: every pixel and label, or nothing at all."""
 
 import errno
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,12 +65,19 @@ def test_two_channels_are_no_picture(tmp_path, complains):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("write", [png_folder, hugging_face_folder])
-def test_a_full_disk_leaves_nothing(images, tmp_path, monkeypatch, complains, write):
+@pytest.mark.parametrize(
+    ("write", "where"),
+    [
+        (png_folder, (Image.Image, "save")),
+        (hugging_face_folder, (Image.Image, "save")),
+        (hugging_face_folder, (Path, "write_text")),  # the card, after all images
+    ],
+)
+def test_a_full_disk_leaves_nothing(images, tmp_path, monkeypatch, complains, write, where):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(*where, full)
     about = {"about": ""} if write is hugging_face_folder else {}
     with complains("No space left"):
         write(images, LABELS, NAMES, tmp_path / "out", **about)

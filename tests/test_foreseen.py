@@ -171,7 +171,7 @@ def test_long_work_says_so_before_it_begins(tmp_path, cell, monkeypatch, capsys,
     foreseen.say(Store(tmp_path), engine, grid)
     # 1000 steps of 4 s, half as long again, in float32 more than twice as long, and the networks.
     assert capsys.readouterr().err == f"1 of 1 cells to make: about {hours} hours here\n"
-    monkeypatch.setattr(foreseen.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(foreseen, "processors", lambda device: 4)
     other = Cell(cell.data, grid[0].method.but(seed=1), cell.evaluation, cell.of_checkpoints)
     foreseen.say(Store(tmp_path), Engine("processes", 8, "auto", 2, None), [*grid, other])
     # Two at once, of two threads each: no longer than one.

@@ -60,6 +60,18 @@ def test_a_variant_is_not_called_as_a_recipe(complains):
         cells(["digits"], ["atom"], [1], variants={"code": {}})
 
 
+@pytest.mark.parametrize("name", ["it30", "lr.1.it30"])
+def test_a_variant_is_not_called_as_a_checkpoint(complains, name):
+    with complains(f"{name!r}, a checkpoint's name"):
+        cells(["digits"], ["atom"], [1], variants={name: {"settings": {"image_lr": 0.5}}})
+
+
+@pytest.mark.parametrize("networks", [0, -1, 1.5, True])
+def test_networks_of_checkpoints_are_one_or_more(complains, networks):
+    with complains(f"networks is {networks}", "allowed: "):
+        cells(["digits"], ["atom"], [1], checkpoint_networks=networks)
+
+
 @pytest.mark.parametrize("part", ["settings", "evaluation"])
 def test_names_too_long_for_files_are_refused_before_any_work(
     tmp_path, monkeypatch, complains, part
@@ -108,6 +120,8 @@ def test_bad_settings_are_refused(grid, complains):
         full_data_cells(grid, [1])
     with complains("'epoch'", "did you mean 'epochs'"):
         full_data_cells(grid, {"epoch": 5})
+    with complains("depth"):  # 8 x 8 pixels are too few
+        full_data_cells(grid, {"depth": 9})
 
 
 @pytest.mark.parametrize(("name", "values"), [

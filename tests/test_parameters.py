@@ -65,11 +65,20 @@ def test_every_notebook_checks_its_parameters_which_papermill_knows(notebook):
     code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
     names: dict = {}
     exec(code[0].source, names)
+    names["In"] = ["", code[0].source]
+    names.pop("__annotations__", None)  # which Python 3.14 does not make
     assert "check(globals())\n" in code[1].source
     values = {k for k, value in names.items() if isinstance(value, parameters.PLAIN)}
-    assert set(names["__annotations__"]) == values - {"__annotations__", "__builtins__"}
-    assert set(pm.inspect_notebook(path)) == set(names["__annotations__"])
+    assert set(pm.inspect_notebook(path)) == values - {"__builtins__", "In"}
     check(names)
+
+
+def test_types_are_those_of_the_cells_sources(complains):
+    names = {"In": ["", "n: int = 1\nratio: float = 0.5", "not python", "x = 2\nx"], "n": 1}
+    with complains("parameter 'ratio' is missing", "n (int), ratio (float)"):
+        check(names)
+    with complains("ratio is 'a', which is not float"):
+        check(names | {"ratio": "a"})
 
 
 def test_papermill_with_a_wrong_name_fails_in_the_first_cell(tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 from atomlib.distill import distill, trajectory
 from atomlib.evaluate import evaluate
-from atomlib.methods import ATOM, DM, Learner, RandomImages
+from atomlib.methods import ATOM, DM, MTT, Learner, RandomImages
 from atomlib.runtime import bookmark as resume
 from atomlib.runtime.bookmark import Bookmark
 from atomlib.runtime.files import read_about, write_tensors
@@ -170,6 +170,14 @@ def test_what_somebody_gives_and_is_no_bookmark_stays(data, tmp_path, complains,
 def test_what_is_no_path_is_refused_before_any_work(data, complains, given):
     with complains("resume is", "allowed: the path"):
         distill(data, RUN, progress=False, resume=given)
+
+
+@pytest.mark.parametrize("method", [RandomImages(), MTT()])
+def test_it_is_refused_before_a_method_trains_anything(data, tmp_path, complains, method):
+    (tmp_path / "photo").write_bytes(b"a photo")
+    for given, part in ((tmp_path / "photo", "no bookmark"), (5, "allowed: the path")):
+        with complains("resume is", part):
+            distill(data, method, progress=False, resume=given)
 
 
 def test_without_a_file_nothing_is_kept(tmp_path, monkeypatch):

@@ -208,6 +208,8 @@ def test_a_profile_that_names_what_is_not_there_is_refused_before_any_work(
         ("00_one: {number: !!set {1}}", r"number of 00_one .* is \{1\}"),
         ("00_one: [number]", r"00_one in profile .* is \['number'\]"),
         ("", "is None"),
+        ("{}", "no notebooks"),
+        ("environment: {WORKERS: 2}", "no notebooks"),
         ("- 00_one", r"is \['00_one'\]"),
         ("00_one:\n\tnumber: 1", "no YAML"),
         ("00_one: {number: 1, number: 2}", "given twice"),

@@ -174,6 +174,12 @@ def test_accuracies_that_are_not_told_apart_hold(record, monkeypatch, capsys, ve
     assert f"accuracies: {verdict}" in capsys.readouterr().out
 
 
+def test_all_records_are_read_before_any_is_made_again(record, monkeypatch, capsys):
+    monkeypatch.setattr(module, "verify", lambda path, data: pytest.fail("work began"))
+    assert main(["verify", str(record), str(record.parent / "typo.json")]) == 1
+    assert "typo.json is missing" in capsys.readouterr().err
+
+
 def test_results_of_a_resized_folder_are_verified_at_their_size(tmp_path, monkeypatch, capsys):
     """Its fingerprint is that of the resized images."""
     monkeypatch.setenv("TQDM_DISABLE", "1")

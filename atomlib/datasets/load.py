@@ -15,6 +15,8 @@ The names, and what each brings:
 import argparse
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,9 +152,20 @@ def _enlarged(data: ImageData, side: int) -> ImageData:
     )
 
 
+@contextmanager
+def _whole_download(path: Path) -> Iterator[None]:
+    """torchvision tells by RuntimeError of what came and is not the file: a cut one, the page of a
+    network that asks for a login. It is taken away again; raises OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(str(error)) from None
+
+
 def _is_folder(name: str, root: Path) -> bool:
     """Whether "folder:PATH" is there as it stands, though it has a "|" in it."""
-    path = Path(name.removeprefix("folder:"))
+    path = Path(os.path.expanduser(name.removeprefix("folder:")))
     return name.startswith("folder:") and (_is_there(root / path) or _is_there(path))
 
 
@@ -176,7 +189,8 @@ def _cifar(name: str, root: Path, download: bool) -> ImageData:
     places = [root / kind.base_folder, root / kind.filename]
     places += [root / f"{name}{ending}" for ending in ("", *SUFFIXES)]
     if download and not any(path.exists() for path in places):
-        kind(root, download=True)
+        with _whole_download(root / kind.filename):
+            kind(root, download=True)
     path = next((path for path in places if path.exists()), None)
     if path is None:
         raise MissingDataError(
@@ -256,7 +270,8 @@ def _tinyimagenet(root: Path, resize: int | None, download: bool) -> ImageData:
     archive = root / "tiny-imagenet-200.zip"
     checksum = calculate_md5(archive) if archive.is_file() else ""
     if download and checksum != TINYIMAGENET_MD5:
-        download_url(TINYIMAGENET_URL, root, archive.name, TINYIMAGENET_MD5)
+        with _whole_download(archive):
+            download_url(TINYIMAGENET_URL, root, archive.name, TINYIMAGENET_MD5)
         checksum = TINYIMAGENET_MD5
     if checksum != TINYIMAGENET_MD5:
         parts = sorted(root.glob("tiny-imagenet-*"))

@@ -4,7 +4,8 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,8 @@ def png_folder(
     right. Raises SettingError, leaving nothing behind, where the folder is not empty or cannot be
     written.
     """
-    folder = _new(folder, images)
-    _write(images, labels, [folder / name for name in _folder_names(class_names)], folder)
+    with _new(folder, images) as folder:
+        _write(images, labels, [folder / name for name in _folder_names(class_names)])
     return folder
 
 
@@ -50,13 +51,13 @@ def hugging_face_folder(
     What Hugging Face's ``datasets.load_dataset(<folder>)`` reads: the split "train", with columns
     "image" and "label". ``about`` is the card's text. Raises as ``png_folder`` does.
     """
-    folder = _new(folder, images)
     names = _folder_names(class_names)
-    _write(images, labels, [folder / "train" / name for name in names], folder)
     classes = "\n".join(f"- {name}" for name in class_names)
     head = "configs:\n- config_name: default\n  data_files: train/**\n  drop_labels: false\n"
-    with atomic_write(folder / "README.md") as partial:
-        partial.write_text(f"---\n{head}---\n\n{about}\n\nClasses, in order:\n\n{classes}\n")
+    with _new(folder, images) as folder:
+        _write(images, labels, [folder / "train" / name for name in names])
+        with atomic_write(folder / "README.md") as partial:
+            partial.write_text(f"---\n{head}---\n\n{about}\n\nClasses, in order:\n\n{classes}\n")
     return folder
 
 
@@ -79,7 +80,7 @@ def example_folder(folder: str | Path, *, train: int = 30, test: int = 10) -> Pa
     try:
         for split, count in (("train", train), ("test", test)):
             images, labels = first_of_each(data, split, count)
-            _write(images, labels, [partial / split / name for name in data.class_names], partial)
+            _write(images, labels, [partial / split / name for name in data.class_names])
         partial.chmod(0o755)  # mkdtemp's is readable by its owner only
         partial.rename(folder)
     except OSError as error:
@@ -117,7 +118,9 @@ def _is_full(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _new(folder: str | Path, images: Tensor) -> Path:
+@contextmanager
+def _new(folder: str | Path, images: Tensor) -> Iterator[Path]:
+    """An empty folder for images, which is empty again where writing into it fails."""
     folder = as_path("folder", folder)
     if images.shape[1] not in (1, 3):
         raise SettingError(
@@ -125,7 +128,12 @@ def _new(folder: str | Path, images: Tensor) -> Path:
         )
     if _is_full(folder):
         raise SettingError(f"folder {folder} is not empty; allowed: a new or an empty one")
-    return check_writable(folder)
+    try:
+        yield check_writable(folder)
+    except SettingError:
+        for child in folder.iterdir() if folder.is_dir() else ():
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+        raise
 
 
 def _folder_names(class_names: Iterable[str]) -> list[str]:
@@ -138,15 +146,10 @@ def _folder_names(class_names: Iterable[str]) -> list[str]:
     ]
 
 
-def _write(images: Tensor, labels: Tensor, targets: Sequence[Path], folder: Path) -> None:
+def _write(images: Tensor, labels: Tensor, targets: Sequence[Path]) -> None:
     numbers: Counter[int] = Counter()
     pixels = images.permute(0, 2, 3, 1).numpy()
     for image, label in zip(pixels, labels.tolist(), strict=True):
-        try:
-            with atomic_write(targets[label] / f"{numbers[label]:05d}.png") as partial:
-                write_png(image, partial)
-        except SettingError:
-            for child in folder.iterdir():
-                shutil.rmtree(child)
-            raise
+        with atomic_write(targets[label] / f"{numbers[label]:05d}.png") as partial:
+            write_png(image, partial)
         numbers[label] += 1

@@ -26,7 +26,7 @@ from torch import Tensor
 from atomlib import preprocess
 from atomlib.datasets.image_data import ImageData
 from atomlib.distilled_set import DistilledSet
-from atomlib.errors import SettingError, check_choice
+from atomlib.errors import SettingError, check_choice, check_kind, shown
 from atomlib.models.build import build_model, operations
 from atomlib.nas.space import Candidate, fits, search_space
 from atomlib.nas.together import Group, MixedEnsemble, cost, pack
@@ -143,6 +143,7 @@ def evaluate_candidates(
     """
     keep, engine = as_path("keep", keep, file=True), Engine.chosen()
     device, room = engine.device(device)
+    check_kind("config", config, EvalConfig | None, "an EvalConfig, or None for the defaults")
     asked = config or EvalConfig()
     config = _check(proxy, candidates, data, asked, zca, workers, device)
     unfinished = check_writable(Layout.of_candidates(keep).unfinished).absolute()
@@ -206,6 +207,15 @@ def halves(labels: Int[Tensor, "m"], seed: int) -> tuple[Int[Tensor, "v"], Int[T
     return by_class[0::2], by_class[1::2]
 
 
+def check_training(config: EvalConfig, epochs: Sequence[int], workers: int | None = None) -> None:
+    """Raise SettingError, before proxies are made, unless candidates can train so."""
+    check_choice("model", config.model, ["convnet"])
+    for number in epochs:
+        config.but(epochs=number)
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise SettingError(f"workers is {shown(workers)}; allowed: 1 or more, or None")
+
+
 def _check(
     proxy: Proxy,
     candidates: Sequence[Candidate],
@@ -216,7 +226,6 @@ def _check(
     device: torch.device,
 ) -> EvalConfig:
     """The settings that all candidates share; SettingError for any that is invalid."""
-    check_choice("model", config.model, ["convnet"])
     if not candidates:
         raise SettingError("candidates is empty; allowed: one at the least")
     known, seen = set(search_space()), set()
@@ -230,8 +239,7 @@ def _check(
                 f"{data.image_size} pixels are large enough for, which sample picks"
             )
         seen.add(candidate)
-    if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise SettingError(f"workers is {workers!r}; allowed: 1 or more, or None")
+    check_training(config, [proxy.epochs], workers)
     if proxy.data_fingerprint != data.fingerprint:
         raise SettingError(
             f"proxy {proxy.name!r} was made from other data than {data.name} (fingerprints "

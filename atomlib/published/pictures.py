@@ -5,6 +5,7 @@ one PNG, a row of images for each class              torchvision's save_image(nr
 """
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -170,10 +171,14 @@ def _labels(
     Raises DataError for folders of which only some are called like classes, or two like one, and
     for numbers that do not say which is 0.
     """
-    names = {_plain(name): label for label, name in enumerate(class_names or ())}
-    others = [folder for folder in folders if _plain(folder) not in names]
+    known = [unicodedata.normalize("NFC", name) for name in class_names or ()]
+    given = {folder: unicodedata.normalize("NFC", folder) for folder in folders}
+    if not set(given.values()) <= set(known):  # as they are, or as far as authors agree on them
+        known, given = [*map(_plain, known)], {f: _plain(name) for f, name in given.items()}
+    names = {name: label for label, name in enumerate(known)}
+    others = [folder for folder in folders if given[folder] not in names]
     if names and not others:
-        labels = {folder: names[_plain(folder)] for folder in folders}
+        labels = {folder: names[given[folder]] for folder in folders}
         if len(set(labels.values())) < len(folders):
             twins = [f for f in folders if list(labels.values()).count(labels[f]) > 1]
             raise DataError(
@@ -206,7 +211,7 @@ def _labels(
 
 def _plain(name: str) -> str:
     """A class's name as far as different authors agree on it."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return "".join(sign for sign in name.casefold() if sign.isalnum()) or name
 
 
 def _natural(name: str) -> tuple:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from atomlib.errors import check_choice
 from atomlib.report.records import label, tenths
 
 TABLES = ("main_table", "cross_architecture", "cost", "nas")
@@ -31,7 +32,9 @@ def published(table: str = "main_table") -> pd.DataFrame:
 
     Each names its ``source``; ``checked`` says whether it was seen there, ``note`` what is to be
     said of it. The main table's columns are dataset, ipc, method, accuracy and std, in percent.
+    Raises SettingError for a table that there is none of.
     """
+    check_choice("table", table, TABLES)
     with (files("atomlib.report") / "published" / f"{table}.csv").open() as file:
         found = pd.read_csv(file, dtype={"ipc": str, "note": str})
     return found.assign(checked=found.checked == "yes")
@@ -54,7 +57,11 @@ def explained(text: str) -> str:
 
 
 def readable_published(name: str) -> pd.DataFrame:
-    """The published cross-architecture, cost or search table for a reader."""
+    """The published cross-architecture, cost or search table for a reader.
+
+    Raises SettingError for another.
+    """
+    check_choice("table", name, TABLES[1:])
     write = {"cross_architecture": _transfer, "cost": _cost, "nas": _nas}[name]
     table = published(name)
     first = "trained on" if name == "nas" else "method"

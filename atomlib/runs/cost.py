@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from atomlib.datasets.image_data import ImageData
-from atomlib.errors import SettingError
+from atomlib.errors import SettingError, shown
 from atomlib.methods import Method
 from atomlib.runs.processes import alone
 from atomlib.runtime.compiling import synchronize
@@ -41,8 +41,11 @@ def costs(
     """One row per method, as ``step_cost`` gives it, each measured in a process of its own.
 
     So that its peak memory is its own, and its first step what a first step costs. Raises
-    SettingError for a method that takes no steps, or does not count their operations.
+    SettingError for a method that takes no steps, or does not count their operations, and for
+    fewer than one of ``repeats``.
     """
+    if type(repeats) is not int or repeats < 1:
+        raise SettingError(f"repeats is {shown(repeats)}; allowed: 1 or more")
     device = pick_device(device)
     methods = [method.resolve(data) for method in methods]
     for method in methods:
@@ -92,7 +95,7 @@ def step_cost(
         "method": method.name,
         "recipe": method.recipe,
         "ipc": method.ipc,
-        "real_batch": method.real_batch,
+        "real_batch": getattr(method, "real_batch", 0),  # a stranger's may see no real images
         "step_s": median,
         "step_low_s": steps[0],
         "step_high_s": steps[-1],

@@ -18,6 +18,7 @@ from atomlib.distilled_set import stem
 from atomlib.models.build import operations
 from atomlib.runs.engine import Engine
 from atomlib.runs.grid import Cell, FullDataCell
+from atomlib.runs.processes import processors
 from atomlib.runs.store import Store
 from atomlib.runtime.compiling import PAYS_ON_A_CPU
 from atomlib.runtime.device import Execution, pick_device
@@ -110,7 +111,7 @@ def say(
         return
     dtype = Execution(grid[0].evaluation, device, work).dtype
     # A cell is of one worker; two of one set are as well, which is passed over.
-    workers = max(1, min(engine.workers, (os.cpu_count() or 1) // engine.cpus, cells))
+    workers = max(1, min(engine.workers, processors(device) // engine.cpus, cells))
     seconds = TIMES_BOUND[dtype] * work / (workers * matrix_rate(dtype, device))
     if seconds >= WORTH_SAYING:
         total = len(grid) + len(ceilings)

@@ -17,9 +17,10 @@ import numpy as np
 from atomlib.datasets.image_data import ImageData
 from atomlib.datasets.load import load_dataset
 from atomlib.distilled_set import stem
-from atomlib.errors import SettingError, check_choice, did_you_mean, shown
+from atomlib.errors import SettingError, check_choice, check_kind, did_you_mean, shown
 from atomlib.full_data import FULL_DATA_EPOCHS
 from atomlib.methods import METHODS, Method, find
+from atomlib.methods.method import CHECKPOINT
 from atomlib.models.build import NetworkConfig, operations
 from atomlib.preprocess import ZCA
 from atomlib.recipes import DISAGREEMENTS, RECIPES, Change
@@ -85,6 +86,9 @@ def cells(
     Everything is resolved against its data, so that a bad setting is a SettingError before
     the first cell costs any time.
     """
+    if checkpoint_networks is not None:
+        check_kind("checkpoint_networks", checkpoint_networks, int, "1 or more, or None")
+        EvalConfig(networks=checkpoint_networks)
     lists = {"datasets": datasets, "methods": methods, "ipcs": ipcs, "seeds": seeds}
     for name, values in {**lists, "recipes": recipes, "networks": networks}.items():
         if not isinstance(values, list | tuple) or not values:
@@ -182,6 +186,11 @@ def _check_maps(
                 f"variants has {shown(name)}, a recipe's name; allowed: others than "
                 f"{' and '.join(RECIPES)}"
             )
+        if CHECKPOINT.search(name):
+            raise SettingError(
+                f"variants has {shown(name)}, a checkpoint's name; allowed: others than it and a "
+                "number"
+            )
         for part, values in change.items():
             check_choice(f"part of variant {shown(name)}", part, PARTS)
             _check_names(f"{part} of variant {shown(name)}", values)
@@ -237,7 +246,8 @@ def full_data_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> 
 
     Its ZCA is the data set's own, where some cell has it, else that of the first cell. ``changes``
     are to the evaluation settings of the first cell; epochs are 200 unless they say otherwise
-    (FULL_DATA_EPOCHS). Raises SettingError for a setting that there is none of.
+    (FULL_DATA_EPOCHS). Raises SettingError for a setting that there is none of, and for a network
+    that does not fit the data.
     """
     if changes is None:
         return []
@@ -247,7 +257,8 @@ def full_data_cells(grid: Sequence[Cell], changes: Mapping[str, Any] | None) -> 
     for data in dict.fromkeys(cell.data for cell in grid):
         own = [cell for cell in grid if cell.data == data]
         zcas = [cell.method.zca for cell in own]
-        evaluation = own[0].evaluation.but(**{"epochs": FULL_DATA_EPOCHS, **changes})
+        evaluation = own[0].evaluation.but(**{"epochs": FULL_DATA_EPOCHS, **changes}).resolve(data)
+        operations(evaluation, data)  # it can be built
         made.append(FullDataCell(data, evaluation, data.zca if data.zca in zcas else zcas[0]))
     return made
 

@@ -4,7 +4,8 @@
 """
 
 import argparse
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -43,10 +44,24 @@ TOLD = ("name", "title", "dataset", "claimed_elsewhere")
 """What a record says of its set without measuring it."""
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raise SettingError for two names whose files would be one."""
+READING = frozenset(inspect.signature(read_published).parameters) - {"path", "data"}
+"""What an entry may say of how its file is read."""
+
+ENTRY = {"name", "path", "protocol", "claimed", "networks"} | READING
+
+
+def check_entries(sets: Sequence[Mapping[str, Any]], others: Sequence[str] = ()) -> None:
+    """Raise SettingError, before any work, for an entry of published sets without a name or path,
+    with a word or protocol that there is none of, and for two names, also of ``others``, whose
+    files would be one."""
+    for entry in sets:
+        for word in entry:
+            check_choice("word of an entry of sets", word, sorted(ENTRY))
+        for word in ("name", "path"):
+            check_kind(f"{word} of an entry of sets", entry.get(word), str, "a text")
+        check_choice("protocol", entry.get("protocol", "ours"), PROTOCOLS)
     taken: dict[str, str] = {}
-    for name in names:
+    for name in (*(entry["name"] for entry in sets), *others):
         if judged_name(name) in taken:
             raise SettingError(
                 f"sets has {shown(taken[judged_name(name)])} and {shown(name)}, whose files would "
@@ -75,6 +90,7 @@ def judge(
     ``data``.
     """
     check_kind("set", made, PublishedSet, "what read_published returns")
+    check_kind("data", data, ImageData, "what load_dataset returns")
     check_kind("name", name, str, "a name")
     check_kind("claimed", claimed, int | float | None, "percent, or None")
     config = protocol(protocol_name, made, **changes).resolve(data)

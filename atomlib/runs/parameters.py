@@ -1,8 +1,10 @@
 """A notebook's parameters: checked by its first call, before it defines anything else."""
 
+import ast
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -31,7 +33,7 @@ def check(names: Mapping[str, Any]) -> None:
     before = _of_startup()
     if _in_notebook() and (clone := around()):
         os.chdir(clone / "notebooks")
-    types = names.get("__annotations__", {})
+    types = _types(names)
     allowed = ", ".join(f"{name} ({_type_name(kind)})" for name, kind in types.items())
     if _first_call:
         for name, value in names.items():
@@ -55,6 +57,18 @@ def check(names: Mapping[str, Any]) -> None:
                 f"parameter {name} is {shown(names[name])}, which is not {_type_name(kind)}; "
                 f"allowed: {allowed}"
             ) from None
+
+
+def _types(names: Mapping[str, Any]) -> dict[str, Any]:
+    """The annotated names: of a notebook as its cells' sources have them, since from Python 3.14
+    on a module computes its annotations when asked, and IPython runs each statement as a module."""
+    types = dict(names.get("__annotations__", {}))
+    for source in names.get("In", ()):
+        with suppress(SyntaxError):  # a cell that did not run
+            for line in ast.parse(source).body:
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                    types[line.target.id] = eval(ast.unparse(line.annotation), dict(names))
+    return types
 
 
 def _of_startup() -> Mapping[str, Any]:

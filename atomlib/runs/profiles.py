@@ -162,6 +162,8 @@ def run_profile(
     """
     _check_clone()
     profile = {notebook: {} for notebook in _notebooks()} if name == LAB else read_profile(name)
+    if not profile:
+        raise SettingError(f"profile {shown(name)} has no notebooks; allowed: one or more")
     for variable, value in ({} if name == LAB else environment(name)).items():
         os.environ.setdefault(variable, value)
     Engine.chosen()

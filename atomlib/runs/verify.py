@@ -203,8 +203,9 @@ def run(given: argparse.Namespace) -> int:
             "folder whose images were brought to this side"
         )
     data = load_dataset(given.dataset, resize=given.resize) if given.dataset else None
-    for path in given.records:
-        found, then = verify(path, data), _read(Path(path))
+    records = [_read(Path(path)) for path in given.records]  # all of them before any work
+    for path, then in zip(given.records, records, strict=True):
+        found = verify(path, data)
         means = (float(np.mean(values)) for values in (then["accuracies"], found.accuracies))
         print(f"{path}: {{:.2f}} % then, {{:.2f}} % now".format(*means))
         if found.same_images is not None:

@@ -53,8 +53,7 @@ class Bookmark:
         if resume is None or isinstance(resume, cls):
             made = cls() if resume is None else resume
         else:
-            given = as_path("resume", resume, file=True)
-            made = cls(_own(given, _key(run, terms)))
+            made = cls(_own(as_path("resume", resume, file=True), _key(run, terms)))
         if made.path is not None:
             check_writable(made.path.parent)
         made.run, made.terms, made.key = run, terms, _key(run, terms)
@@ -129,25 +128,42 @@ class Bookmark:
             self.end()
 
 
+def check_resume(resume: object) -> None:
+    """Raise SettingError, before any work, for a ``resume`` that no run could go on from: what is
+    no path, no bookmark, or in a folder that cannot be written."""
+    if resume is not None and not isinstance(resume, Bookmark):
+        path = as_path("resume", resume, file=True)
+        _about(path)
+        check_writable(path.parent)
+
+
 def _own(path: Path, key: str) -> Path:
     """A path at which nothing is, or the bookmark of this run. Raises SettingError otherwise."""
-    if os.path.lexists(path):
-        try:
-            about = read_about(path)
-        except DamagedError:
-            about = {}
-        if not {"run", "done", "total"} <= about.keys():
-            raise SettingError(
-                f"resume is {path}, which is no bookmark, or a damaged one; allowed: a file of "
-                "its own, which is deleted when the run ends"
-            )
-        if about["run"] != key:
-            raise SettingError(
-                f"resume is {path}, the bookmark of another run ({shown(about['done'])} of "
-                f"{shown(about['total'])} steps; of other settings, data, versions or threads); "
-                "allowed: a file of its own, which is deleted when the run ends"
-            )
+    about = _about(path)
+    if about and about["run"] != key:
+        raise SettingError(
+            f"resume is {path}, the bookmark of another run ({shown(about['done'])} of "
+            f"{shown(about['total'])} steps; of other settings, data, versions or threads); "
+            "allowed: a file of its own, which is deleted when the run ends"
+        )
     return path
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What the bookmark at a path tells of itself, nothing where nothing is. Raises SettingError
+    for anything else there."""
+    if not os.path.lexists(path):
+        return {}
+    try:
+        about = read_about(path)
+    except DamagedError:
+        about = {}
+    if not {"run", "done", "total"} <= about.keys():
+        raise SettingError(
+            f"resume is {path}, which is no bookmark, or a damaged one; allowed: a file of "
+            "its own, which is deleted when the run ends"
+        )
+    return about
 
 
 TERMS = ("threads", "versions", "how")

@@ -17,7 +17,7 @@ from atomlib.published.hand_on import write_mtt
 from atomlib.published.protocols import PROTOCOLS, protocol
 from atomlib.report import published_sets
 from atomlib.runs import judge as judging
-from atomlib.runs.judge import check_names, judge, random_images
+from atomlib.runs.judge import check_entries, judge, random_images
 from atomlib.runs.status import status
 from atomlib.runtime.files import write_record
 from atomlib.training import EvalConfig
@@ -335,10 +335,26 @@ def test_what_is_no_name_or_claim_is_told(tmp_path, data, complains, part, value
 
 
 def test_names_whose_files_would_be_one_are_refused(complains):
-    check_names(["A, IPC 1", "A, IPC 2", "B"])
+    entries = [{"name": name, "path": "x.pt"} for name in ("A, IPC 1", "A, IPC 2", "B")]
+    check_entries(entries, ["C"])
     for other in ("A, IPC 1", "a ipc 1", "A/IPC/1"):
-        with complains("sets has 'A, IPC 1' and", "one name"):
-            check_names(["A, IPC 1", "B", other])
+        for given in (([*entries, {"name": other, "path": "y.pt"}],), (entries, [other])):
+            with complains("sets has 'A, IPC 1' and", "one name"):
+                check_entries(*given)
+
+
+@pytest.mark.parametrize(
+    ("entry", "parts"),
+    [
+        ({"name": "A"}, ("path of an entry", "None")),
+        ({"path": "x.pt"}, ("name of an entry", "None")),
+        ({"name": "A", "path": "x.pt", "protocol": "dcc"}, ("protocol", "did you mean")),
+        ({"name": "A", "path": "x.pt", "spaces": "pixels"}, ("'spaces'", "did you mean 'space'")),
+    ],
+)
+def test_an_entry_is_checked_before_any_set_is_read(complains, entry, parts):
+    with complains(*parts):
+        check_entries([{"name": "first", "path": "x.pt", "space": "pixels"}, entry])
 
 
 @pytest.mark.parametrize(("option", "value"), [("networks", "0"), ("seed", "-1")])

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torchvision.utils import save_image
 
 from atomlib.distill import distill
+from atomlib.errors import DataError
 from atomlib.methods import RandomImages
 from atomlib.preprocess import STATISTICS
 from atomlib.published import layouts, read_published
@@ -332,6 +333,38 @@ def test_pictures(tmp_path, data, names, packed):
     assert torch.equal(read.images, pixels.float() / 255)  # 9 before 10
     assert torch.equal(read.labels, LABELS)
     assert torch.allclose(read.trained, normalised(read.images), atol=1e-6)
+
+
+def of_two_classes(top, folders):
+    for number, folder in enumerate(folders):
+        (top / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (100 * number, 9, 9)).save(top / folder / "a.png")
+    return top
+
+
+@pytest.mark.parametrize(
+    ("classes", "folders", "labels"),
+    [
+        (("猫", "狗"), ("狗", "猫"), [1, 0]),
+        (("C++", "C#"), ("C#", "C++"), [1, 0]),
+        (("café", "thé"), ("Thé", "Cafe\u0301"), [1, 0]),
+        (("polar bear", "cat"), ("Cat", "polar_bear"), [1, 0]),
+    ],
+)
+def test_folders_are_known_by_the_classes_names_in_any_letters(
+    tmp_path, make_data, classes, folders, labels
+):
+    data = replace(make_data(counts=(3, 3)), class_names=classes)
+    read = read_published(of_two_classes(tmp_path / "set", folders), data)
+    reds = (read.images[:, 0, 0, 0] * 255).round().int().tolist()
+    found = dict(zip(reds, read.labels.tolist(), strict=True))
+    assert found == {100 * number: label for number, label in enumerate(labels)}
+
+
+def test_a_folder_in_other_letters_is_not_taken_for_a_class(tmp_path, make_data, complains):
+    data = replace(make_data(counts=(3, 3)), class_names=("cat", "狗"))
+    with complains("'鳥'", "called like no class", kind=DataError):
+        read_published(of_two_classes(tmp_path / "set", ("cat", "鳥")), data)
 
 
 KINDS = {".tbz2": "bztar", ".tar.bz2": "bztar", ".txz": "xztar", ".ZIP": "zip", ".Tgz": "gztar"}
