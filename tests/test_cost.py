@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+import pandas as pd
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -130,7 +131,11 @@ def test_every_method_is_measured_in_a_process_of_its_own(make_data):
     (sentence,) = sentences.of_costs(table)
     ratio = table.step_s[1] / table.step_s[0]
     assert f"{ratio:.2f} times one of DM" in sentence
-    assert readable.costs(table).method.tolist() == ["DM", "ATOM"]
+    assert f"{table.step_peak_mb[1] / table.step_peak_mb[0]:.2f} times its memory" in sentence
+    shown = readable.costs(table)
+    assert shown.method.tolist() == ["DM", "ATOM"]
+    assert shown["peak memory, GB"].tolist() == [f"{mb / 1e3:.2f}" for mb in table.step_peak_mb]
+    assert shown["bound, s"][0] == f"{table.gflop[0] / table.matrix_gflops[0]:.3g}"
     assert table.recipe.tolist() == ["text", "text"]
 
 
@@ -155,7 +160,8 @@ def test_a_learner_that_does_not_count_its_operations_has_no_cost(make_data, com
 
 def test_costs_by_two_recipes_are_told_apart(make_data):
     data = make_data()
-    table = costs(data, [ATOM(recipe=r, **SMALL) for r in RECIPES], repeats=1, progress=False)
+    of_both = (ATOM(recipe=r, **SMALL).resolve(data) for r in RECIPES)
+    table = pd.DataFrame(step_cost(data, method, CPU, 1) for method in of_both)
     assert readable.costs(table).method.tolist() == ["ATOM", "ATOM, by the code"]
     right = cost_figure(table).axes[1]
     first, second = (patch.get_x() + patch.get_width() / 2 for patch in right.patches)

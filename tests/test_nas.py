@@ -266,15 +266,19 @@ def test_a_result_depends_on_neither_sample_order_nor_workers(search, tmp_path):
     assert {line["name"] for line in lines(tmp_path / "beside")} == {c.name for c in SMALL}
 
 
-SHAPE = sample(SPACE, image_size=8, restrict={"depth": [2], "width": [32], "pooling": ["average"]})
+def of_shapes(poolings):
+    restrict = {"depth": [2], "width": [32], "activation": ["relu", "leakyrelu"]}
+    return sample(SPACE, image_size=8, restrict=restrict | {"pooling": poolings})
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_result_is_the_same_in_company(search, trained, tmp_path, workers):
+# One group, in this process; and two, each in a process of its own.
+@pytest.mark.parametrize(("poolings", "workers"), [(["average"], 1), (["average", "max"], 2)])
+def test_a_result_is_the_same_in_company(search, trained, tmp_path, poolings, workers):
     """Up to rounding, by which an image on the border of two classes may change sides."""
-    alone = search(SHAPE, keep=tmp_path / "alone")
+    shapes = of_shapes(poolings)
+    alone = search(shapes, keep=tmp_path / "alone")
     beside = search(
-        SHAPE, config=CONFIG.but(together=15), keep=tmp_path / "beside", workers=workers
+        shapes, config=CONFIG.but(together=15), keep=tmp_path / "beside", workers=workers
     )
     assert beside["name"].tolist() == alone["name"].tolist()
     halves = ["validation", "test"]
@@ -282,11 +286,31 @@ def test_a_result_is_the_same_in_company(search, trained, tmp_path, workers):
     assert (apart <= 100 / 90 + 1e-9).all(axis=None)
     assert (apart == 0).mean(axis=None) > 0.8
     assert alone["test"].nunique() > 5  # or the comparison would say little
-    assert beside["seconds"].nunique() == 1  # each one's part
+    assert beside["seconds"].nunique() == len(poolings)  # each one's part of its group's
     # They count as the same result.
     trained.clear()
-    pd.testing.assert_frame_equal(search(SHAPE, keep=tmp_path / "beside"), beside)
+    pd.testing.assert_frame_equal(search(shapes, keep=tmp_path / "beside"), beside)
     assert trained == []
+
+
+def test_a_group_beyond_the_memory_trains_in_halves(search, monkeypatch, tmp_path, capsys):
+    shapes, whole = of_shapes(["average"]), nas._Bench._measured
+    sizes = []
+
+    def short(self, group):
+        sizes.append(len(group.candidates))
+        if sizes[-1] > 4:
+            raise torch.OutOfMemoryError("no room")
+        return whole(self, group)
+
+    fewer = search(shapes, config=CONFIG.but(together=4), keep=tmp_path / "four")
+    monkeypatch.setattr(nas._Bench, "_measured", short)
+    found = search(shapes, config=CONFIG.but(together=15), keep=tmp_path / "halves")
+    assert sizes[0] == len(shapes) > 4 and max(sizes[1:]) > 1
+    assert found["name"].tolist() == fewer["name"].tolist()
+    halves = ["validation", "test"]
+    apart = (numbers(found)[halves] - numbers(fewer)[halves]).abs()
+    assert (apart <= 100 / 90 + 1e-9).all(axis=None) and (apart == 0).mean(axis=None) > 0.8
 
 
 def test_expensive_candidates_come_first(search, data, trained):
@@ -480,7 +504,7 @@ def narrow(norm):
     [
         (narrow("batch"), 1, narrow("batch")[0].name),
         (narrow("instance"), 1, narrow("instance")[0].name),
-        (SHAPE, 15, "d2-w32-average, 15 networks"),
+        (of_shapes(["average"]), 15, "d2-w32-average, 10 networks"),
     ],
     ids=["batch", "instance", "group"],
 )

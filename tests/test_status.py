@@ -208,6 +208,7 @@ def test_a_run_at_work_is_told_until_it_is_killed(results, data, tmp_path):
     process.kill()
     process.join()
     assert "run toy-atom-ipc1-seed2" not in told(results)
+    assert results.distilled(data, SMALL.but(seed=2)).method.seed == 2  # its lock is let go of
 
 
 def test_the_command_lists_and_counts(results, monkeypatch, capsys, complains):

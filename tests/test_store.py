@@ -482,20 +482,6 @@ def test_of_two_processes_that_ask_for_one_result_one_makes_it(data, tmp_path):
     assert started.read_text() == "x"
 
 
-def test_a_process_that_is_killed_lets_go_of_its_result(data, tmp_path):
-    started = tmp_path / "started"
-    process = multiprocessing.get_context("spawn").Process(
-        target=ask, args=(tmp_path / "report", data, started)
-    )
-    process.start()
-    while not started.exists():
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    Store(tmp_path / "report", progress=False).distilled(data, SMALL)
-    assert len(files(Store(tmp_path / "report", progress=False), "distilled")) == 1
-
-
 @pytest.fixture
 def run(data):
     """A run of two iterations, and where it is evaluated: after one, and after both."""

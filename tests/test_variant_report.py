@@ -112,8 +112,11 @@ def test_what_differs_between_variants_is_not_said_of_all():
 def test_forest_draws_every_variant_at_its_mean():
     figure = figures.forest_figure(variant_table(RECORDS), "text")
     (axis,) = figure.axes
-    points = axis.containers[0].lines[0]
+    points, _, (bars,) = axis.containers[0].lines
     assert points.get_xdata().tolist() == pytest.approx([71.17, 60.17, 71.17], abs=0.01)
+    table = variant_table(RECORDS)
+    drawn = [ends[:, 0].tolist() for ends in bars.get_segments()]
+    np.testing.assert_allclose(drawn, table[["low", "high"]])
     assert [label.get_text() for label in axis.get_yticklabels()] == [r["variant"] for r in RECORDS]
 
 
@@ -216,6 +219,10 @@ def test_the_curve_figure_marks_best_and_last():
         if line.get_marker() in ("o", "*")
     }
     assert marks == {"o": [90.0, 81.0], "*": [30.0, 90.2]}
+    (band,) = figure.axes[0].collections
+    heights = {(x, round(y, 6)) for x, y in band.get_paths()[0].vertices}
+    for row in curve_table(CURVE).itertuples():
+        assert {(row.iterations, round(y, 6)) for y in (row.low, row.high)} <= heights
 
 
 def on(network, method, accuracies):
@@ -295,6 +302,9 @@ def test_the_figure_of_worths_has_each_change_at_its_own():
     ]  # fmt: skip
     drawn = [bars.lines[0].get_xydata().tolist() for bars in axis.containers]
     np.testing.assert_allclose(np.concatenate(drawn), [[-11, 0], [0, 1], [10, 2]], atol=1e-9)
+    table = worth_table(changes_of_both()).dropna(subset="worth")
+    ends = [e[:, 0] for bars in axis.containers for e in bars.lines[2][0].get_segments()]
+    np.testing.assert_allclose(ends, table[["worth_low", "worth_high"]], atol=1e-9)
 
 
 def test_panels_of_worths_say_that_each_has_its_own_range():

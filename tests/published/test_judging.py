@@ -241,6 +241,8 @@ def test_the_table(tmp_path, data):
     sentences = published_sets.findings(table)
     assert f"{sum(apart) / 2 - 45:+.1f} points" in sentences[0] and "elsewhere" in sentences[1]
     assert "all test images of cifar10;" in published_sets.note(records)
+    less = published_sets.note(records).partition("Reduced: epochs 2 (")[2].partition(")")[0]
+    assert less.split(", ") == ["ours 1000", "DC 300", "MTT 1000"]
 
 
 OF_MANY = {"MLP": [20.0], "ConvNet": [40.0, 50.0], "ResNet18": [60.0], "VGG11": [70.0]}
