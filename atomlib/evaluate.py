@@ -97,13 +97,13 @@ def evaluate(
         while len(accuracies) < config.networks:
             first = len(accuracies)
             group = range(first, min(first + size, config.networks))
-            chance = [stream(config.seed, "evaluate", index, device=device) for index in group]
+            generators = [stream(config.seed, "evaluate", index, device=device) for index in group]
             trainer = trainer_of(len(group))
             reached = {"accuracies": torch.tensor(accuracies, dtype=torch.float64)}
             reached["together"] = torch.tensor(size)
             fits = False
             with short_of_memory(alone=len(group) == 1):
-                for epoch in trainer.passes(images, labels, chance, state):
+                for epoch in trainer.passes(images, labels, generators, state):
                     bar.update(first * passes + len(group) * epoch - done)
                     done = first * passes + len(group) * epoch
                     if kept.due():

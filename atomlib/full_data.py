@@ -187,11 +187,11 @@ def _passes(
     state = kept.read(like=record)
     for name, tensor in record.items():
         tensor.copy_(state.pop(name, tensor))
-    chance = stream(trainer.config.seed, "evaluate", facts.settings["network"], device=device)
+    generator = stream(trainer.config.seed, "evaluate", facts.settings["network"], device=device)
     with Bar(
         total=passes, desc=f"train on all of {data.name}", unit="epoch", shown=progress
     ) as bar:
-        for epoch in trainer.passes(images, labels, [chance], state):
+        for epoch in trainer.passes(images, labels, [generator], state):
             bar.update(epoch - bar.n)
             yield epoch
             if kept.due():

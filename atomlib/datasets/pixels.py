@@ -11,6 +11,7 @@ not, changes nothing. Of an animation the first frame counts.
 import io
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,8 +118,10 @@ def _read(content: bytes, resize: int | None, bits: int, name: str, path: Path) 
             raise _too_large(name, path)
         is_animated = getattr(image, "is_animated", False)
         raw = _raw_mode(image)
-        # PIL turns a TIFF itself as it loads it.
-        turn = _turn(image) if image.format != "TIFF" else None
+        image.load()  # here, where a damaged file is told; a TIFF is turned as it is loaded
+        if image.format != "TIFF":
+            with suppress(Exception):  # damaged EXIF, which says nothing about the pixels
+                ImageOps.exif_transpose(image, in_place=True)
         deepest, brightest, is_transparent = -1, -1, False
         tags = getattr(image, "tag_v2", {})  # of TIFF
         if tags and image.mode != "I" and SIGNED in np.atleast_1d(tags.get(SAMPLE_FORMAT, 1)):
@@ -153,8 +156,6 @@ def _read(content: bytes, resize: int | None, bits: int, name: str, path: Path) 
                 ground = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(ground, image)
         image = image.convert("L" if is_grey else "RGB")
-        if turn is not None:
-            image = image.transpose(turn)
         if resize is not None and image.size != (resize, resize):
             image = ImageOps.fit(image, (resize, resize), Image.Resampling.BICUBIC)
         return Pixels(np.asarray(image), deepest, brightest, is_transparent, is_animated)
@@ -203,25 +204,6 @@ def _scaled(image: Image.Image, name: str, path: Path) -> np.ndarray:
             f"{ALLOWED}"
         )
     return (values * (255 / most)).round().astype(np.uint8)
-
-
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes the orientations of EXIF."""
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    try:
-        return TURNS.get(image.getexif().get(0x0112))
-    except Exception:  # damaged EXIF, which says nothing about the pixels
-        return None
 
 
 def without_metadata(content: bytes) -> bytes:

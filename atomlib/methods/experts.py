@@ -101,13 +101,13 @@ class Experts:
         images = preprocess.training_images(self.data, self.zca, device)
         labels = self.data.train_labels.to(device)
         if kept is None:
-            reset_parameters(network, self._chance(index))  # the draw that training starts with
+            reset_parameters(network, self._generator(index))  # the draw that training starts with
             rows, state = [_flat(network)], None
         else:
             state = dict(kept)
             rows = [*state.pop("weights")]
         written = time.monotonic()
-        for epoch in self.trainer.passes(images, labels, [self._chance(index)], state):
+        for epoch in self.trainer.passes(images, labels, [self._generator(index)], state):
             rows.append(_flat(network))
             done = epoch == self.epochs
             if done or time.monotonic() - written >= EVERY_SECONDS:
@@ -118,7 +118,7 @@ class Experts:
                 break
         return kept
 
-    def _chance(self, index: int) -> torch.Generator:
+    def _generator(self, index: int) -> torch.Generator:
         return stream(self.config.seed, "expert", index, device=self.execution.device)
 
 

@@ -36,24 +36,24 @@ def kmeans_rows(
             f"init is 'kmeans', but features after {epochs} epochs are no numbers; allowed: 'real' "
             "or 'noise' with this network"
         )
-    chance = stream(method.seed, "kmeans")
+    generator = stream(method.seed, "kmeans")
     rows, present = rows_by_class(data)
     return torch.stack(
         [
-            own[nearest(features[own], centres(features[own], method.ipc, chance))]
+            own[nearest(features[own], centres(features[own], method.ipc, generator))]
             for own in (r[p] for r, p in zip(rows, present, strict=True))
         ]
     )
 
 
 def centres(
-    features: Float[Tensor, "n f"], count: int, chance: torch.Generator
+    features: Float[Tensor, "n f"], count: int, generator: torch.Generator
 ) -> Float[Tensor, "count f"]:
     """k-means centres of one class's features, in float64."""
     from sklearn.cluster import KMeans  # slow to import
     from sklearn.exceptions import ConvergenceWarning
 
-    seed = int(torch.randint(2**32, (), generator=chance))
+    seed = int(torch.randint(2**32, (), generator=generator))
     with warnings.catch_warnings():
         # Copies of an image may leave fewer clusters than centres; ``nearest`` takes others then.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -301,8 +301,8 @@ class TrajectoryMatcher(Learner):
         they are shuffled again."""
         method = self.method
         past, place = divmod(int(self.lives), method.experts)
-        chance = stream(method.seed, "experts", past)
-        index = int(torch.randperm(method.experts, generator=chance)[place])
+        generator = stream(method.seed, "experts", past)
+        index = int(torch.randperm(method.experts, generator=generator)[place])
         start = int(torch.randint(method.latest_start, (), generator=self.starts))
         weights = self.experts.weights(index)
         return weights[start], weights[start + method.expert_epochs]

@@ -327,8 +327,8 @@ class _Bench:
         trainer = self._trainer(group)
         seed, device = self.config.seed, images.device
         places = [search_space().index(candidate) for candidate in group.candidates]
-        chance = [stream(seed, "nas", place, device=device) for place in places]
-        for epoch in trainer.passes(images, labels, chance, kept.read()):
+        generators = [stream(seed, "nas", place, device=device) for place in places]
+        for epoch in trainer.passes(images, labels, generators, kept.read()):
             if kept.due():
                 kept.write(trainer.state(), epoch, self.config.epochs + 1)
         halves = [
