@@ -10,6 +10,7 @@ import pytest
 from atomlib.datasets import known
 from atomlib.methods import ATOM
 from atomlib.report import choice, figures
+from atomlib.report.findings import against_published
 from atomlib.report.folder import ReportFolder
 from atomlib.report.records import named_by_recipe
 from atomlib.training import EvalConfig
@@ -92,6 +93,11 @@ def test_each_is_tested_over_all_its_seeds_beside_the_published_figure():
     assert shown.settings.tolist() == ["code", "code+better"] and set(shown["data"]) == {
         "CIFAR-10, reduced"
     }
+    tests = choice.readable_tests(table)
+    assert tests.settings.tolist() == ["code", "code+better"]
+    assert tests["p, of 5 networks"].tolist()[1] == "–"  # of two seeds
+    first = next(table.itertuples())
+    assert tests["p, of 20 networks"][0] == f"{against_published(first, 20).p:.2g}"
     ranked = held_out(**{"": [50.0, 51.0, 52.5]}, better=[53.0, 54.0, 55.5])
     said = choice.sentences(ranked, records, asked=len(ranked) - 1)
     assert said[0].startswith("On held-out images code+better comes first of 1 candidates: 54.2")

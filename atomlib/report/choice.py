@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from atomlib.report import readable
-from atomlib.report.findings import SIGNS, against_published, compare
+from atomlib.report.findings import SIGNS, against_published, beside_published, compare
 from atomlib.report.published import published_text
 from atomlib.report.records import labels_of, points, tenths
 from atomlib.report.tables import main_table
@@ -50,6 +50,18 @@ def readable_confirmed(table: pd.DataFrame) -> pd.DataFrame:
         rows.append(readable.main(part).rename(columns={"method": "settings"}))
         rows[-1]["settings"] = name
     return pd.concat(rows, ignore_index=True)
+
+
+def readable_tests(table: pd.DataFrame) -> pd.DataFrame:
+    """``findings.beside_published`` of each of the ``settings``."""
+    if table.published.isna().all():
+        return beside_published(table)
+    parts = []
+    for name, part in table.groupby("settings", sort=False):
+        part.attrs = table.attrs
+        parts.append(beside_published(part).rename(columns={"method": "settings"}))
+        parts[-1]["settings"] = name
+    return pd.concat(parts, ignore_index=True)
 
 
 def sentences(table: pd.DataFrame, records: Iterable[dict[str, Any]], asked: int) -> list[str]:
