@@ -4,6 +4,7 @@ import os
 import sys
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 
 import hypothesis
 import pytest
@@ -23,6 +24,7 @@ import torch
 from atomlib.datasets.image_data import ImageData
 from atomlib.errors import SettingError
 from atomlib.runtime import bookmark as resume
+from atomlib.runtime import compiling
 
 torch.set_num_threads(1)
 # autograd counts devices at a process's first backward. Where torch.compile was loaded before, it
@@ -88,6 +90,14 @@ def as_before(own_folders):
             os.environ[name] = before[name]
         else:
             del os.environ[name]
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """torch.compile where no C++ compiler need be: functions are traced and differentiated, and
+    their graph runs as it is."""
+    monkeypatch.setattr(compiling, "works", lambda kind: True)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -95,9 +94,8 @@ def test_with_the_output_only_the_loss_is_dms(data):
     torch.testing.assert_close(learner.matched(images), expected, rtol=1e-10, atol=0)
 
 
-def test_compiled_narrow_step_agrees_with_the_eager_one(data, monkeypatch):
+def test_compiled_narrow_step_agrees_with_the_eager_one(data, traced):
     """Traced and differentiated by the compiler, its graph then run as it is."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     values = {}
     for how, precision in (("off", "float32"), ("on", "bfloat16")):
         learner = learner_of(data, CAFEDSA, compile=how, precision=precision, width=16)

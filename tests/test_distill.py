@@ -1,7 +1,6 @@
 """The loop: what it draws, what it descends, and that the same seed gives the same bytes."""
 
 from copy import deepcopy
-from functools import partial
 
 import plain
 import pytest
@@ -249,10 +248,9 @@ def test_batch_norm_sees_all_classes_at_once():
     assert class_chunks(many_classes(100, 32), config, CPU, 128) == [slice(0, 100)]
 
 
-def test_compiled_step_agrees_with_the_eager_one(data, monkeypatch):
+def test_compiled_step_agrees_with_the_eager_one(data, traced):
     """Traced and differentiated by the compiler, its graph then run as it is: no C++ compiler
     is needed, and no minute to wait for one."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     values = {}
     for how in ("off", "on"):
         config = config_for(data, compile=how, precision="float32")

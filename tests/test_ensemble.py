@@ -320,11 +320,9 @@ def test_the_bar_counts_a_groups_networks(data, monkeypatch):
 # How arithmetic runs
 
 
-def test_compiled_agrees_with_eager(data, monkeypatch):
+def test_compiled_agrees_with_eager(data, traced, monkeypatch):
     """Traced and differentiated by the compiler, its graph then run as it is."""
-    monkeypatch.setattr(
-        torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True)
-    )
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, fullgraph=True))
     config = config_for(data, norm="batch", epochs=1, compile="on")
     solo = alone(data, config.but(compile="off"), SEEDS[:2])
     trainer = ensemble_trainer(data, config, 2)

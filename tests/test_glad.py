@@ -300,8 +300,7 @@ def test_training_that_is_killed_goes_on_to_the_same_bytes(data, cache, monkeypa
     assert list(cache.glob("*.unfinished")) == []
 
 
-def test_compiled_training_agrees_with_eager(data, monkeypatch):
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+def test_compiled_training_agrees_with_eager(data, traced):
     found = []
     for how in ("off", "on"):
         execution = Execution(of(GLaD, compile=how, precision="float32"), CPU, 0)

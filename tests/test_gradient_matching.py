@@ -186,9 +186,8 @@ def test_certain_mirroring_is_dc_of_mirrored_images(data):
     )
 
 
-def test_compiled_narrow_step_agrees_with_the_eager_one(data, monkeypatch):
+def test_compiled_narrow_step_agrees_with_the_eager_one(data, traced):
     """Traced and differentiated by the compiler, its graph then run as it is."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     values = {}
     for how, precision in (("off", "float32"), ("on", "bfloat16")):
         learner = learner_of(data, DSA, compile=how, precision=precision, width=16)

@@ -1,7 +1,5 @@
 """MTT: its loss and both gradients by hand and by the unrolled graph, its experts, its limits."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import nn
@@ -142,9 +140,8 @@ def test_both_gradients_are_those_of_the_unrolled_graph(data, strategies, batch)
         assert float((tensor.grad - gradient).norm() / gradient.norm()) < 1e-12
 
 
-def test_compiled_narrow_step_agrees_with_the_eager_one(data, monkeypatch):
+def test_compiled_narrow_step_agrees_with_the_eager_one(data, traced):
     """Traced and differentiated by the compiler, its graph then run as it is."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     found = []
     for how in ("off", "on"):
         learner = learner_of(data, compile="off", latest_start=1)

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import math
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -102,10 +103,12 @@ class _Bounded:
 
     def __init__(self, stream: BinaryIO, path: Path):
         self.stream, self.path, self.room = stream, path, limits.room(path)
+        self.until = math.inf
 
     def read(self, size: int) -> bytes:
         # tarfile reads as much as a header says, even for a name only.
-        if size > limits.FILE_BYTES or self.tell() + size > self.room + (1 << 20):
+        end = self.tell() + size
+        if size > limits.FILE_BYTES or end > min(self.room + (1 << 20), self.until):
             raise limits.unfolds(self.path)
         return self.stream.read(size)
 
@@ -123,9 +126,13 @@ class _WholeTarInfo(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        # From Python 3.14 on tarfile reads a long header piece by piece: no read is too large.
+        tar.fileobj.until = tar.fileobj.tell() + limits.FILE_BYTES
         try:
             return super().fromtarfile(tar)
         except tarfile.EOFHeaderError:  # the block of zeros that ends a whole archive
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from None
+        finally:
+            tar.fileobj.until = math.inf
