@@ -64,7 +64,7 @@ def _types(names: Mapping[str, Any]) -> dict[str, Any]:
     on a module computes its annotations when asked, and IPython runs each statement as a module."""
     types = dict(names.get("__annotations__", {}))
     for source in names.get("In", ()):
-        with suppress(SyntaxError):  # a cell that did not run
+        with suppress(SyntaxError, NameError):  # a cell that did not run
             for line in ast.parse(source).body:
                 if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
                     types[line.target.id] = eval(ast.unparse(line.annotation), dict(names))
