@@ -74,7 +74,10 @@ def test_every_notebook_checks_its_parameters_which_papermill_knows(notebook):
 
 
 def test_types_are_those_of_the_cells_sources(complains):
-    names = {"In": ["", "n: int = 1\nratio: float = 0.5", "not python", "y: Unknown = 1", "x = 2\nx"], "n": 1}
+    names = {
+        "In": ["", "n: int = 1\nratio: float = 0.5", "not python", "y: Unknown = 1", "x = 2\nx"],
+        "n": 1,
+    }
     with complains("parameter 'ratio' is missing", "n (int), ratio (float)"):
         check(names)
     with complains("ratio is 'a', which is not float"):

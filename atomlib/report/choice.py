@@ -4,7 +4,7 @@ Records are named by ``named_by_recipe``: "code" is the recipe as it is, "code+i
 candidate.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pandas as pd
@@ -44,24 +44,23 @@ def confirmed(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 def readable_confirmed(table: pd.DataFrame) -> pd.DataFrame:
     """The same for a reader."""
-    rows = []
-    for name, part in table.groupby("settings", sort=False):
-        part.attrs = table.attrs
-        rows.append(readable.main(part).rename(columns={"method": "settings"}))
-        rows[-1]["settings"] = name
-    return pd.concat(rows, ignore_index=True)
+    return _by_settings(table, readable.main)
 
 
 def readable_tests(table: pd.DataFrame) -> pd.DataFrame:
     """``findings.beside_published`` of each of the ``settings``."""
     if table.published.isna().all():
         return beside_published(table)
-    parts = []
+    return _by_settings(table, beside_published)
+
+
+def _by_settings(table: pd.DataFrame, read: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    rows = []
     for name, part in table.groupby("settings", sort=False):
         part.attrs = table.attrs
-        parts.append(beside_published(part).rename(columns={"method": "settings"}))
-        parts[-1]["settings"] = name
-    return pd.concat(parts, ignore_index=True)
+        rows.append(read(part).rename(columns={"method": "settings"}))
+        rows[-1]["settings"] = name
+    return pd.concat(rows, ignore_index=True)
 
 
 def sentences(table: pd.DataFrame, records: Iterable[dict[str, Any]], asked: int) -> list[str]:
